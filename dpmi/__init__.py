@@ -1,0 +1,1 @@
+"""dpmi: differentially private training on medical images, as a benchmark."""

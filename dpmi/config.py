@@ -1,0 +1,260 @@
+"""The schema of a composed config: what Hydra's YAML must satisfy before any work is done.
+
+``conf/`` holds the values and says in a comment what each key means; this file holds the types
+and the limits. It imports neither torch nor Lightning, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from dpmi.errors import UserError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Images(_Section):
+    """What every data set is asked."""
+
+    image_size: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)]
+    resize: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)] | None
+    batch_size: Count
+    augment: Literal["none", "affine"]
+    on_corrupt: Literal["error", "skip"]
+    num_workers: Annotated[int, Field(ge=0)]
+
+
+class PhantomData(_Images):
+    """Images drawn by the program."""
+
+    name: Literal["phantom_xray", "phantom_fundus"]
+    seed: Annotated[int, Field(ge=0)]
+    train_images: Count
+    val_images: Annotated[int, Field(ge=0)]
+    test_images: Count
+
+
+class BenchmarkData(_Images):
+    """The poster's two sets, from disk."""
+
+    name: Literal["chest_xray", "aptos"]
+    root: str
+
+
+class MedmnistData(_Images):
+    """Sets that the medmnist package downloads."""
+
+    name: Literal["pneumoniamnist", "retinamnist"]
+    root: str | None
+    size: Literal[28, 64, 128, 224]
+
+
+class _OwnData(_Images):
+    root: str
+    channels: Literal[1, 3]
+    graded: bool
+    val_fraction: Fraction
+    test_fraction: Fraction
+    split_seed: Annotated[int, Field(ge=0)]
+
+
+class FolderData(_OwnData):
+    """A user's images, a class per subfolder."""
+
+    name: Literal["folder"]
+
+
+class CsvData(_OwnData):
+    """A user's images, listed in a CSV file."""
+
+    name: Literal["csv"]
+    csv: str
+
+
+DataConfig = Annotated[
+    PhantomData | BenchmarkData | MedmnistData | FolderData | CsvData,
+    Field(discriminator="name"),
+]
+
+
+class NoMechanism(_Section):
+    """Training without privacy."""
+
+    name: Literal["none"]
+
+
+class LdpMechanism(_Section):
+    """Local DP: Laplace noise on each pixel of each training image, once."""
+
+    name: Literal["ldp"]
+    noise_test: bool
+
+
+class DpsgdMechanism(_Section):
+    """DP-SGD: clipped per-example gradients with Gaussian noise."""
+
+    name: Literal["dpsgd"]
+    calibration: Literal["epsilon", "noise_multiplier"]
+    accountant: Literal["prv", "rdp", "pld"]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    max_grad_norm: Positive
+
+
+MechanismConfig = Annotated[
+    NoMechanism | LdpMechanism | DpsgdMechanism, Field(discriminator="name")
+]
+
+
+class ModelSettings(_Section):
+    """ResNet-18 and how it learns."""
+
+    name: Literal["resnet18"]
+    weights: str | None
+    norm: Literal["batch", "group", "frozen_batch"]
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+
+
+class TrainerConfig(_Section):
+    """Lightning's Trainer."""
+
+    max_epochs: Count
+    accelerator: Literal["auto", "cpu", "gpu"]
+
+
+class CsvLogger(_Section):
+    """The CSV log alone."""
+
+    name: Literal["csv"]
+
+
+class WandbConfig(_Section):
+    """Weights & Biases beside the CSV log."""
+
+    name: Literal["wandb"]
+    project: str
+    entity: str | None
+    mode: Literal["auto", "online", "offline"]
+    sample_images: Literal["public", "all", "none"]
+
+
+LoggerConfig = Annotated[CsvLogger | WandbConfig, Field(discriminator="name")]
+
+
+class Config(_Section):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0)]
+    noise_seed: Annotated[int, Field(ge=0)] | None
+    beta: Positive
+    max_physical_batch_size: Count
+    output_dir: str
+    cache_dir: str
+    data: DataConfig
+    mechanism: MechanismConfig
+    model: ModelSettings
+    trainer: TrainerConfig
+    logger: LoggerConfig
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.data.resize is not None and self.data.resize < self.data.image_size:
+            raise ValueError(
+                f"data.resize={self.data.resize}: smaller than data.image_size="
+                f"{self.data.image_size}, which is cut out of it; allowed is "
+                f"{self.data.image_size} or more, or null"
+            )
+        if self.mechanism.name == "dpsgd" and self.model.norm == "batch":
+            raise ValueError(
+                "model.norm=batch: BatchNorm mixes the images of a batch, so clipping bounds "
+                "nothing under mechanism=dpsgd; allowed are group and frozen_batch"
+            )
+        if self.model.norm == "frozen_batch" and self.model.weights is None:
+            raise ValueError(
+                "model.norm=frozen_batch: freezes the statistics of pretraining, but "
+                "model.weights=null has none; allowed are batch and group, or give model.weights"
+            )
+        return self
+
+
+def load_config(composed: DictConfig) -> Config:
+    """Check what Hydra composed (its own ``hydra`` node aside) against the schema.
+
+    Raises:
+        UserError: names every key that does not fit, its value, and what is allowed.
+    """
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    try:
+        values = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"config: {error}".split(" full_key")[0]) from error
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError("; ".join(_explain(e) for e in error.errors())) from error
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One clause a mistake: key, value, what is allowed."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    # In a union pydantic puts the member's name second: data.phantom_xray.image_size.
+    keys = [str(part) for part in error["loc"]]
+    if keys[0] in ("data", "mechanism", "logger") and len(keys) > 2:
+        del keys[1]
+    key, message = ".".join(keys), error["msg"]
+    if error["type"] == "extra_forbidden":
+        return f"{key}: no such key here; remove it"
+    if error["type"] == "missing":
+        return f"{key}: no value; give one"
+    message = message[0].lower() + message[1:]
+    return f"{key}={error['input']}: {message}"
+
+
+# Keys that change where a run writes or how fast it goes, not what it computes.
+_NOT_IDENTITY = {"output_dir", "cache_dir", "logger"}
+
+
+def cell_name(config: Config) -> str:
+    """Name of a run as people say it: dataset-mechanism-β-seed; β only where there is one."""
+    beta = "" if config.mechanism.name == "none" else f"-beta{config.beta:g}"
+    return f"{config.data.name}-{config.mechanism.name}{beta}-seed{config.seed}"
+
+
+def config_digest(config: Config) -> str:
+    """Twelve hexadecimal digits that two runs share when they compute the same.
+
+    β is left out where there is no mechanism: the original is one run in a sweep over β.
+    """
+    values = config.model_dump(mode="json", exclude=_NOT_IDENTITY)
+    if config.mechanism.name == "none":
+        del values["beta"]
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def job_folder(composed: DictConfig) -> str:
+    """Name of a job's folder within its sweep: the cell, and what tells it from other configs.
+
+    Falls back to "invalid" for a config that fails the schema, which the run then reports.
+    """
+    try:
+        config = load_config(composed)
+    except UserError:
+        return "invalid"
+    return f"{cell_name(config)}-{config_digest(config)[:6]}"

@@ -1,0 +1,238 @@
+"""From a config to decoded images, ready to batch, and what is to be known of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmi.config import DataConfig
+from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.decode import PREPROCESSING_VERSION
+from dpmi.data.digests import content_digests
+from dpmi.data.pixel_cache import ImageList, cached_pixels
+from dpmi.data.readers import read_catalogue
+from dpmi.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """The images of one split; row i of every field speaks of the same image."""
+
+    pixels: NDArray[np.uint8]  # (n, C, R, R), memory-mapped, read-only
+    labels: NDArray[np.int64]  # (n,)
+    patients: tuple[str, ...]  # "" where unknown
+
+
+@dataclass(frozen=True)
+class DataFingerprint:
+    """What a run was trained and tested on, in plain values for its record."""
+
+    sha256: str  # of contents, labels, patients, splits and preprocessing; not of where files lie
+    image_side: int  # R, in pixels
+    channels: int
+    counts: dict[str, int]  # images by split
+    class_counts: dict[str, dict[str, int]]  # images by split and class
+    duplicates_removed: int  # byte-identical to an image of a split that is kept in their place
+    duplicates_within_split: int  # kept
+    patients_in_two_splits: int
+    corrupt_skipped: int
+    largest_images_per_patient: int | None  # in train; None where patients are unknown
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Decoded images of a whole data set."""
+
+    name: str
+    classes: tuple[str, ...]
+    graded: bool
+    channels: int
+    size: int  # R, side of the squares, in pixels
+    splits: dict[str, Split]  # "train", "test" and, where the set has one, "val"
+    fingerprint: DataFingerprint
+
+
+def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> PreparedData:
+    """Read a data set's catalogue, check it, and decode its images (once: see pixel_cache).
+
+    An image whose bytes occur in two splits is kept in the later of train, val, test, so that
+    test figures stay comparable with other work on the same set.
+
+    Args:
+        config: the ``data`` section of the config.
+        cache_dir: where decoded images are kept between runs.
+        delta: the delta of an (epsilon, delta) guarantee, if the run gives one. It must lie
+            below one over the number of training images: otherwise a mechanism that publishes
+            one whole image would satisfy the guarantee.
+
+    Raises:
+        UserError: the data or the config cannot be used; nothing half-written is left.
+    """
+    size = config.resize or config.image_size
+    if config.image_size > size:
+        raise UserError(
+            f"data.image_size={config.image_size} is larger than data.resize={size}: an image "
+            "cannot be cropped to more than it was resized to. Raise data.resize, or leave it "
+            "null to follow data.image_size."
+        )
+    catalogue = read_catalogue(config, cache_dir)
+    if delta is not None:
+        _check_delta(delta, catalogue)
+    labels, splits = catalogue.labels, np.asarray(catalogue.splits)
+    _check_classes(catalogue, labels, splits, "")
+
+    digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
+    kept = _without_copies(digests, catalogue.splits)
+    removed = len(digests) - len(kept)
+    if removed:
+        log.warning(
+            "%d images are byte-identical to an image of another split: removed from train "
+            "(or val), kept in test.",
+            removed,
+        )
+    # Split by split, so that each is one slice of the pixels.
+    rows = [row for split in SPLITS for row in kept if catalogue.splits[row] == split]
+
+    images = ImageList(
+        source=catalogue.source,
+        paths=[catalogue.paths[row] for row in rows],
+        digests=[digests[row] for row in rows],
+        size=size,
+        channels=catalogue.channels,
+    )
+    cached = cached_pixels(images, cache_dir, skip_bad=config.on_corrupt == "skip")
+    if cached.bad:
+        first = min(cached.bad)
+        log.warning(
+            "%d images cannot be decoded and are left out (data.on_corrupt=skip), the first: "
+            "%s: %s.",
+            len(cached.bad),
+            images.paths[first],
+            cached.bad[first],
+        )
+        rows = [row for position, row in enumerate(rows) if position not in cached.bad]
+    _check_classes(catalogue, labels[rows], splits[rows], " that can be used")
+
+    fingerprint = _fingerprint(catalogue, rows, digests, size, removed, len(cached.bad))
+    return PreparedData(
+        name=catalogue.name,
+        classes=catalogue.classes,
+        graded=catalogue.graded,
+        channels=catalogue.channels,
+        size=size,
+        splits=_slices(catalogue, rows, cached.pixels),
+        fingerprint=fingerprint,
+    )
+
+
+def _check_delta(delta: float, catalogue: Catalogue) -> None:
+    n = catalogue.splits.count("train")
+    if n and delta >= 1 / n:
+        raise UserError(
+            f"mechanism.delta={delta:g} is too large for the {n} training images of "
+            f"data={catalogue.name}: it must lie below 1/{n} = {1 / n:.3g}, or the guarantee "
+            f"would allow one image to be published. Set mechanism.delta=1e-{len(str(n))}."
+        )
+
+
+def _check_classes(
+    catalogue: Catalogue, labels: NDArray[np.int64], splits: NDArray[np.str_], which: str
+) -> None:
+    present = Counter(labels[splits == "train"].tolist())
+    for label, name in enumerate(catalogue.classes):
+        if not present[label]:
+            raise UserError(
+                f"data={catalogue.name}: class {name!r} has no training image{which}. Every one "
+                f"of the classes ({', '.join(catalogue.classes)}) needs at least one in train: "
+                "add images of it, or remove the class."
+            )
+    if not (splits == "test").any():
+        raise UserError(
+            f"data={catalogue.name}: there are no test images{which}. Put some in the test split, "
+            "or, for your own images without splits, set data.test_fraction above 0."
+        )
+
+
+def _without_copies(digests: Sequence[str], splits: Sequence[str]) -> list[int]:
+    """Rows that remain when each content stays in one split only: the last of train, val, test."""
+    home: dict[str, int] = {}
+    for digest, split in zip(digests, splits, strict=True):
+        home[digest] = max(home.get(digest, 0), SPLITS.index(split))
+    return [row for row, digest in enumerate(digests) if SPLITS[home[digest]] == splits[row]]
+
+
+def _slices(
+    catalogue: Catalogue, rows: Sequence[int], pixels: NDArray[np.uint8]
+) -> dict[str, Split]:
+    """Cut the pixels into splits; ``rows`` come split by split."""
+    counts = Counter(catalogue.splits[row] for row in rows)
+    splits: dict[str, Split] = {}
+    start = 0
+    for name in SPLITS:
+        if not counts[name]:
+            continue
+        stop = start + counts[name]
+        splits[name] = Split(
+            pixels=pixels[start:stop],
+            labels=catalogue.labels[rows[start:stop]],
+            patients=tuple(catalogue.patients[row] for row in rows[start:stop]),
+        )
+        start = stop
+    return splits
+
+
+def _fingerprint(
+    catalogue: Catalogue,
+    rows: Sequence[int],
+    digests: Sequence[str],
+    size: int,
+    removed: int,
+    corrupt: int,
+) -> DataFingerprint:
+    contents: dict[str, list[str]] = defaultdict(list)
+    labels: dict[str, Counter[int]] = defaultdict(Counter)
+    patients: dict[str, Counter[str]] = defaultdict(Counter)
+    sha256 = hashlib.sha256()
+    preprocessing = [PREPROCESSING_VERSION, size, catalogue.channels, catalogue.classes]
+    sha256.update(json.dumps(preprocessing).encode())
+    for row in rows:
+        split, label, patient = catalogue.splits[row], int(catalogue.labels[row]), ""
+        patient = catalogue.patients[row]
+        sha256.update(json.dumps([digests[row], label, patient, split]).encode())
+        contents[split].append(digests[row])
+        labels[split][label] += 1
+        if patient:
+            patients[split][patient] += 1
+
+    duplicates = sum(len(in_split) - len(set(in_split)) for in_split in contents.values())
+    homes = Counter(patient for in_split in patients.values() for patient in in_split)
+    shared = sum(splits > 1 for splits in homes.values())
+    if duplicates:
+        log.info("%d images are byte-identical to another of the same split; kept.", duplicates)
+    if shared:
+        log.warning("%d patients have images in more than one split.", shared)
+    return DataFingerprint(
+        sha256=sha256.hexdigest(),
+        image_side=size,
+        channels=catalogue.channels,
+        counts={split: len(in_split) for split, in_split in contents.items()},
+        class_counts={
+            split: {name: counts[label] for label, name in enumerate(catalogue.classes)}
+            for split, counts in labels.items()
+        },
+        duplicates_removed=removed,
+        duplicates_within_split=duplicates,
+        patients_in_two_splits=shared,
+        corrupt_skipped=corrupt,
+        largest_images_per_patient=max(patients["train"].values(), default=None),
+    )

@@ -1,0 +1,44 @@
+"""One small reader for each data set: from a config to a catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dpmi.config import DataConfig
+from dpmi.data.catalogue import Catalogue
+from dpmi.data.readers.aptos import read_aptos
+from dpmi.data.readers.chest_xray import read_chest_xray
+from dpmi.data.readers.csv_file import read_csv_file
+from dpmi.data.readers.folder import read_folder
+from dpmi.data.readers.medmnist import read_medmnist
+
+
+def _phantom(config: Any, _: Path) -> Catalogue:
+    from dpmi.data.readers.phantom import read_phantom
+
+    catalogue: Catalogue = read_phantom(config)
+    return catalogue
+
+
+# By the config's data.name. Each reader takes its own section and the folder for downloads.
+READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
+    "phantom_xray": _phantom,
+    "phantom_fundus": _phantom,
+    "chest_xray": lambda config, _: read_chest_xray(config),
+    "aptos": lambda config, _: read_aptos(config),
+    "pneumoniamnist": read_medmnist,
+    "retinamnist": read_medmnist,
+    "folder": lambda config, _: read_folder(config),
+    "csv": lambda config, _: read_csv_file(config),
+}
+
+
+def read_catalogue(config: DataConfig, cache_dir: Path) -> Catalogue:
+    """Find the images of a data set, their labels, patients and splits; decode nothing.
+
+    Raises:
+        UserError: there are no such data, or they cannot be used.
+    """
+    return READERS[config.name](config, cache_dir)

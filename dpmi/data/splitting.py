@@ -1,0 +1,128 @@
+"""Dividing images that come without splits into train, val and test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmi.data.catalogue import SPLITS
+from dpmi.errors import UserError
+
+
+def stratified_split(
+    labels: NDArray[np.int64], *, val_fraction: float, test_fraction: float, seed: int
+) -> tuple[str, ...]:
+    """Split at random, each class in the same proportions (scikit-learn's train_test_split).
+
+    Returns:
+        "train", "val" or "test" for each label.
+
+    Raises:
+        UserError: the fractions leave no training or test images, or a class is too small.
+    """
+    from sklearn.model_selection import train_test_split  # loads for a second: only where needed
+
+    _check_fractions(val_fraction, test_fraction)
+    splits = np.full(len(labels), "train", dtype="U5")
+    rest = np.arange(len(labels))
+    try:
+        rest, test = train_test_split(
+            rest, test_size=test_fraction, stratify=labels, random_state=seed
+        )
+        splits[test] = "test"
+        if val_fraction:
+            share = val_fraction / (1 - test_fraction)
+            _, val = train_test_split(
+                rest, test_size=share, stratify=labels[rest], random_state=seed
+            )
+            splits[val] = "val"
+    except ValueError as error:
+        smallest = np.bincount(labels).min()
+        raise UserError(
+            f"{len(labels)} images, {smallest} of them in the smallest class, cannot be divided "
+            f"with data.val_fraction={val_fraction:g} and data.test_fraction={test_fraction:g} "
+            "so that every class is in every split: add images, change the fractions, or give "
+            "the splits yourself."
+        ) from error
+    return tuple(splits.tolist())
+
+
+def patient_split(
+    labels: NDArray[np.int64],
+    patients: Sequence[str],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> tuple[str, ...]:
+    """Split at random by patient: no patient is in two splits.
+
+    As scikit-learn's StratifiedGroupKFold does, patients are dealt out one by one, those with
+    the most images first, each to the split that then lies nearest to its share of every class;
+    unlike there, the shares may be any fractions.
+
+    Args:
+        labels: (n,), each an index of a class.
+        patients: (n,); an image whose patient is unknown ("") is taken for a patient of its own.
+        val_fraction: share of the images to validate on; 0 makes no validation split.
+        test_fraction: share of the images to test on.
+        seed: the same seed gives the same split.
+
+    Returns:
+        "train", "val" or "test" for each label.
+
+    Raises:
+        UserError: the fractions leave no training or test images, or there are too few patients.
+    """
+    _check_fractions(val_fraction, test_fraction)
+    shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
+    shares = {split: share for split, share in shares.items() if share}
+    classes = int(labels.max()) + 1
+    totals = np.bincount(labels, minlength=classes)
+    target = np.outer(list(shares.values()), totals)  # (splits, classes), images
+    dealt = np.zeros_like(target)
+
+    groups: dict[str, list[int]] = {}
+    for row, patient in enumerate(patients):
+        group = f"patient {patient}" if patient else f"image {row}"
+        groups.setdefault(group, []).append(row)
+    if len(groups) < len(shares):
+        raise UserError(
+            f"{len(groups)} patients cannot be divided into {' and '.join(shares)} without a "
+            "patient in two of them: add patients, set data.val_fraction=0, or give the splits "
+            "in a split column."
+        )
+
+    names = np.asarray(list(groups))
+    np.random.default_rng(seed).shuffle(names)
+    splits = np.full(len(labels), "train", dtype="U5")
+    for name in sorted(names.tolist(), key=lambda name: -len(groups[name])):
+        rows = groups[name]
+        images = np.bincount(labels[rows], minlength=classes)
+        # The rise of sum((dealt - target)^2 / target): a chi-squared distance to the shares.
+        rise = images * (2 * (dealt - target) + images) / np.maximum(target, 1e-9)
+        chosen = int(rise.sum(axis=1).argmin())
+        dealt[chosen] += images
+        splits[rows] = list(shares)[chosen]
+    if missing := set(shares) - set(splits.tolist()):
+        raise UserError(
+            f"{len(groups)} patients are too few: no patient is left for "
+            f"{' and '.join(split for split in SPLITS if split in missing)}. Add patients, change "
+            "data.val_fraction and data.test_fraction, or give the splits in a split column."
+        )
+    return tuple(splits.tolist())
+
+
+def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+    if not test_fraction:
+        raise UserError(
+            "data.test_fraction=0 leaves no test images: set it above 0, or give the splits "
+            "yourself (folders train/ and test/, or a split column)."
+        )
+    if val_fraction + test_fraction >= 1:
+        raise UserError(
+            f"data.val_fraction={val_fraction:g} and data.test_fraction={test_fraction:g} leave "
+            "no training images: their sum must be below 1."
+        )

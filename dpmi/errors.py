@@ -1,0 +1,11 @@
+"""The one kind of error a user is meant to read."""
+
+
+class UserError(Exception):
+    """Bad input, told in one line: what, where, what is allowed, what to do.
+
+    The doors (``python -m dpmi.X``) print it without a stack trace and exit with status 2.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))

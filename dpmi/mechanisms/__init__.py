@@ -1,0 +1,75 @@
+"""Where data, privacy and models meet: one file a mechanism, one shape."""
+
+from __future__ import annotations
+
+from dpmi.config import Config, DpsgdMechanism, LdpMechanism
+from dpmi.errors import UserError
+from dpmi.mechanisms.base import Mechanism
+from dpmi.mechanisms.dpsgd import DPSGD
+from dpmi.mechanisms.ldp import LocalDP
+from dpmi.mechanisms.none import NonPrivate
+from dpmi.privacy.accounting import calibrate_noise_multiplier
+from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.randomness import NoiseSource
+
+__all__ = ["DPSGD", "LocalDP", "Mechanism", "NonPrivate", "build_mechanism"]
+
+
+def build_mechanism(config: Config, n: int) -> Mechanism:
+    """Make the mechanism that a config asks for.
+
+    Args:
+        config: the whole run.
+        n: training images.
+
+    Raises:
+        UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach).
+    """
+    settings, noise = config.mechanism, NoiseSource(config.noise_seed)
+    if isinstance(settings, LdpMechanism):
+        return LocalDP(config.beta, settings.noise_test, noise)
+    if isinstance(settings, DpsgdMechanism):
+        steps_per_epoch = max(1, round(n / config.data.batch_size))
+        return DPSGD(
+            _plan(config, settings, n, steps_per_epoch * config.trainer.max_epochs),
+            steps_per_epoch=steps_per_epoch,
+            max_physical_batch_size=config.max_physical_batch_size,
+            noise=noise,
+        )
+    return NonPrivate()
+
+
+def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> PrivacyPlan:
+    batch_size = config.data.batch_size
+    if batch_size > n:
+        raise UserError(
+            f"data.batch_size={batch_size}: larger than the {n} training images; allowed is 1 to "
+            f"{n}"
+        )
+    if settings.delta >= 1 / n:
+        raise UserError(
+            f"mechanism.delta={settings.delta}: with {n} training images a mechanism that "
+            f"publishes one of them whole would pass; allowed is below 1/n = {1 / n:.3g}"
+        )
+    if settings.calibration == "noise_multiplier":
+        noise_multiplier = config.beta
+    else:
+        try:
+            noise_multiplier = calibrate_noise_multiplier(
+                1 / config.beta, settings.delta, batch_size / n, steps, settings.accountant
+            )
+        except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
+            raise UserError(
+                f"beta={config.beta}: no noise was found for ε = 1/β = {1 / config.beta:.4g} at "
+                f"δ = {settings.delta} with {settings.accountant} ({error}); try another β or "
+                "mechanism.accountant"
+            ) from error
+    return PrivacyPlan(
+        n=n,
+        expected_batch_size=batch_size,
+        max_grad_norm=settings.max_grad_norm,
+        noise_multiplier=noise_multiplier,
+        steps=steps,
+        delta=settings.delta,
+        accountant=settings.accountant,
+    )

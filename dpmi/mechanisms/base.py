@@ -1,0 +1,38 @@
+"""The one shape of a mechanism: what it does to the data, to the gradient, and what it promises."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import nn
+from torch.utils.data import Sampler
+
+from dpmi.data.prepare import PreparedData
+from dpmi.models.gradient import Gradient
+from dpmi.privacy.guarantee import Guarantee
+
+
+class Mechanism(Protocol):
+    """A way of training on private images."""
+
+    name: str
+
+    def release_data(self, data: PreparedData) -> PreparedData:
+        """Return the images as training may see them; called once a run."""
+        ...
+
+    def train_batches(self) -> Sampler[list[int]] | None:
+        """Return the sampler of training batches, None for shuffled ones of a fixed size."""
+        ...
+
+    def make_gradient(self, net: nn.Module) -> Gradient:
+        """Return how a batch of training images becomes a gradient of ``net``."""
+        ...
+
+    def guarantee(self) -> Guarantee:
+        """State what holds for what has been executed so far."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what else a record must say of what was executed, as plain values."""
+        ...

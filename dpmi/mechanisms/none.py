@@ -1,0 +1,38 @@
+"""No mechanism: the non-private original that the others are compared with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Sampler
+
+from dpmi.data.prepare import PreparedData
+from dpmi.models.gradient import Gradient, MeanGradient
+from dpmi.privacy.guarantee import Guarantee
+
+
+class NonPrivate:
+    """Clean images, shuffled batches, plain gradients, no promise."""
+
+    name = "none"
+
+    def release_data(self, data: PreparedData) -> PreparedData:
+        """Leave the images as they are."""
+        return data
+
+    def train_batches(self) -> Sampler[list[int]] | None:
+        """Shuffled batches."""
+        return None
+
+    def make_gradient(self, net: nn.Module) -> Gradient:
+        """Plain mean gradient."""
+        return MeanGradient(net)
+
+    def guarantee(self) -> Guarantee:
+        """None."""
+        return Guarantee.none(self.name, "trained on the images without any mechanism")
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing to add."""
+        return {}

@@ -1,0 +1,125 @@
+"""The LightningModule: ResNet-18 as a classifier. It does not know which mechanism trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from dpmi.models.gradient import Gradient
+from dpmi.models.metrics import classification_metrics
+from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
+
+
+class ImageClassifier(L.LightningModule):
+    """Trains by whatever gradient it is given, and measures.
+
+    Args:
+        net: (B, C, H, W) images in [0, 1] to (B, K) logits.
+        classes: names of the K classes, in the order of the labels.
+        graded: the classes are ordered.
+        make_gradient: given the network, on its device, returns how a batch becomes a gradient.
+        learning_rate, weight_decay, momentum: of SGD.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        classes: tuple[str, ...],
+        graded: bool,
+        make_gradient: Callable[[nn.Module], Gradient],
+        learning_rate: float,
+        weight_decay: float,
+        momentum: float,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # a batch may take several backward passes, one step
+        self.net = net
+        self.classes = classes
+        self._make_gradient = make_gradient
+        self._gradient: Gradient | None = None
+        self._make_sgd = partial(
+            torch.optim.SGD, lr=learning_rate, weight_decay=weight_decay, momentum=momentum
+        )
+        metrics = classification_metrics(len(classes), graded)
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.train_metrics = metrics.clone(prefix=f"{TRAIN_METRICS}/")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """SGD over the trainable parameters."""
+        trainable = [p for p in self.net.parameters() if p.requires_grad]
+        return self._make_sgd(trainable)
+
+    def on_fit_start(self) -> None:
+        """Make the gradient, now that the network is on its device."""
+        self._gradient = self._make_gradient(self.net)
+
+    def on_fit_end(self) -> None:
+        """Let go of the gradient: it may have hooks in the network."""
+        close = getattr(self._gradient, "close", None)
+        if close is not None:
+            close()
+        self._gradient = None
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> STEP_OUTPUT:
+        """One logical batch, one step of the optimizer; the batch may be empty."""
+        assert self._gradient is not None
+        images, labels = batch
+        logits = self._gradient(images, labels)
+        optimizer: Any = self.optimizers()
+        optimizer.step()
+        if len(labels):
+            loss = nn.functional.cross_entropy(logits, labels)
+            accuracy = (logits.argmax(1) == labels).float().mean()
+            self.log_dict(
+                {f"{NONPRIVATE}/loss": loss, f"{NONPRIVATE}/accuracy": accuracy},
+                prog_bar=True,
+                batch_size=len(labels),
+            )
+        return None
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Count one batch of the validation split."""
+        self._count(self.val_metrics, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log_and_reset(self.val_metrics)
+
+    def test_step(
+        self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Count one batch of the test split (loader 0) or of the training split (loader 1)."""
+        self._count((self.test_metrics, self.train_metrics)[dataloader_idx], batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of both splits."""
+        self._log_and_reset(self.test_metrics)
+        self._log_and_reset(self.train_metrics)
+
+    def _count(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        metrics.update(self.net(images), labels)
+
+    def _log_and_reset(self, metrics: MetricCollection) -> None:
+        values: dict[str, Tensor] = metrics.compute()
+        metrics.reset()
+        for name, value in values.items():
+            if value.ndim:  # one value a class
+                for label, of_class in zip(self.classes, value, strict=True):
+                    self.log(f"{name}/{label}", of_class, add_dataloader_idx=False)
+            else:
+                self.log(
+                    name,
+                    value,
+                    prog_bar=name == "val/accuracy",
+                    add_dataloader_idx=False,
+                )

@@ -1,0 +1,56 @@
+"""What a run promises. It is printed wherever an accuracy is printed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """(ε, δ)-differential privacy of one run, or none, with the reason.
+
+    Attributes:
+        mechanism: "none", "ldp" or "dpsgd".
+        epsilon: ε of one ``unit``; None where there is no guarantee.
+        delta: δ; 0.0 for pure ε-DP; None where there is no guarantee.
+        unit: whose change is hidden: "pixel", "image" or "patient".
+        adjacency: what neighbouring data sets are.
+        accountant: who computed ε.
+        image_epsilon: ε of a whole image where ``unit`` is smaller than it, else None.
+        assumptions: what must hold for the promise to hold, a sentence each.
+        reason: why there is none, where there is none.
+    """
+
+    mechanism: str
+    epsilon: float | None
+    delta: float | None
+    unit: str | None
+    adjacency: str | None
+    accountant: str | None
+    image_epsilon: float | None = None
+    assumptions: tuple[str, ...] = field(default=())
+    reason: str | None = None
+
+    def __post_init__(self) -> None:
+        """A promise has an ε; the lack of one has a reason."""
+        if (self.epsilon is None) == (self.reason is None):
+            raise ValueError("a guarantee states either an epsilon or the reason why it has none")
+
+    @classmethod
+    def none(cls, mechanism: str, reason: str) -> Guarantee:
+        """No guarantee, and why."""
+        return cls(mechanism, None, None, None, None, None, reason=reason)
+
+    def __str__(self) -> str:
+        """One line, as it stands beside an accuracy."""
+        if self.epsilon is None:
+            return f"no privacy guarantee: {self.reason}"
+        line = f"ε = {self.epsilon:.4g}, δ = {self.delta:.4g} per {self.unit} ({self.adjacency})"
+        if self.image_epsilon is not None:
+            line += f"; ε = {self.image_epsilon:.4g} per image"
+        return line
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the record."""
+        return asdict(self) | {"assumptions": list(self.assumptions)}

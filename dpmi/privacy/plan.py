@@ -1,0 +1,86 @@
+"""The one plan of a DP-SGD run, from which sampling, clipping, noise and accounting derive.
+
+Most broken DP training is broken between files: a sampler set in one place, clipping in another,
+noise in a third, and an accountant that believes something else. Here one frozen value is made
+once and handed to all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import dp_accounting
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """Poisson-subsampled Gaussian mechanism, composed ``steps`` times (Abadi et al. 2016).
+
+    Contract: a run that includes each of ``n`` images independently with probability
+    ``sample_rate`` at each of ``steps`` steps, clips each image's gradient to ``max_grad_norm``
+    in L2, adds N(0, (noise_multiplier * max_grad_norm)^2) to each coordinate of their sum, and
+    divides by ``expected_batch_size``, releases what :meth:`event` describes, and nothing else.
+
+    Attributes:
+        n: training images, public under zero-out adjacency.
+        expected_batch_size: mean size of a Poisson batch; also the normaliser of the sum.
+        max_grad_norm: L2 bound of one image's gradient (the sensitivity of the sum).
+        noise_multiplier: standard deviation of the noise in units of ``max_grad_norm``.
+        steps: noised releases of the whole run.
+        delta: the δ at which ε is stated.
+        accountant: "prv", "rdp" or "pld".
+        unit: what one person's data is taken to be.
+        adjacency: "zero-out": neighbours differ in one image replaced by one that contributes
+            nothing, so that n is the same for both (Kairouz et al. 2021, arXiv 2103.00039).
+        sampler: how a batch is drawn.
+
+    Raises:
+        ValueError: a value that no plan can have.
+    """
+
+    n: int
+    expected_batch_size: int
+    max_grad_norm: float
+    noise_multiplier: float
+    steps: int
+    delta: float
+    accountant: str
+    unit: str = "image"
+    adjacency: str = "zero-out"
+    sampler: str = "poisson"
+
+    def __post_init__(self) -> None:
+        """Refuse what no plan can have."""
+        if not 1 <= self.expected_batch_size <= self.n:
+            raise ValueError(
+                f"expected_batch_size={self.expected_batch_size} must be from 1 to n={self.n}"
+            )
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be at least 1")
+        if not 0 < self.delta < 1 / self.n:
+            raise ValueError(f"delta={self.delta} must be above 0 and below 1/n={1 / self.n:.2e}")
+        for name in ("max_grad_norm", "noise_multiplier"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}={value} must be positive and finite")
+
+    @property
+    def sample_rate(self) -> float:
+        """Probability with which an image is in a batch."""
+        return self.expected_batch_size / self.n
+
+    def event(self) -> dp_accounting.DpEvent:
+        """Describe what the whole plan releases, in dp-accounting's terms."""
+        return step_event(self.noise_multiplier, self.sample_rate, self.steps)
+
+    def to_dict(self) -> dict[str, int | float | str]:
+        """Plain values for the record, the derived ``sample_rate`` included."""
+        return asdict(self) | {"sample_rate": self.sample_rate}
+
+
+def step_event(noise_multiplier: float, sample_rate: float, steps: int) -> dp_accounting.DpEvent:
+    """``steps`` Poisson-sampled Gaussian releases as one event."""
+    gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
+    sampled = dp_accounting.PoissonSampledDpEvent(sample_rate, gaussian)
+    return dp_accounting.SelfComposedDpEvent(sampled, steps)

@@ -1,0 +1,205 @@
+"""The table of Figure 4 from the records of a sweep: rows data set and split, columns the cells."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+from rich.console import Console
+from rich.table import Table
+
+from dpmi.models.names import TRAIN_METRICS
+from dpmi.reporting.poster import poster_accuracy
+from dpmi.run.record import RunRecord, read_records
+
+CSV_FILE, MARKDOWN_FILE = "figure4.csv", "figure4.md"
+SPLITS = {"train": f"{TRAIN_METRICS}/accuracy", "test": "test/accuracy"}
+_TITLES = {"none": "original", "ldp": "LDP", "dpsgd": "DP-SGD"}
+_CSV_HEADER = (
+    *("dataset", "split", "mechanism", "beta", "seed", "status", "accuracy", "poster_accuracy"),
+    *("epsilon", "delta", "unit", "adjacency", "reason"),
+)
+_FOOTNOTE = (
+    "Accuracy of the last epoch, never of one picked on test images. Train accuracy is computed on "
+    "the training images without noise: no ε covers it. Below each cell: the poster's figure where "
+    "it has one, and the guarantee of the run."
+)
+
+
+@dataclass(frozen=True, order=True)
+class Column:
+    """One column of the table: a mechanism at a β (0 where there is none)."""
+
+    rank: int
+    beta: float
+    mechanism: str
+
+    @property
+    def title(self) -> str:
+        """As the poster heads it."""
+        title = _TITLES[self.mechanism]
+        return f"{title} β={self.beta:g}" if self.mechanism != "none" else title
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one data set in one column; several where there are several seeds."""
+
+    runs: tuple[RunRecord, ...]
+    poster: float | None
+    split: str
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of the completed runs, in [0, 1]."""
+        return [r.metrics[SPLITS[self.split]] for r in self.runs if r.status == "completed"]
+
+    @property
+    def accuracy(self) -> str:
+        """Mean over the seeds, or how the run ended."""
+        values = self.accuracies
+        if not values:
+            return self.runs[0].status
+        told = f"{100 * mean(values):.1f} %"
+        return told if len(values) == 1 else f"{told} ({len(values)} seeds)"
+
+    @property
+    def beside(self) -> str:
+        """The poster's number."""
+        return "" if self.poster is None else f"poster {100 * self.poster:.1f} %"
+
+    @property
+    def promise(self) -> str:
+        """ε, δ and unit of the worst of the runs, or why there is none."""
+        for run in self.runs:
+            if run.status != "completed":
+                return str(run.reason)
+        guarantees = [run.guarantee for run in self.runs if run.guarantee is not None]
+        worst = max(guarantees, key=lambda g: float("inf") if g.epsilon is None else g.epsilon)
+        if worst.epsilon is None:
+            return "no ε"
+        return f"ε={worst.epsilon:.3g} δ={worst.delta:g} per {worst.unit}"
+
+
+Figure4 = dict[str, dict[Column, dict[str, Cell]]]  # data set → column → split → cell
+
+
+def figure4(records: list[RunRecord]) -> Figure4:
+    """Sort records into the cells of Figure 4."""
+    runs: dict[str, dict[Column, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        mechanism = record.config["mechanism"]["name"]
+        beta = 0.0 if mechanism == "none" else float(record.config["beta"])
+        column = Column(list(_TITLES).index(mechanism), beta, mechanism)
+        runs[record.config["data"]["name"]][column].append(record)
+    return {
+        dataset: {
+            column: {
+                split: _cell(dataset, column, split, runs[dataset][column]) for split in SPLITS
+            }
+            for column in sorted(runs[dataset])
+        }
+        for dataset in sorted(runs)
+    }
+
+
+def _cell(dataset: str, column: Column, split: str, runs: list[RunRecord]) -> Cell:
+    beta = None if column.mechanism == "none" else column.beta
+    poster = poster_accuracy().get((dataset, column.mechanism, beta, split))
+    return Cell(tuple(runs), poster, split)
+
+
+def report_sweep(sweep: Path, console: Console) -> int:
+    """Print the table of a sweep's records and write it beside them; return the runs that failed.
+
+    Raises:
+        UserError: a record is not readable, or of another version.
+    """
+    records = read_records(sweep)
+    if not records:
+        console.print(f"no run left a record in {sweep}")
+        return 0
+    cells = figure4(records)
+    for dataset, columns in cells.items():
+        console.print(terminal_table(dataset, columns))
+    console.print(_FOOTNOTE, style="dim")
+    (sweep / CSV_FILE).write_text(as_csv(cells))
+    (sweep / MARKDOWN_FILE).write_text(as_markdown(cells))
+    console.print(f"{len(records)} records, {CSV_FILE} and {MARKDOWN_FILE} in {sweep}")
+    failed = [record for record in records if record.status != "completed"]
+    for record in failed:
+        console.print(f"[red]{record.run} {record.status}: {record.reason}[/]")
+    return len(failed)
+
+
+def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Table:
+    """One data set's rows for the terminal."""
+    table = Table(title=f"{dataset}: accuracy by mechanism and β", show_lines=True)
+    table.add_column("split")
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for split in SPLITS:
+        cells = [columns[column][split] for column in columns]
+        texts = []
+        for cell in cells:
+            style = "bold" if cell.accuracies else "red"
+            texts.append(
+                f"[{style}]{cell.accuracy}[/]" + (f"\n{cell.beside}" if cell.beside else "")
+            )
+        table.add_row(split, *texts)
+    table.add_row("privacy", *[columns[column]["test"].promise for column in columns], style="dim")
+    return table
+
+
+def as_markdown(cells: Figure4) -> str:
+    """The same as Markdown, a table a data set."""
+    parts = []
+    for dataset, columns in cells.items():
+        parts.append("| " + " | ".join(["", *[c.title for c in columns]]) + " |")
+        parts.append("|---" + "|---:" * len(columns) + "|")
+        for split in SPLITS:
+            row = [columns[column][split] for column in columns]
+            texts = [
+                f"**{cell.accuracy}**" + (f"<br>{cell.beside}" if cell.beside else "")
+                for cell in row
+            ]
+            parts.append("| " + " | ".join([f"{dataset}, {split}", *texts]) + " |")
+        promises = [columns[column]["test"].promise for column in columns]
+        parts.append("| " + " | ".join(["privacy", *promises]) + " |")
+        parts.append("")
+    return "\n".join([*parts, _FOOTNOTE, ""])
+
+
+def as_csv(cells: Figure4) -> str:
+    """The same as CSV, a line a run and split."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_CSV_HEADER)
+    for dataset, columns in cells.items():
+        for column, by_split in columns.items():
+            for split, cell in by_split.items():
+                for run in cell.runs:
+                    promise = run.guarantee
+                    writer.writerow(
+                        [
+                            dataset,
+                            split,
+                            column.mechanism,
+                            "" if column.mechanism == "none" else f"{column.beta:g}",
+                            run.config["seed"],
+                            run.status,
+                            run.metrics.get(SPLITS[split], ""),
+                            "" if cell.poster is None else f"{cell.poster:.4f}",
+                            *(
+                                (promise.epsilon, promise.delta, promise.unit, promise.adjacency)
+                                if promise
+                                else ("", "", "", "")
+                            ),
+                            run.reason or "",
+                        ]
+                    )
+    return out.getvalue()

@@ -1,0 +1,144 @@
+"""Where metrics go: a CSV file always, Weights & Biases as long as it works."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from rich.console import Console
+
+from dpmi.config import WandbConfig
+
+START_SECONDS = 30.0  # patience with a W&B server that does not answer
+
+
+def csv_logger(folder: Path) -> CSVLogger:
+    """``metrics.csv`` in the job's folder."""
+    return CSVLogger(folder, name="", version="", flush_logs_every_n_steps=20)
+
+
+class OptionalWandbLogger(Logger):
+    """W&B that may fail: training goes on, and it is said once.
+
+    Without credentials it logs offline, into the job's folder, and never prompts.
+
+    Args:
+        settings: the config's logger section.
+        run, group: names of the cell and of the sweep.
+        folder: the job's folder.
+        cache_dir: where W&B keeps what it caches.
+        console: where a failure is said.
+    """
+
+    def __init__(
+        self,
+        settings: WandbConfig,
+        *,
+        run: str,
+        group: str,
+        folder: Path,
+        cache_dir: Path,
+        console: Console,
+    ) -> None:
+        super().__init__()
+        self._console, self._group = console, group
+        self._logger: WandbLogger | None = None
+        offline = _offline(settings.mode)
+        self._attempt(lambda: self._start(settings, run, folder, cache_dir, offline))
+
+    def _start(
+        self, settings: WandbConfig, run: str, folder: Path, cache_dir: Path, offline: bool
+    ) -> None:
+        for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
+            os.environ.setdefault(variable, str(cache_dir / "wandb"))
+        import wandb  # after its folders are named; and not at all where it is not used
+
+        started = wandb.init(
+            name=run,
+            project=settings.project,
+            entity=settings.entity,
+            group=self._group,
+            dir=str(folder),
+            mode="offline" if offline else "online",
+            settings=wandb.Settings(silent=True, console="off", init_timeout=START_SECONDS),
+        )
+        started.define_metric("trainer/global_step")
+        started.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        self._logger = WandbLogger(experiment=started)
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # whatever W&B does, training goes on
+            self._logger = None
+            self._console.print(
+                f"W&B stopped working ({type(error).__name__}: {error}); training goes on, "
+                "metrics are in metrics.csv",
+                style="yellow",
+            )
+
+    @property
+    def working(self) -> bool:
+        """Whether W&B has not failed so far."""
+        return self._logger is not None
+
+    @property
+    def name(self) -> str:
+        """Kind of logger."""
+        return "wandb"
+
+    @property
+    def version(self) -> str | None:
+        """Run id at W&B."""
+        return self._logger.version if self._logger else None
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Log the config."""
+        if logger := self._logger:
+            self._attempt(lambda: logger.log_hyperparams(params))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log metrics of a step."""
+        if logger := self._logger:
+            self._attempt(lambda: logger.log_metrics(dict(metrics), step))
+
+    def log_images(self, key: str, images: list[NDArray[Any]], captions: list[str]) -> None:
+        """Log images (H, W, C) uint8 with a caption each."""
+        if logger := self._logger:
+            self._attempt(lambda: logger.log_image(key, images, caption=captions))
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Put values into the run's summary."""
+        if logger := self._logger:
+            self._attempt(lambda: logger.experiment.summary.update(dict(values)))
+
+    def finish(self, exit_code: int) -> None:
+        """End the run: a sweep has several in one process."""
+        if logger := self._logger:
+            self._attempt(lambda: logger.experiment.finish(exit_code=exit_code))
+
+
+def _offline(mode: str) -> bool:
+    if mode == "auto":
+        asked = os.environ.get("WANDB_MODE")
+        return asked == "offline" if asked else not _has_credentials()
+    return mode == "offline"
+
+
+def _has_credentials() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,82 @@
+"""What a person sees while a run trains: a bar on a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytorch_lightning as L
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from rich.console import Console
+
+from dpmi.models.names import NONPRIVATE
+
+
+class StepTime(Callback):
+    """Logs ``step_time``: wall seconds of a training step, and the learning rate beside it.
+
+    Attributes:
+        seconds: of all training steps together.
+        first_step_at: clock (``time.perf_counter``) at the start of the first step.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.first_step_at: float | None = None
+        self._started = 0.0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+        if self.first_step_at is None:
+            self.first_step_at = self._started
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """Stop it and tell."""
+        took = time.perf_counter() - self._started
+        self.seconds += took
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        pl_module.log_dict({"step_time": took, "learning_rate": rate}, batch_size=1)
+
+
+class TrainingBar(RichProgressBar):
+    """Lightning's rich bar with the metrics that matter under short names."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        """Loss and accuracy of the batch, validation accuracy, ε."""
+        return _short(super().get_metrics(trainer, pl_module))
+
+
+class EpochLines(Callback):
+    """A plain line an epoch, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = 0.0
+
+    def on_train_start(self, *_: Any) -> None:
+        """Start the clock that the time left is reckoned from."""
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the epoch, its metrics, and the time left."""
+        done, of = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
+        left = (time.perf_counter() - self._started) / done * (of - done)
+        metrics = _short({k: f"{float(v):.3f}" for k, v in trainer.progress_bar_metrics.items()})
+        told = "  ".join(f"{name} {value}" for name, value in metrics.items())
+        self._console.print(f"epoch {done}/{of}  {told}  {left:.0f} s left")
+
+
+def _short(metrics: dict[str, Any]) -> dict[str, Any]:
+    names = {
+        f"{NONPRIVATE}/loss": "loss",
+        f"{NONPRIVATE}/accuracy": "accuracy",
+        "val/accuracy": "val accuracy",
+        "epsilon": "ε",
+    }
+    return {short: metrics[name] for name, short in names.items() if name in metrics}
+
+
+def progress_callback(console: Console) -> Callback:
+    """Choose what fits where the output goes."""
+    return TrainingBar() if console.is_terminal else EpochLines(console)

@@ -1,0 +1,137 @@
+"""The one record of a run. Tables, plots and dashboards read records, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dpmi.errors import UserError
+from dpmi.privacy.guarantee import Guarantee
+
+RECORD_FILE = "record.json"
+SCHEMA = "dpmi.run-record"
+VERSION = 1
+
+_PACKAGES = (
+    "dpmi", "torch", "torchvision", "pytorch-lightning", "opacus", "dp-accounting", "torchmetrics",
+    "hydra-core", "omegaconf", "wandb", "numpy", "scikit-learn", "medmnist", "pillow",
+)  # fmt: skip
+
+
+class RunRecord(BaseModel):
+    """What a run leaves, whole, in ``record.json`` in its job folder.
+
+    Attributes:
+        schema_name, version: what this file is; a reader refuses any other.
+        run: name of the cell, dataset-mechanism-β-seed.
+        config_digest: equal for runs that compute the same.
+        status: how it ended; ``reason`` says why, where it did not complete.
+        config: the composed config.
+        data: the data fingerprint; None where the run failed before it had any.
+        guarantee: of what was executed.
+        mechanism: the plan and the ledger, where there is one.
+        metrics: flat names; those under ``nonprivate/`` no ε covers.
+        timings: seconds.
+        environment: package versions, Python, device, git commit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_name: Literal["dpmi.run-record"] = "dpmi.run-record"
+    version: Literal[1] = 1
+    run: str
+    config_digest: str
+    status: Literal["completed", "failed", "interrupted"]
+    reason: str | None
+    config: dict[str, Any]
+    data: dict[str, Any] | None
+    guarantee: Guarantee | None
+    mechanism: dict[str, Any]
+    metrics: dict[str, float]
+    timings: dict[str, float]
+    environment: dict[str, Any]
+
+    def write(self, folder: Path) -> Path:
+        """Write ``record.json`` whole or not at all; return its path."""
+        path = folder / RECORD_FILE
+        part = path.with_suffix(".json.part")
+        part.write_text(json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False))
+        os.replace(part, path)
+        return path
+
+
+def read_record(path: Path) -> RunRecord:
+    """Read one record.
+
+    Raises:
+        UserError: not JSON, not a run record, or of another version.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable run record ({error})") from error
+    found = (
+        (content.get("schema_name"), content.get("version")) if isinstance(content, dict) else ()
+    )
+    if found != (SCHEMA, VERSION):
+        raise UserError(
+            f"{path}: schema and version are {found}; this dpmi reads {SCHEMA} version {VERSION}"
+        )
+    try:
+        return RunRecord.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: {where}: {first['msg']}") from error
+
+
+def read_records(sweep: Path) -> list[RunRecord]:
+    """Every job's record below a sweep's folder, by name of the job folder."""
+    return [read_record(path) for path in sorted(sweep.glob(f"*/{RECORD_FILE}"))]
+
+
+def environment(device: str | None) -> dict[str, Any]:
+    """What the run ran on, without names of hosts or paths."""
+    return {
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "device": device,
+        "git_commit": _git_commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this code runs from, "+dirty" where it was changed since."""
+    source = Path(__file__).resolve().parents[2]
+    if not (source / ".git").exists():  # installed elsewhere: some outer repository is not ours
+        return None
+    try:
+        head = _git(source, "rev-parse", "HEAD")
+        return head + ("+dirty" if _git(source, "status", "--porcelain") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,71 @@
+"""Around the jobs: every cell is checked before the first runs, the table ends a sweep."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from dpmi.config import load_config
+from dpmi.errors import UserError
+
+EXIT_BAD_INPUT = 2
+EXIT_FAILED_RUNS = 1
+
+
+class SweepCallback(Callback):
+    """Hydra's callback around a run or a multirun."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a config that fails the schema, before anything is written."""
+        _check([config])
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
+        name = kwargs.get("config_name") or "config"
+        _check(_cells(str(name), list(config.hydra.overrides.task)))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print and write the table of the sweep's records; exit with 1 if a run failed."""
+        from dpmi.reporting.table import (
+            report_sweep,
+        )  # torch-free, but pandas-heavy: not for --help
+
+        failed = report_sweep(Path(config.hydra.sweep.dir), Console())
+        if failed:
+            sys.exit(EXIT_FAILED_RUNS)
+
+
+def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
+    """Compose every combination that the overrides ask for."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
+        for job in batch:
+            yield compose(config_name, overrides=list(job), return_hydra_config=False)
+
+
+def _check(configs: Any) -> None:
+    try:
+        for config in configs:
+            load_config(config)
+    except (UserError, HydraException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+def explain(error: Exception) -> str:
+    """One line of what went wrong in composing or checking a config."""
+    line = " ".join(str(error).split()) or " ".join(str(error.__cause__).split())
+    # Hydra appends where in its own structures the key was missing, which tells a user nothing.
+    for tail in (" full_key:", " See https:"):
+        line = line.split(tail)[0]
+    return line

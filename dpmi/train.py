@@ -1,0 +1,65 @@
+"""Train one run, or a sweep of them.
+
+    python -m dpmi.train mechanism=ldp beta=2
+    python -m dpmi.train -m mechanism=ldp,dpsgd beta=1,2,4
+    python -m dpmi.train -m data=chest_xray data.root=PATH mechanism=none,ldp,dpsgd beta=1,2,4
+
+Exit status: 0 done, 1 a run failed, 2 the input is bad, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dpmi.config import job_folder, load_config
+from dpmi.errors import UserError
+from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, explain
+
+EXIT_INTERRUPTED = 130
+
+
+def config_dir() -> str:
+    """``conf/`` of the checkout, or the copy that the installed package carries."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parent / "conf"
+    return str(checkout if (checkout / "config.yaml").is_file() else package / "conf")
+
+
+@hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
+def _job(composed: DictConfig) -> str:
+    """Run one job; return its status."""
+    from dpmi.run.terminal import run_job  # torch: not loaded to print help or to compose a config
+
+    hydra_config = HydraConfig.get()
+    status = run_job(load_config(composed), Path(hydra_config.runtime.output_dir))
+    if status == "failed" and hydra_config.mode == hydra.types.RunMode.RUN:
+        sys.exit(EXIT_FAILED_RUNS)  # in a sweep the others go on, and its end tells
+    return status
+
+
+def main() -> None:
+    """Compose, check, run; every mistake of the user is one line."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come here instead of being printed
+    OmegaConf.register_new_resolver(
+        "dpmi.job_folder", lambda *, _root_: job_folder(_root_), replace=True
+    )
+    try:
+        _job()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {explain(error)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Real images where they are at hand, and images made on the fly."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter
+
+from dpmi.config import DataConfig
+
+COMMON = {
+    "image_size": 32,
+    "resize": None,
+    "batch_size": 4,
+    "augment": "none",
+    "on_corrupt": "error",
+    "num_workers": 0,
+}
+OWN = {
+    "channels": 3,
+    "graded": False,
+    "val_fraction": 0.2,
+    "test_fraction": 0.2,
+    "split_seed": 42,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "folder": OWN,
+    "csv": OWN | {"csv": "labels.csv"},
+    "pneumoniamnist": {"size": 28},
+    "retinamnist": {"size": 28},
+}
+
+
+@pytest.fixture
+def config() -> Callable[..., DataConfig]:
+    """Make the data section of a config: ``config("folder", root=...)``."""
+
+    def make(name: str, **changes: Any) -> DataConfig:
+        values = COMMON | DEFAULTS.get(name, {}) | {"name": name} | changes
+        values = {key: str(v) if isinstance(v, Path) else v for key, v in values.items()}
+        return TypeAdapter(DataConfig).validate_python(values)
+
+    return make
+
+
+@pytest.fixture
+def real_images(shared: Path) -> Path:
+    """The folder of real X-rays."""
+    folder = shared / "data"
+    if not (folder / "chest_xray" / "train").is_dir():
+        pytest.skip(f"no real X-rays: {folder / 'chest_xray'} is absent (set DPMI_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def draw() -> Callable[..., Path]:
+    """Write an image of noise: ``draw(path, seed)``; equal seeds write equal bytes."""
+
+    def write(
+        path: Path, seed: int = 0, size: tuple[int, int] = (40, 36), mode: str = "RGB"
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
+        values = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(values).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def classes(tmp_path: Path, draw: Callable[..., Path]) -> Path:
+    """train/ and test/ with the classes cat (4 + 2 images) and dog (3 + 2 images)."""
+    root = tmp_path / "images"
+    seed = 0
+    for split, counts in {"train": (4, 3), "test": (2, 2)}.items():
+        for name, count in zip(("cat", "dog"), counts, strict=True):
+            for number in range(count):
+                draw(root / split / name / f"{number}.png", seed)
+                seed += 1
+    return root
+
+
+@pytest.fixture
+def disk() -> Callable[..., AbstractContextManager[Path]]:
+    """Mount a small disk in memory: ``with disk(folder, "size=100k") as folder``."""
+
+    @contextmanager
+    def mount(folder: Path, options: str) -> Iterator[Path]:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no right to mount a disk here, so a full or read-only one is not tested")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+
+    return mount

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.model_selection import train_test_split
+
+from dpmi.config import DataConfig
+from dpmi.data.readers import read_catalogue
+from dpmi.data.readers.chest_xray import patient_of
+from dpmi.errors import UserError
+
+Config = Callable[..., DataConfig]
+
+
+@pytest.mark.parametrize(
+    ("file", "patient"),
+    [
+        ("person17_bacteria_55.jpeg", "person17"),
+        ("person17_virus_1.jpeg", "person17"),
+        ("person447_virus_921_1.jpeg", "person447"),
+        ("IM-0115-0001.jpeg", "IM-0115"),
+        ("IM-0543-0001-0002.jpeg", "IM-0543"),
+        ("NORMAL2-IM-1234-0001.jpeg", "NORMAL2-IM-1234"),
+        ("holiday.jpeg", ""),
+    ],
+)
+def test_the_file_name_of_an_xray_tells_the_patient(file: str, patient: str) -> None:
+    assert patient_of(file) == patient
+
+
+def test_the_whole_xray_set_is_found(config: Config, real_images: Path, tmp_path: Path) -> None:
+    catalogue = read_catalogue(config("chest_xray", root=real_images / "chest_xray"), tmp_path)
+    cells = Counter(zip(catalogue.splits, catalogue.labels.tolist(), strict=True))
+    assert cells == {
+        ("train", 0): 1341,
+        ("train", 1): 3875,
+        ("val", 0): 8,
+        ("val", 1): 8,
+        ("test", 0): 234,
+        ("test", 1): 390,
+    }
+    assert catalogue.classes == ("NORMAL", "PNEUMONIA")
+    assert (catalogue.channels, catalogue.graded) == (1, False)
+    assert all(catalogue.patients)
+    # Kaggle's archive has one folder more; the images in it are the same.
+    assert real_images.name == "data"
+    outer = read_catalogue(config("chest_xray", root=real_images), tmp_path)
+    assert outer.paths == catalogue.paths
+
+
+def test_within_a_series_of_file_names_no_person_is_in_two_splits(
+    config: Config, real_images: Path, tmp_path: Path
+) -> None:
+    """What the reader's docstring says about the numbers of persons."""
+    catalogue = read_catalogue(config("chest_xray", root=real_images / "chest_xray"), tmp_path)
+    homes: dict[str, set[str]] = {}
+    series: dict[str, set[str]] = {}
+    for path, patient, split in zip(
+        catalogue.paths, catalogue.patients, catalogue.splits, strict=True
+    ):
+        kind = "virus" if "virus" in path else "bacteria" if "bacteria" in path else ""
+        homes.setdefault(patient, set()).add(split)
+        series.setdefault(f"{patient} {kind}", set()).add(split)
+    assert sum(len(splits) > 1 for splits in homes.values()) == 170
+    assert all(len(splits) == 1 for splits in series.values())
+
+
+def test_macos_leftovers_are_no_images(
+    config: Config, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        for seed, name in enumerate(("NORMAL", "PNEUMONIA")):
+            draw(tmp_path / split / name / "a.jpeg", seed)
+            (tmp_path / split / name / "._a.jpeg").write_bytes(b"leftover")
+            (tmp_path / split / name / ".DS_Store").write_bytes(b"leftover")
+    assert len(read_catalogue(config("chest_xray", root=tmp_path), tmp_path).paths) == 4
+
+
+@pytest.fixture
+def aptos(tmp_path: Path, draw: Callable[..., Path]) -> Path:
+    """50 fundus images in Kaggle's form, ten of each grade."""
+    root = tmp_path / "aptos"
+    lines = ["id_code,diagnosis"]
+    for number in range(50):
+        draw(root / "train_images" / f"id{number:02}.png", number)
+        lines.append(f"id{number:02},{number * 7 % 5}")
+    (root / "train.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_aptos_is_split_as_the_poster_did(config: Config, aptos: Path, tmp_path: Path) -> None:
+    catalogue = read_catalogue(config("aptos", root=aptos), tmp_path)
+    grades = [number * 7 % 5 for number in range(50)]
+    train, test = train_test_split(range(50), test_size=0.2, stratify=grades, random_state=42)
+    assert {row for row, split in enumerate(catalogue.splits) if split == "test"} == set(test)
+    assert {row for row, split in enumerate(catalogue.splits) if split == "train"} == set(train)
+    assert catalogue.labels.tolist() == grades
+    assert (catalogue.channels, catalogue.graded, len(catalogue.classes)) == (3, True, 5)
+
+
+@pytest.mark.parametrize("value", ["5", "-1", "1.5", "mild", ""])
+def test_a_grade_out_of_range_is_told_with_its_line(
+    config: Config, aptos: Path, tmp_path: Path, value: str
+) -> None:
+    table = aptos / "train.csv"
+    table.write_text(table.read_text().replace("id03,1\n", f"id03,{value}\n"))
+    with pytest.raises(UserError, match=r"train.csv, line 5: diagnosis .* integer from 0 .* to 4"):
+        read_catalogue(config("aptos", root=aptos), tmp_path)
+
+
+def test_a_missing_image_of_aptos_is_named(config: Config, aptos: Path, tmp_path: Path) -> None:
+    (aptos / "train_images" / "id07.png").unlink()
+    with pytest.raises(UserError, match=r"line 9: there is no image .*id07\.png"):
+        read_catalogue(config("aptos", root=aptos), tmp_path)
+
+
+def test_a_table_of_aptos_without_its_columns_is_told(
+    config: Config, aptos: Path, tmp_path: Path
+) -> None:
+    (aptos / "train.csv").write_text("id,grade\nid00,1\n")
+    with pytest.raises(UserError, match=r"id_code, diagnosis is missing.* has id, grade"):
+        read_catalogue(config("aptos", root=aptos), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["chest_xray", "aptos", "folder", "csv"])
+def test_absent_data_are_told_with_the_ways_to_get_some(
+    config: Config, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read_catalogue(config(name, root=tmp_path / "nowhere"), tmp_path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(tmp_path / "nowhere") in message
+    assert "by hand" in message
+    assert "data=phantom_" in message
+    assert ("make data" in message) == (name in ("chest_xray", "aptos"))
+
+
+ARRAYS = {"train": 12, "val": 4, "test": 6}
+
+
+@pytest.fixture
+def medmnist(tmp_path: Path) -> Path:
+    """medmnist's archives in small: 28 px, pneumonia gray and retina in colour."""
+    root = tmp_path / "cache" / "medmnist"
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, shape, classes in (
+        ("pneumoniamnist", (28, 28), 2),
+        ("retinamnist", (28, 28, 3), 5),
+    ):
+        arrays = {}
+        for split, count in ARRAYS.items():
+            images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+            arrays[f"{split}_images"] = images
+            arrays[f"{split}_labels"] = (np.arange(count) % classes).astype(np.uint8)[:, None]
+        np.savez_compressed(root / f"{name}.npz", **arrays)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "graded"), [("pneumoniamnist", 1, False), ("retinamnist", 3, True)]
+)
+def test_medmnist_archives_are_read(
+    config: Config, medmnist: Path, name: str, channels: int, graded: bool
+) -> None:
+    catalogue = read_catalogue(config(name, root=None), medmnist.parent)
+    assert Counter(catalogue.splits) == ARRAYS
+    assert (catalogue.channels, catalogue.graded) == (channels, graded)
+    with np.load(medmnist / f"{name}.npz") as arrays:
+        last = arrays["test_images"][-1].reshape(28, 28, channels)
+        assert catalogue.labels[-1] == arrays["test_labels"][-1, 0]
+    assert np.array_equal(catalogue.source.load(catalogue.paths[-1], 28), last)
+    assert catalogue.source.load(catalogue.paths[0], 64).shape == (64, 64, channels)
+    contents = {catalogue.source.fetch(path) for path in catalogue.paths}
+    assert len(contents) == len(catalogue.paths)
+
+
+def test_medmnist_without_a_network_is_one_clear_error(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.socket.connect", offline)
+    monkeypatch.setattr("socket.getaddrinfo", offline)
+    with pytest.raises(UserError, match=r"pneumoniamnist_64\.npz is not in .* cannot be downl"):
+        read_catalogue(config("pneumoniamnist", root=None, size=64), tmp_path)
+    assert [path.suffix for path in (tmp_path / "medmnist").iterdir()] == [".lock"]
+
+
+def test_medmnist_on_a_disk_that_takes_no_writing_is_one_clear_error(
+    config: Config, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"cache_dir: .* cannot be written: Not a directory"):
+        read_catalogue(config("retinamnist", root=None), tmp_path / "file")
+
+
+def test_a_damaged_medmnist_archive_is_told(config: Config, medmnist: Path) -> None:
+    file = medmnist / "retinamnist.npz"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"retinamnist\.npz: .* damaged"):
+        read_catalogue(config("retinamnist", root=None), medmnist.parent)
+
+
+def test_a_folder_of_ones_own_for_medmnist_is_used(
+    config: Config, medmnist: Path, tmp_path: Path
+) -> None:
+    shutil.move(medmnist, tmp_path / "mine")
+    catalogue = read_catalogue(config("pneumoniamnist", root=tmp_path / "mine"), tmp_path / "cache")
+    assert len(catalogue.paths) == 22

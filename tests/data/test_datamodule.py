@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from dpmi.config import DataConfig
+from dpmi.data.augment import affine_crops
+from dpmi.data.datamodule import ImageDataModule, ImageDataset
+from dpmi.data.prepare import PreparedData, Split, prepare
+
+Config = Callable[..., DataConfig]
+
+
+@pytest.fixture
+def prepared(config: Config, classes: Path, tmp_path: Path) -> PreparedData:
+    return prepare(config("folder", root=classes, image_size=40), tmp_path / "cache")
+
+
+def module(prepared: PreparedData, **changes: Any) -> ImageDataModule:
+    options = {
+        "image_size": 32,
+        "batch_size": 3,
+        "augment": "none",
+        "num_workers": 0,
+        "seed": 1,
+    }
+    return ImageDataModule(prepared, **(options | changes))
+
+
+class Fixed(torch.utils.data.Sampler[list[int]]):
+    """Batches that are given."""
+
+    def __init__(self, batches: list[list[int]]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@pytest.mark.parametrize("augment", ["none", "affine"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_follow_the_batch_sampler_and_may_be_empty(
+    prepared: PreparedData, augment: str, workers: int
+) -> None:
+    batches = [[4, 0], [], [6]]
+    data = module(
+        prepared, augment=augment, num_workers=workers, train_batch_sampler=Fixed(batches)
+    )
+    served = list(data.train_dataloader())
+    assert [images.shape for images, _ in served] == [
+        (2, 3, 32, 32),
+        (0, 3, 32, 32),
+        (1, 3, 32, 32),
+    ]
+    assert [labels.tolist() for _, labels in served] == [[1, 0], [], [1]]
+    assert {images.dtype for images, _ in served} == {torch.float32}
+    assert {labels.dtype for _, labels in served} == {torch.int64}
+
+
+def test_evaluation_serves_the_centre_in_order_between_0_and_1(prepared: PreparedData) -> None:
+    data = module(prepared, augment="affine")
+    for split, loader in (
+        ("train", data.train_eval_dataloader()),
+        ("test", data.test_dataloader()),
+    ):
+        images = torch.cat([images for images, _ in loader]).numpy()
+        labels = torch.cat([labels for _, labels in loader]).numpy()
+        expected = prepared.splits[split].pixels[:, :, 4:36, 4:36] / 255
+        assert np.allclose(images, expected, atol=1e-7)
+        assert np.array_equal(labels, prepared.splits[split].labels)
+
+
+def test_shuffling_follows_the_seed_and_serves_each_image_once(prepared: PreparedData) -> None:
+    def order(seed: int) -> list[float]:
+        batches = module(prepared, seed=seed).train_dataloader()
+        return [float(image.sum()) for images, _ in batches for image in images]
+
+    torch.manual_seed(0)
+    first = order(1)
+    torch.manual_seed(1)
+    assert order(1) == first
+    assert order(2) != first
+    assert sorted(order(2)) == sorted(first)
+    assert len(first) == 7
+
+
+def test_a_set_without_validation_images_has_no_validation_loader(
+    prepared: PreparedData,
+) -> None:
+    assert module(prepared).val_dataloader() == []
+
+
+def test_the_affine_moves_vertically_and_enlarges_and_nothing_else() -> None:
+    """A bright centre stays in its columns, but for the enlargement of a tenth."""
+    pixels = np.zeros((1, 1, 100, 100), dtype=np.uint8)
+    pixels[:, :, 40:60, 40:60] = 255
+    split = Split(pixels, np.zeros(1, dtype=np.int64), ("",))
+    dataset = ImageDataset(split, 100, "affine")
+    torch.manual_seed(0)
+    tops, widths = [], []
+    for _ in range(200):
+        image = dataset[0][0][0]
+        columns = image.amax(0).nonzero().flatten()
+        rows = image.amax(1).nonzero().flatten()
+        assert abs(int(columns[0]) + int(columns[-1]) - 99) <= 1
+        widths.append(len(columns))
+        tops.append((int(rows[0]) + int(rows[-1]) - 99) / 2)
+    assert 20 <= min(widths) < max(widths) <= 22
+    assert -11 <= min(tops) < -8
+    assert 8 < max(tops) <= 11
+
+
+def test_on_square_images_the_affine_draws_what_the_posters_pipeline_draws() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
+    dataset = ImageDataset(Split(pixels, np.zeros(5, dtype=np.int64), ("",) * 5), 56, "affine")
+    poster = v2.Compose(
+        [v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1)), v2.CenterCrop(56)]
+    )
+    torch.manual_seed(3)
+    served = dataset.__getitems__(range(5))[0]
+    torch.manual_seed(3)
+    expected = torch.stack([poster(image) for image in torch.from_numpy(pixels)]) / 255
+    assert torch.equal(served, expected)
+
+
+@pytest.mark.parametrize(("side", "crop"), [(64, 64), (65, 50), (50, 45)])
+def test_the_affine_serves_float_images_of_any_side_as_torchvision_does(
+    side: int, crop: int
+) -> None:
+    pixels = np.random.default_rng(0).normal(size=(20, 1, side, side)).astype(np.float32)
+    affine = v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1))
+    torch.manual_seed(5)
+    served = affine_crops(pixels, crop)
+    torch.manual_seed(5)
+    whole = torch.stack([affine(image) for image in torch.from_numpy(pixels)])
+    # In the middle row and column of an odd side, rounding may choose the other neighbour.
+    assert (served == v2.CenterCrop(crop)(whole).numpy()).mean() > 0.999
+
+
+def test_float_images_are_served_as_they_are() -> None:
+    pixels = np.linspace(-3, 4, 2 * 64).reshape(2, 1, 8, 8).astype(np.float32)
+    dataset = ImageDataset(Split(pixels, np.zeros(2, dtype=np.int64), ("", "")), 8)  # type: ignore[arg-type]
+    assert np.array_equal(dataset.__getitems__([0, 1])[0].numpy(), pixels)
+
+
+def test_an_unknown_augmentation_is_refused(prepared: PreparedData) -> None:
+    with pytest.raises(ValueError, match="'none' or 'affine'"):
+        ImageDataset(prepared.splits["train"], 32, "flip")

@@ -1,0 +1,85 @@
+import dp_accounting
+import pytest
+from dp_accounting import pld, rdp
+
+from dpmi.privacy.accounting import (
+    CALIBRATION_TOLERANCE,
+    PRV_ERROR,
+    EpsilonSchedule,
+    calibrate_noise_multiplier,
+    epsilon,
+)
+from dpmi.privacy.ledger import LedgerEntry
+from dpmi.privacy.plan import PrivacyPlan
+
+DELTA = 1e-4
+RUNS = [  # noise multiplier, sample rate, steps
+    LedgerEntry(3.67, 128 / 5216, 2050),  # the poster's pneumonia cell at ε = 1
+    LedgerEntry(12.8, 128 / 5216, 2050),  # and at ε = 1/4
+    LedgerEntry(2.0, 0.1, 24),
+]
+
+
+def independent_epsilon(accountant, entry):
+    """ε by dp-accounting alone, under the adjacency that the guarantee states."""
+    accountant.compose(
+        dp_accounting.PoissonSampledDpEvent(
+            entry.sample_rate, dp_accounting.GaussianDpEvent(entry.noise_multiplier)
+        ),
+        entry.steps,
+    )
+    return accountant.get_epsilon(DELTA)
+
+
+ZERO_OUT = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
+
+
+@pytest.mark.parametrize("entry", RUNS)
+def test_the_three_accountants_agree_within_their_known_gaps(entry):
+    by = {name: epsilon([entry], DELTA, name) for name in ("prv", "rdp", "pld")}
+    # Each is an upper bound; PLD is tight, PRV adds its stated error, RDP loses up to a fifth.
+    assert by["pld"] <= by["prv"] <= by["pld"] + 2 * PRV_ERROR
+    assert by["prv"] < by["rdp"] < 1.2 * by["pld"]
+
+
+@pytest.mark.parametrize("entry", RUNS)
+def test_epsilon_equals_what_dp_accounting_computes(entry):
+    tight = independent_epsilon(pld.PLDAccountant(ZERO_OUT), entry)
+    assert epsilon([entry], DELTA, "pld") == pytest.approx(tight, rel=1e-9)
+    loose = independent_epsilon(rdp.RdpAccountant(neighboring_relation=ZERO_OUT), entry)
+    assert epsilon([entry], DELTA, "rdp") == pytest.approx(loose, rel=0.02)
+
+
+def test_nothing_released_costs_nothing():
+    assert epsilon([], DELTA, "prv") == 0.0
+
+
+@pytest.mark.parametrize("accountant", ["prv", "rdp", "pld"])
+@pytest.mark.parametrize("target", [0.25, 1.0])
+def test_calibrated_noise_reaches_the_target_from_below(accountant, target):
+    rate, steps = 0.05, 60
+    sigma = calibrate_noise_multiplier(target, DELTA, rate, steps, accountant)
+    reached = epsilon([LedgerEntry(sigma, rate, steps)], DELTA, accountant)
+    assert target * (1 - CALIBRATION_TOLERANCE) <= reached <= target
+
+
+def test_an_epsilon_out_of_reach_is_said():
+    with pytest.raises(ValueError, match="budget"):
+        calibrate_noise_multiplier(PRV_ERROR / 2, DELTA, 0.05, 60, "prv")
+
+
+def test_the_schedule_never_tells_less_than_was_spent():
+    plan = PrivacyPlan(
+        n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=1.5, steps=37,
+        delta=DELTA, accountant="prv",
+    )  # fmt: skip
+    schedule = EpsilonSchedule(plan)
+    told = [schedule.at(step) for step in range(plan.steps + 1)]
+    spent = [0.0] + [
+        epsilon([LedgerEntry(1.5, plan.sample_rate, step)], DELTA, "prv")
+        for step in range(1, plan.steps + 1)
+    ]
+    assert all(a >= b for a, b in zip(told, spent, strict=True))
+    assert told[-1] == spent[-1]
+    with pytest.raises(ValueError, match="past the plan"):
+        schedule.at(plan.steps + 1)

@@ -1,0 +1,64 @@
+import numpy as np
+import torch
+from scipy import stats
+
+from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.randomness import NoiseSource
+from dpmi.privacy.sampling import PoissonBatchSampler
+
+FALSE_ALARM = 1e-6  # of each statistical test below, were its seed not fixed
+
+
+def plan(n, expected_batch_size, steps=1):
+    return PrivacyPlan(
+        n=n, expected_batch_size=expected_batch_size, max_grad_norm=1.0, noise_multiplier=1.0,
+        steps=steps, delta=1e-6, accountant="prv",
+    )  # fmt: skip
+
+
+def test_each_image_is_included_at_the_plans_rate_independently():
+    the_plan, passes = plan(200, 30), 5000
+    sampler = PoissonBatchSampler(the_plan, passes, torch.Generator().manual_seed(3))
+    member = np.zeros((passes, the_plan.n), bool)
+    for row, batch in zip(member, sampler, strict=True):
+        row[batch] = True
+    by_image = member.sum(0)
+    expected = passes * the_plan.sample_rate
+    variance = expected * (1 - the_plan.sample_rate)
+    # Rate of each image (sum of 200 squared z-scores), and batch sizes of a binomial law.
+    z = (by_image - expected) / np.sqrt(variance)
+    assert stats.chi2.sf((z**2).sum(), the_plan.n) > FALSE_ALARM
+    law = stats.binom(the_plan.n, the_plan.sample_rate)
+    sizes = member.sum(1)
+    edges = law.ppf([0.1, 0.25, 0.5, 0.75, 0.9])
+    counts = np.histogram(sizes, [-1, *(edges + 0.5), the_plan.n + 1])[0]
+    probabilities = np.diff([0.0, *law.cdf(edges), 1.0])
+    assert stats.chisquare(counts, probabilities * passes).pvalue > FALSE_ALARM
+    together = (member[:, 0] & member[:, 1]).sum()
+    assert stats.binomtest(int(together), passes, the_plan.sample_rate**2).pvalue > FALSE_ALARM
+
+
+def test_empty_batches_are_batches():
+    sampler = PoissonBatchSampler(plan(10, 1), 200, torch.Generator().manual_seed(0))
+    batches = list(sampler)
+    assert len(batches) == len(sampler) == 200
+    assert [] in batches
+
+
+def test_a_second_pass_draws_new_batches():
+    sampler = PoissonBatchSampler(plan(100, 10), 5, torch.Generator().manual_seed(0))
+    assert list(sampler) != list(sampler)
+
+
+def test_without_a_noise_seed_two_runs_share_no_randomness():
+    first, second = NoiseSource(None), NoiseSource(None)
+    assert first.torch("sampling").initial_seed() != second.torch("sampling").initial_seed()
+    assert "not kept" in first.assumption
+
+
+def test_a_noise_seed_repeats_the_noise_and_the_purposes_stay_apart():
+    first, second = NoiseSource(5), NoiseSource(5)
+    seeds = [first.torch(p).initial_seed() for p in ("sampling", "gradient")]
+    assert seeds == [second.torch(p).initial_seed() for p in ("sampling", "gradient")]
+    assert len(set(seeds)) == 2
+    assert "secret" in first.assumption
