@@ -91,4 +91,4 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
         raise BadImageError(
             f"pixel format {image.mode} is not supported (8 or 16 bits a channel are)"
         )
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)

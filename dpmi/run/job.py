@@ -164,7 +164,7 @@ class Run:
         if weights == "imagenet":
             return imagenet_state_dict(self.cache_dir)
         if weights == "phantom":
-            return read_state_dict(phantom_weights(self.cache_dir))
+            return read_state_dict(phantom_weights(self.cache_dir, self.console))
         return read_state_dict(Path(weights).expanduser())
 
     @contextlib.contextmanager

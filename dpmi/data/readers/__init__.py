@@ -13,19 +13,13 @@ from dpmi.data.readers.chest_xray import read_chest_xray
 from dpmi.data.readers.csv_file import read_csv_file
 from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.medmnist import read_medmnist
-
-
-def _phantom(config: Any, _: Path) -> Catalogue:
-    from dpmi.data.readers.phantom import read_phantom
-
-    catalogue: Catalogue = read_phantom(config)
-    return catalogue
+from dpmi.data.readers.phantom import read_phantom
 
 
 # By the config's data.name. Each reader takes its own section and the folder for downloads.
 READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
-    "phantom_xray": _phantom,
-    "phantom_fundus": _phantom,
+    "phantom_xray": lambda config, _: read_phantom(config),
+    "phantom_fundus": lambda config, _: read_phantom(config),
     "chest_xray": lambda config, _: read_chest_xray(config),
     "aptos": lambda config, _: read_aptos(config),
     "pneumoniamnist": read_medmnist,

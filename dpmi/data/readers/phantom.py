@@ -1,0 +1,77 @@
+"""Images that the program draws: no file, no download, no patient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmi.config import PhantomData
+from dpmi.data.catalogue import Catalogue
+from dpmi.data.phantoms import fundus, xray
+from dpmi.data.phantoms.seeds import image_generator
+
+# Part of the cache's key: raise it whenever a change in the phantoms changes a pixel.
+DRAWING_VERSION = 1
+
+Draw = Callable[[int, np.random.Generator], tuple[NDArray[np.uint8], int]]
+
+
+@dataclass(frozen=True)
+class _Family:
+    key: str  # of its generators
+    classes: tuple[str, ...]
+    graded: bool
+    channels: int
+    draw: Draw
+    label: Callable[[np.random.Generator], int]
+
+
+_FAMILIES = {
+    "phantom_xray": _Family("xray", xray.CLASSES, False, 1, xray.draw_xray, xray.xray_label),
+    "phantom_fundus": _Family(
+        "fundus", fundus.CLASSES, True, 3, fundus.draw_fundus, fundus.fundus_label
+    ),
+}
+
+
+@dataclass(frozen=True)
+class PhantomSource:
+    """Draws images named "family/seed=S/index"."""
+
+    name: str
+
+    def fetch(self, path: str) -> bytes:
+        """Return what determines the drawing: its version, family, seed and index."""
+        return f"{path} drawn by version {DRAWING_VERSION}".encode()
+
+    def load(self, path: str, resize: int) -> NDArray[np.uint8]:
+        """Draw one image at ``resize`` pixels a side: (resize, resize, channels)."""
+        family = _FAMILIES[self.name]
+        _, seed, index = path.split("/")
+        rng = image_generator("user", family.key, int(seed.removeprefix("seed=")), int(index))
+        return family.draw(resize, rng)[0]
+
+
+def read_phantom(config: PhantomData) -> Catalogue:
+    """List the phantoms of a seed: first those to train on, then to validate, then to test.
+
+    Every phantom is a patient of its own.
+    """
+    family = _FAMILIES[config.name]
+    counts = (config.train_images, config.val_images, config.test_images)
+    indices = range(sum(counts))
+    labels = [family.label(image_generator("user", family.key, config.seed, i)) for i in indices]
+    return Catalogue(
+        name=config.name,
+        classes=family.classes,
+        graded=family.graded,
+        channels=family.channels,
+        paths=tuple(f"{config.name}/seed={config.seed}/{i:06d}" for i in indices),
+        labels=np.array(labels, np.int64),
+        patients=tuple(f"phantom {i}" for i in indices),
+        splits=tuple(np.repeat(("train", "val", "test"), counts).tolist()),
+        source=PhantomSource(config.name),
+    )

@@ -1,0 +1,156 @@
+"""Pretrain ResNet-18 once on public phantoms: the poster's ImageNet weights in miniature."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from dpmi.data.parallel import in_threads
+from dpmi.data.phantoms.public import CLASSES, draw_public
+from dpmi.data.readers.phantom import DRAWING_VERSION
+from dpmi.errors import UserError
+from dpmi.models.resnet import ResNet18
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """All that the weights depend on; its digest is part of their file's name."""
+
+    images: int = 8000
+    size: int = 64  # pixels a side
+    epochs: int = 3
+    batch_size: int = 64
+    peak_learning_rate: float = 0.05  # of SGD with Nesterov momentum 0.9, one cycle
+    weight_decay: float = 5e-4
+    seed: int = 2005
+    drawing_version: int = DRAWING_VERSION
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file of weights."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"phantom-{digest[:12]}.pth"
+
+
+def phantom_weights(
+    cache_dir: Path, console: Console, recipe: PretrainRecipe = PretrainRecipe()
+) -> Path:
+    """Find or make the weights; several processes that ask at once pretrain once.
+
+    The caller's random state is left as it was. The weights depend on public drawings only: no
+    patient's image is touched and no privacy is spent.
+
+    Args:
+        cache_dir: the weights are kept in ``cache_dir/weights``.
+        console: where it is said and shown.
+        recipe: how to pretrain.
+
+    Returns:
+        Path of a state dict of torchvision's ``resnet18``.
+
+    Raises:
+        UserError: the cache cannot be written.
+    """
+    path = cache_dir / "weights" / recipe.file_name
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if not path.is_file():  # not made by another process in the meantime
+                console.print(
+                    f"model.weights=phantom: pretraining once on {recipe.images} drawn public "
+                    f"phantoms (no patient, no privacy spent); kept in {path}"
+                )
+                part = path.with_suffix(f".{os.getpid()}.part")
+                torch.save(pretrain(recipe, console), part)
+                os.replace(part, path)
+    except OSError as error:
+        raise UserError(
+            f"cache_dir={cache_dir}: the pretrained weights cannot be kept there "
+            f"({error.strerror}); name a folder that can be written"
+        ) from error
+    return path
+
+
+def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:
+    """Train on public phantoms and return torchvision's ``resnet18`` state dict."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _progress(console) as progress, torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        images, labels = _draw(recipe, progress)
+        model = ResNet18(len(CLASSES)).to(device).train()
+        steps = -(-recipe.images // recipe.batch_size) * recipe.epochs
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.peak_learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=recipe.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.peak_learning_rate, total_steps=steps
+        )
+        task = progress.add_task("pretraining", total=steps)
+        for batch in _batches(recipe):
+            x = images[batch].to(device).float() / 255
+            if torch.rand(()) < 0.5:  # mirrored chests and eyes are chests and eyes
+                x = x.flip(3)
+            loss = nn.functional.cross_entropy(model(x), labels[batch].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            progress.advance(task)
+    return {name: value.cpu() for name, value in model.net.state_dict().items()}
+
+
+def _draw(recipe: PretrainRecipe, progress: Progress) -> tuple[Tensor, Tensor]:
+    """Draw all images: uint8 (n, 3, size, size), and their classes (n,)."""
+    images = torch.empty(recipe.images, 3, recipe.size, recipe.size, dtype=torch.uint8)
+    labels = torch.empty(recipe.images, dtype=torch.long)
+    task = progress.add_task("drawing public phantoms", total=recipe.images)
+
+    def draw(index: int) -> tuple[np.ndarray, int]:
+        return draw_public(recipe.seed, index, recipe.size)
+
+    for index, (image, label) in enumerate(in_threads(draw, range(recipe.images))):
+        images[index] = torch.from_numpy(image).permute(2, 0, 1)
+        labels[index] = label
+        progress.advance(task)
+    return images, labels
+
+
+def _batches(recipe: PretrainRecipe) -> Iterator[Tensor]:
+    for _ in range(recipe.epochs):
+        yield from torch.randperm(recipe.images).split(recipe.batch_size)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
