@@ -40,6 +40,7 @@ class PretrainRecipe:
     batch_size: int = 64
     peak_learning_rate: float = 0.05  # of SGD with Nesterov momentum 0.9, one cycle
     weight_decay: float = 5e-4
+    largest_noise: float = 1.5  # scale of Laplace noise on half of the images, drawn from 0 to this
     seed: int = 2005
     drawing_version: int = DRAWING_VERSION
 
@@ -111,9 +112,7 @@ def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:
         )
         task = progress.add_task("pretraining", total=steps)
         for batch in _batches(recipe):
-            x = images[batch].to(device).float() / 255
-            if torch.rand(()) < 0.5:  # mirrored chests and eyes are chests and eyes
-                x = x.flip(3)
+            x = _augment(images[batch].to(device).float() / 255, recipe.largest_noise)
             loss = nn.functional.cross_entropy(model(x), labels[batch].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -137,6 +136,23 @@ def _draw(recipe: PretrainRecipe, progress: Progress) -> tuple[Tensor, Tensor]:
         labels[index] = label
         progress.advance(task)
     return images, labels
+
+
+def _augment(images: Tensor, largest_noise: float) -> Tensor:
+    """Mirror a batch or not, and put Laplace noise of a random scale on half of its images.
+
+    Without noise in pretraining, the filters would know clean images only, and local DP would
+    start from nothing.
+    """
+    if torch.rand(()) < 0.5:  # mirrored chests and eyes are chests and eyes
+        images = images.flip(3)
+    b, _, h, w = images.shape
+    uniform = torch.rand(b, 3, h, w, device=images.device) - 0.5
+    noise = -uniform.sign() * torch.log1p(-2 * uniform.abs().clamp(max=0.4999999))
+    gray = (images[:, 0] == images[:, 1]).flatten(1).all(1)  # one value, one noise
+    noise[gray] = noise[gray, :1]
+    scale = (torch.rand(b, device=images.device) * 2 - 1).clamp(min=0) * largest_noise
+    return (images + scale.view(b, 1, 1, 1) * noise).clamp(0, 1)
 
 
 def _batches(recipe: PretrainRecipe) -> Iterator[Tensor]:

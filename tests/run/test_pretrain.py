@@ -1,0 +1,83 @@
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from dpmi.data.phantoms.public import CLASSES, draw_public
+from dpmi.errors import UserError
+from dpmi.models.weights import build_resnet18, read_state_dict
+from dpmi.run.pretrain import PretrainRecipe, phantom_weights, pretrain
+
+TINY = PretrainRecipe(images=40, size=32, epochs=1, batch_size=20)
+
+
+def quiet():
+    return Console(file=open("/dev/null", "w"))  # noqa: SIM115
+
+
+def test_the_weights_are_torchvisions_resnet18_and_are_made_once(tmp_path):
+    path = phantom_weights(tmp_path, quiet(), TINY)
+    made = path.stat().st_mtime_ns
+    net = build_resnet18(2, "frozen_batch", read_state_dict(path))
+    assert torch.isfinite(net(torch.rand(2, 1, 32, 32))).all()
+    assert phantom_weights(tmp_path, quiet(), TINY) == path
+    assert path.stat().st_mtime_ns == made
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_pretraining_says_what_it_does_and_that_it_costs_no_privacy(tmp_path):
+    console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    path = phantom_weights(tmp_path, console, TINY)
+    told = console.export_text()
+    assert "no privacy spent" in told
+    assert path.name in told.replace("\n", "")
+
+
+def test_pretraining_repeats_itself_and_leaves_the_callers_random_state_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, second = pretrain(TINY, quiet()), pretrain(TINY, quiet())
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_recipe_is_another_file():
+    assert TINY.file_name != PretrainRecipe().file_name
+
+
+def _ask(folder, queue):
+    console = Console(record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    path = phantom_weights(Path(folder), console, TINY)
+    queue.put((str(path), "pretraining once" in console.export_text()))
+
+
+def test_processes_that_ask_at_once_pretrain_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=_ask, args=(str(tmp_path), queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    answers = [queue.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert len({path for path, _ in answers}) == 1
+    assert [made for _, made in answers].count(True) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    with pytest.raises(UserError, match="cache_dir"):
+        phantom_weights(tmp_path / "cache", quiet(), TINY)
+
+
+@pytest.mark.slow
+def test_pretraining_learns_the_public_classes():
+    net = build_resnet18(len(CLASSES), "batch", pretrain(PretrainRecipe(), quiet())).eval()
+    drawn = [draw_public(99, index, 64) for index in range(200)]  # of another seed
+    images = torch.stack([torch.from_numpy(i).permute(2, 0, 1) for i, _ in drawn]).float() / 255
+    with torch.no_grad():
+        predicted = net(images).argmax(1)
+    accuracy = (predicted == torch.tensor([label for _, label in drawn])).float().mean()
+    assert accuracy > 0.8
