@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -112,7 +112,6 @@ class DpsgdMechanism(_Section):
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
     delta: Annotated[float, Field(gt=0, lt=1)]
-    max_grad_norm: Positive
 
 
 MechanismConfig = Annotated[
@@ -163,6 +162,7 @@ class Config(_Section):
     seed: Annotated[int, Field(ge=0)]
     noise_seed: Annotated[int, Field(ge=0)] | None
     beta: Positive
+    max_grad_norm: Positive
     max_physical_batch_size: Count
     output_dir: str
     cache_dir: str
@@ -193,6 +193,19 @@ class Config(_Section):
         return self
 
 
+def schema_keys() -> set[str]:
+    """Every key that some config may have, dotted: ``beta``, ``data.root``, ..."""
+    keys = set()
+    for name, field in Config.model_fields.items():
+        members = get_args(field.annotation) or (field.annotation,)  # a union: one for each option
+        for member in members:
+            if isinstance(member, type) and issubclass(member, BaseModel):
+                keys |= {f"{name}.{key}" for key in member.model_fields}
+            else:
+                keys.add(name)
+    return keys
+
+
 def load_config(composed: DictConfig) -> Config:
     """Check what Hydra composed (its own ``hydra`` node aside) against the schema.
 
@@ -203,7 +216,8 @@ def load_config(composed: DictConfig) -> Config:
     try:
         values = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(f"config: {error}".split(" full_key")[0]) from error
+        line = " ".join(str(error).split()).split(" full_key:")[0]
+        raise UserError(f"{error.full_key}: {line[0].lower()}{line[1:]}") from error
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -229,6 +243,12 @@ def _explain(error: ErrorDetails) -> str:
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
 _NOT_IDENTITY = {"output_dir", "cache_dir", "logger"}
+# Root keys that mean something to some mechanisms only.
+_OF_MECHANISMS = {
+    "beta": {"ldp", "dpsgd"},
+    "max_grad_norm": {"dpsgd"},
+    "max_physical_batch_size": {"dpsgd"},
+}
 
 
 def cell_name(config: Config) -> str:
@@ -240,11 +260,10 @@ def cell_name(config: Config) -> str:
 def config_digest(config: Config) -> str:
     """Twelve hexadecimal digits that two runs share when they compute the same.
 
-    β is left out where there is no mechanism: the original is one run in a sweep over β.
+    Keys that the mechanism does not use are left out: the original is one run in a sweep over β.
     """
-    values = config.model_dump(mode="json", exclude=_NOT_IDENTITY)
-    if config.mechanism.name == "none":
-        del values["beta"]
+    unused = {key for key, users in _OF_MECHANISMS.items() if config.mechanism.name not in users}
+    values = config.model_dump(mode="json", exclude=_NOT_IDENTITY | unused)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

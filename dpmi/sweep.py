@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from dpmi.config import load_config
+from dpmi.config import load_config, schema_keys
 from dpmi.errors import UserError
 
 EXIT_BAD_INPUT = 2
@@ -36,9 +38,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
-        from dpmi.reporting.table import (
-            report_sweep,
-        )  # torch-free, but pandas-heavy: not for --help
+        from dpmi.reporting.table import report_sweep  # slow to import: not for --help
 
         failed = report_sweep(Path(config.hydra.sweep.dir), Console())
         if failed:
@@ -65,7 +65,26 @@ def _check(configs: Any) -> None:
 def explain(error: Exception) -> str:
     """One line of what went wrong in composing or checking a config."""
     line = " ".join(str(error).split()) or " ".join(str(error.__cause__).split())
+    if match := re.match(r"Could not override '([^']+)'", line):
+        return _unknown_key(match[1])
+    if match := re.search(
+        r"Could not find '(\w+)/(\w+)' Available options in '\w+': ([\w ]+)", line
+    ):
+        group, option, others = match.groups()
+        allowed = ", ".join(others.removesuffix(" Config search path").split())
+        return f"{group}={option}: no such option; allowed are {allowed}"
     # Hydra appends where in its own structures the key was missing, which tells a user nothing.
     for tail in (" full_key:", " See https:"):
         line = line.split(tail)[0]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not KEY=VALUE as Hydra reads it ({line})"
     return line
+
+
+def _unknown_key(key: str) -> str:
+    near = get_close_matches(key, schema_keys(), n=1)
+    if near == [key]:
+        hint = f"another option of {key.split('.')[0]} has it; "
+    else:
+        hint = f"did you mean {near[0]}? " if near else ""
+    return f"{key}: no such key in this config; {hint}--help lists the keys, with their defaults"

@@ -36,13 +36,21 @@ def config_dir() -> str:
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
 def _job(composed: DictConfig) -> str:
     """Run one job; return its status."""
+    config = load_config(composed)
+    _keep_libraries_in(Path(config.cache_dir).expanduser())
     from dpmi.run.terminal import run_job  # torch: not loaded to print help or to compose a config
 
     hydra_config = HydraConfig.get()
-    status = run_job(load_config(composed), Path(hydra_config.runtime.output_dir))
+    status = run_job(config, Path(hydra_config.runtime.output_dir))
     if status == "failed" and hydra_config.mode == hydra.types.RunMode.RUN:
         sys.exit(EXIT_FAILED_RUNS)  # in a sweep the others go on, and its end tells
     return status
+
+
+def _keep_libraries_in(cache_dir: Path) -> None:
+    """Give libraries a place for what they would leave in the home or in /tmp when imported."""
+    for variable, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torch")):
+        os.environ.setdefault(variable, str(cache_dir / folder))
 
 
 def main() -> None:

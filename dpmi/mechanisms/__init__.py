@@ -14,6 +14,9 @@ from dpmi.privacy.randomness import NoiseSource
 
 __all__ = ["DPSGD", "LocalDP", "Mechanism", "NonPrivate", "build_mechanism"]
 
+# Below it the grids of PRV and PLD grow without bound, for an ε in the hundreds.
+SMALLEST_NOISE = 0.1
+
 
 def build_mechanism(config: Config, n: int) -> Mechanism:
     """Make the mechanism that a config asks for.
@@ -53,6 +56,12 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
         )
     if settings.calibration == "noise_multiplier":
         noise_multiplier = config.beta
+        if noise_multiplier < SMALLEST_NOISE and settings.accountant != "rdp":
+            raise UserError(
+                f"beta={config.beta}: as a noise multiplier it is too small for the "
+                f"{settings.accountant} accountant, which finds no finite ε in reasonable time; "
+                f"allowed is {SMALLEST_NOISE} or more, or mechanism.accountant=rdp"
+            )
     else:
         try:
             noise_multiplier = calibrate_noise_multiplier(
@@ -67,7 +76,7 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
     return PrivacyPlan(
         n=n,
         expected_batch_size=batch_size,
-        max_grad_norm=settings.max_grad_norm,
+        max_grad_norm=config.max_grad_norm,
         noise_multiplier=noise_multiplier,
         steps=steps,
         delta=settings.delta,

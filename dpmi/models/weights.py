@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
 from dpmi.errors import UserError
@@ -19,7 +19,8 @@ def build_resnet18(num_classes: int, norm: str, state: dict[str, Tensor] | None)
     """ResNet-18 from pretrained weights, with its norm layers converted.
 
     Args:
-        num_classes: classes of the task; the head is new unless it has just these.
+        num_classes: classes of the task. A head for other classes is dropped, and the new one
+            starts at zero: every class equally likely, no direction to unlearn under noise.
         norm: "batch", "group" or "frozen_batch".
         state: torchvision's ``resnet18`` state dict, half precision accepted; None starts from
             torchvision's random initialisation.
@@ -48,6 +49,9 @@ def _load(model: ResNet18, state: dict[str, Tensor]) -> None:
                 "allowed is a state dict of torchvision's resnet18 with any head"
             )
     model.net.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()}, strict=False)
+    if not head_fits:
+        nn.init.zeros_(model.net.fc.weight)
+        nn.init.zeros_(model.net.fc.bias)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

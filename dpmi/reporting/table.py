@@ -60,29 +60,42 @@ class Cell:
 
     @property
     def accuracy(self) -> str:
-        """Mean over the seeds, or how the run ended."""
+        """Mean over the completed runs, or how the run ended."""
         values = self.accuracies
         if not values:
             return self.runs[0].status
-        told = f"{100 * mean(values):.1f} %"
-        return told if len(values) == 1 else f"{told} ({len(values)} seeds)"
+        told = f"{100 * mean(values):.1f}%"
+        if len(values) == 1:
+            return told
+        seeds = {r.config["seed"] for r in self.runs if r.status == "completed"}
+        return f"{told} ({len(values)} {'seeds' if len(seeds) == len(values) else 'runs'})"
 
     @property
     def beside(self) -> str:
         """The poster's number."""
-        return "" if self.poster is None else f"poster {100 * self.poster:.1f} %"
+        return "" if self.poster is None else f"poster {100 * self.poster:.1f}%"
 
     @property
-    def promise(self) -> str:
-        """ε, δ and unit of the worst of the runs, or why there is none."""
-        for run in self.runs:
-            if run.status != "completed":
-                return str(run.reason)
-        guarantees = [run.guarantee for run in self.runs if run.guarantee is not None]
+    def promise(self) -> tuple[str, ...]:
+        """ε, δ and unit of the worst of the completed runs, or that there is no ε; in pieces."""
+        guarantees = [r.guarantee for r in self.runs if r.status == "completed" and r.guarantee]
+        if not guarantees:
+            return ()
         worst = max(guarantees, key=lambda g: float("inf") if g.epsilon is None else g.epsilon)
-        if worst.epsilon is None:
-            return "no ε"
-        return f"ε={worst.epsilon:.3g} δ={worst.delta:g} per {worst.unit}"
+        if worst.epsilon is None or worst.delta is None:
+            return ("no ε",)
+        return f"ε={worst.epsilon:.3g}", f"δ={_scientific(worst.delta)}", f"per {worst.unit}"
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why runs of the cell did not complete."""
+        return tuple(f"{r.status}: {r.reason}" for r in self.runs if r.status != "completed")
+
+
+def _scientific(value: float) -> str:
+    """1e-4, not 0.0001: it fits a narrow column, and no zero is miscounted."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}" if value else "0"
 
 
 Figure4 = dict[str, dict[Column, dict[str, Cell]]]  # data set → column → split → cell
@@ -121,7 +134,7 @@ def report_sweep(sweep: Path, console: Console) -> int:
     """
     records = read_records(sweep)
     if not records:
-        console.print(f"no run left a record in {sweep}")
+        console.print(f"no run left a record in {sweep}", markup=False)
         return 0
     cells = figure4(records)
     for dataset, columns in cells.items():
@@ -129,19 +142,26 @@ def report_sweep(sweep: Path, console: Console) -> int:
     console.print(_FOOTNOTE, style="dim")
     (sweep / CSV_FILE).write_text(as_csv(cells))
     (sweep / MARKDOWN_FILE).write_text(as_markdown(cells))
-    console.print(f"{len(records)} records, {CSV_FILE} and {MARKDOWN_FILE} in {sweep}")
+    console.print(
+        f"{len(records)} records, {CSV_FILE} and {MARKDOWN_FILE} in {sweep}", markup=False
+    )
     failed = [record for record in records if record.status != "completed"]
     for record in failed:
-        console.print(f"[red]{record.run} {record.status}: {record.reason}[/]")
+        console.print(f"{record.run} {record.status}: {record.reason}", style="red", markup=False)
     return len(failed)
 
 
 def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Table:
-    """One data set's rows for the terminal."""
-    table = Table(title=f"{dataset}: accuracy by mechanism and β", show_lines=True)
-    table.add_column("split")
+    """One data set's rows for the terminal: the seven columns fit in 80 characters."""
+    table = Table(
+        title=f"{dataset}: accuracy by mechanism and β",
+        show_lines=True,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("split", overflow="fold")
     for column in columns:
-        table.add_column(column.title, justify="right")
+        table.add_column(column.title, justify="right", overflow="fold")
     for split in SPLITS:
         cells = [columns[column][split] for column in columns]
         texts = []
@@ -151,7 +171,11 @@ def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Tabl
                 f"[{style}]{cell.accuracy}[/]" + (f"\n{cell.beside}" if cell.beside else "")
             )
         table.add_row(split, *texts)
-    table.add_row("privacy", *[columns[column]["test"].promise for column in columns], style="dim")
+    promises = []
+    for column in columns:  # why a run failed is said below the table, where there is room
+        cell = columns[column]["test"]
+        promises.append("\n".join([*cell.promise, *(["see below"] if cell.failures else [])]))
+    table.add_row("privacy", *promises, style="dim")
     return table
 
 
@@ -168,10 +192,15 @@ def as_markdown(cells: Figure4) -> str:
                 for cell in row
             ]
             parts.append("| " + " | ".join([f"{dataset}, {split}", *texts]) + " |")
-        promises = [columns[column]["test"].promise for column in columns]
+        promises = [_in_markdown(columns[column]["test"]) for column in columns]
         parts.append("| " + " | ".join(["privacy", *promises]) + " |")
         parts.append("")
     return "\n".join([*parts, _FOOTNOTE, ""])
+
+
+def _in_markdown(cell: Cell) -> str:
+    failures = [" ".join(failure.replace("|", "\\|").split()) for failure in cell.failures]
+    return "<br>".join(filter(None, [" ".join(cell.promise), *failures]))
 
 
 def as_csv(cells: Figure4) -> str:

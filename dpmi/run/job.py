@@ -219,5 +219,3 @@ class Run:
 def _device_name(trainer: L.Trainer) -> str:
     device = trainer.strategy.root_device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-

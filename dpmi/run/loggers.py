@@ -67,7 +67,12 @@ class OptionalWandbLogger(Logger):
             group=self._group,
             dir=str(folder),
             mode="offline" if offline else "online",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=START_SECONDS),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=START_SECONDS,
+                reinit="create_new",  # not the run of an earlier job that was never finished
+            ),
         )
         started.define_metric("trainer/global_step")
         started.define_metric("*", step_metric="trainer/global_step", step_sync=True)
@@ -82,6 +87,7 @@ class OptionalWandbLogger(Logger):
                 f"W&B stopped working ({type(error).__name__}: {error}); training goes on, "
                 "metrics are in metrics.csv",
                 style="yellow",
+                markup=False,
             )
 
     @property

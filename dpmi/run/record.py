@@ -42,7 +42,8 @@ class RunRecord(BaseModel):
         environment: package versions, Python, device, git commit.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON knows no NaN: a metric that is not a number is written, and read again, as "NaN".
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     schema_name: Literal["dpmi.run-record"] = "dpmi.run-record"
     version: Literal[1] = 1
@@ -62,8 +63,11 @@ class RunRecord(BaseModel):
         """Write ``record.json`` whole or not at all; return its path."""
         path = folder / RECORD_FILE
         part = path.with_suffix(".json.part")
-        part.write_text(json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False))
-        os.replace(part, path)
+        try:
+            part.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
         return path
 
 
@@ -74,7 +78,7 @@ def read_record(path: Path) -> RunRecord:
         UserError: not JSON, not a run record, or of another version.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable run record ({error})") from error
     found = (

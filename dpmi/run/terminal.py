@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.tree import Tree
 
 from dpmi.config import Config, cell_name, config_digest
@@ -19,7 +20,7 @@ def run_job(config: Config, folder: Path) -> str:
     console = Console()
     done = _completed(folder, config)
     if done:
-        console.print(f"[bold]{done.run}[/] is done in {folder}, not run again")
+        console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
         return done.status
     console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
     record = Run(config, folder, console).execute()
@@ -49,16 +50,17 @@ def _tree(values: dict[str, Any], title: str) -> Tree:
         if isinstance(value, dict):
             tree.add(_tree(value, f"[cyan]{key}[/]"))
         else:
-            tree.add(f"{key} = [green]{value}[/]")
+            tree.add(f"{key} = [green]{escape(str(value))}[/]")
     return tree
 
 
 def _tell(record: RunRecord, folder: Path, console: Console) -> None:
     if record.status != "completed":
-        console.print(f"[red]{record.run} {record.status}: {record.reason}[/]")
+        console.print(f"{record.run} {record.status}: {record.reason}", style="red", markup=False)
         return
     test, train = (record.metrics[name] for name in ("test/accuracy", f"{TRAIN_METRICS}/accuracy"))
     console.print(
         f"[bold]{record.run}[/]  test accuracy {test:.1%}, train accuracy {train:.1%} (not "
-        f"private); {record.guarantee}; {record.timings['total']:.0f} s; {folder / RECORD_FILE}"
+        f"private); {record.guarantee}; {record.timings['total']:.0f} s; "
+        f"{escape(str(folder / RECORD_FILE))}"
     )

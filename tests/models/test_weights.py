@@ -25,7 +25,8 @@ def test_half_precision_is_read_and_computed_with_in_single(state, tmp_path):
 
 def test_another_heads_classes_are_dropped_and_the_rest_is_kept(state):
     net = build_resnet18(2, "batch", state)
-    assert net.net.fc.weight.shape == (2, 512)
+    assert torch.equal(net.net.fc.weight, torch.zeros(2, 512))
+    assert torch.equal(net.net.fc.bias, torch.zeros(2))
     assert torch.equal(net.net.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,15 @@ def _image_coordinates(size: int) -> tuple[Field, Field]:
 def place(size: int, shift: tuple[float, float], angle: float, scale: float) -> Frame:
     """Put the body into the image: turned by ``angle`` radians, scaled, then shifted."""
     x, y = _image_coordinates(size)
-    x, y = (x - np.float32(shift[0])) / np.float32(scale), (y - np.float32(shift[1])) / np.float32(scale)
+    x, y = (
+        (x - np.float32(shift[0])) / np.float32(scale),
+        (y - np.float32(shift[1])) / np.float32(scale),
+    )
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return Frame(cos * x + sin * y, cos * y - sin * x, size)
 
 
-def edge(inside: Field, softness: float) -> Field:
+def edge(inside: NDArray[np.floating[Any]], softness: float) -> Field:
     """Turn a signed distance (positive inside) into coverage from 0 to 1."""
     t = np.clip(inside * np.float32(0.5 / softness) + np.float32(0.5), 0.0, 1.0)
     return np.asarray(t * t * (3.0 - 2.0 * t), np.float32)
@@ -74,7 +78,9 @@ def blob(frame: Frame, centre: tuple[float, float], radii: tuple[float, float]) 
     return np.asarray(np.exp(-0.5 * square), np.float32)
 
 
-def dots(frame: Frame, centres: NDArray[np.float32], radius: NDArray[np.float32]) -> Field:
+def dots(
+    frame: Frame, centres: NDArray[np.floating[Any]], radius: NDArray[np.floating[Any]]
+) -> Field:
     """The highest of many small hills, none narrower than a pixel; dimmer where it had to widen.
 
     Args:

@@ -116,8 +116,15 @@ def _vessels(frame: Frame, disc: tuple[float, float], fovea: tuple[float, float]
     return _stroke(frame, lines)
 
 
-def _tree(x: NDArray[np.float64], y: NDArray[np.float64], width: float, up: float, branches: int,
-          winding: float, rng: np.random.Generator) -> list[tuple[NDArray[np.float64], float]]:  # fmt: skip
+def _tree(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    width: float,
+    up: float,
+    branches: int,
+    winding: float,
+    rng: np.random.Generator,
+) -> list[tuple[NDArray[np.float64], float]]:
     """A winding line and, from points along it, thinner ones."""
     t = np.linspace(0.0, 1.0, len(x))
     phase, waves = rng.uniform(0, 2 * np.pi), rng.uniform(1.5, 3.0)
@@ -154,9 +161,7 @@ def _stroke(frame: Frame, lines: list[tuple[NDArray[np.float64], float]]) -> Fie
         steps = len(pixels) - 1
         for k in range(steps):
             drawn = 2 * width * (1.0 - 0.55 * k / steps) * 0.5 * large
-            pen.line(
-                [tuple(pixels[k]), tuple(pixels[k + 1])], fill=255, width=max(1, round(drawn))
-            )
+            pen.line([tuple(pixels[k]), tuple(pixels[k + 1])], fill=255, width=max(1, round(drawn)))
     small = canvas.resize((frame.size, frame.size), Image.Resampling.BOX)
     return np.asarray(small, np.float32) / np.float32(255.0)
 
@@ -168,7 +173,7 @@ def lesions(retina: Eye, grade: int, rng: np.random.Generator) -> NDArray[np.flo
         0: (0, 0, 0, 0), 1: (6, 0, 0, 0), 2: (12, 5, 2, 0), 3: (20, 16, 3, 3), 4: (18, 12, 2, 2),
     }[grade]  # fmt: skip
     aneurysms, bleeds, clusters, cotton = (
-        int(round(n * rng.uniform(0.7, 1.3))) if n else 0 for n in counts
+        round(n * rng.uniform(0.7, 1.3)) if n else 0 for n in counts
     )
     red = dots(frame, _spots(aneurysms, 0.80, rng), rng.uniform(0.012, 0.020, aneurysms))
     image = _over(image, 0.75 * red, _BLOOD * image.max())
@@ -185,7 +190,8 @@ def lesions(retina: Eye, grade: int, rng: np.random.Generator) -> NDArray[np.flo
         fluff = blob(frame, (x, y), tuple(rng.uniform(0.05, 0.09, 2)))
         image = _over(image, 0.75 * fluff, _COTTON)
     if grade == 4:
-        image = image * (1.0 - 0.75 * _new_vessels(retina, rng)[:, :, None] * (1.0 - _VESSEL))
+        vessels = _new_vessels(retina, rng)[:, :, None]
+        image = np.asarray(image * (1.0 - 0.75 * vessels * (1.0 - _VESSEL)), np.float32)
     return np.asarray(image, np.float32)
 
 

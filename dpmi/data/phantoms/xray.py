@@ -127,7 +127,7 @@ def opacities(body: Anatomy, rng: np.random.Generator) -> Field:
         centre = (side * rng.uniform(0.28, 0.58), rng.uniform(-0.40, body.base[1] - 0.08))
         radius = rng.uniform(0.12, 0.27)
         stretch = rng.uniform(0.75, 1.35)
-        strength = rng.uniform(0.12, 0.30)
+        strength = rng.uniform(0.18, 0.40)
         distance = np.hypot((frame.x - centre[0]) / stretch, (frame.y - centre[1]) * stretch)
         cover = edge(np.asarray(radius * (1.0 + 0.30 * rim) - distance, np.float32), 0.16)
         total = np.maximum(total, np.float32(strength) * cover)
@@ -146,7 +146,7 @@ def expose(body: Anatomy, shadows: Field, rng: np.random.Generator) -> NDArray[n
         (size, size, 1), 8 bits.
     """
     frame, size = body.frame, body.frame.size
-    shoulders = 0.98 - 0.35 * np.exp(-((frame.y + 1.15) / 0.45) ** 2)
+    shoulders = 0.98 - 0.35 * np.exp(-(((frame.y + 1.15) / 0.45) ** 2))
     torso = edge(np.asarray(shoulders - np.abs(frame.x), np.float32), 0.10)
     belly = edge(frame.y - np.float32(min(body.base)), 0.35)
     haze = rng.uniform(0.02, 0.06) * smooth_noise(size, 3, rng)

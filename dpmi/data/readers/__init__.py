@@ -15,7 +15,6 @@ from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.medmnist import read_medmnist
 from dpmi.data.readers.phantom import read_phantom
 
-
 # By the config's data.name. Each reader takes its own section and the folder for downloads.
 READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
     "phantom_xray": lambda config, _: read_phantom(config),
