@@ -1,11 +1,31 @@
 """Fixtures that every folder of tests may use."""
 
-import os
-from pathlib import Path
+from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+
+from dpmi.config import Config, load_config
+from dpmi.data.prepare import DataFingerprint, PreparedData, Split
+from dpmi.train import config_dir
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A run of a second: random weights, 60 phantoms of 32 px, one epoch of six batches.
+TINY = (
+    *("data=phantom_xray", "data.image_size=32", "data.batch_size=10", "data.train_images=60"),
+    *("data.val_images=10", "data.test_images=30", "trainer.max_epochs=1"),
+    *("trainer.accelerator=cpu", "model.weights=null", "model.norm=group", "logger=csv"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +35,123 @@ def shared():
     if not folder.is_dir():
         pytest.skip(f"no real images or weights: {folder} is absent (set DPMI_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> tuple[str, ...]:
+    """Overrides of the command line that make a run of a second."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def composed() -> Callable[..., Config]:
+    """Compose and check a config: ``composed("beta=2", "mechanism=ldp")``."""
+
+    def make(*overrides: str) -> Config:
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            return load_config(compose("config", overrides=list(overrides)))
+
+    return make
+
+
+class Place:
+    """A folder of its own to run the program in: working directory, home, cache, temporary files.
+
+    What a run leaves anywhere in it can be listed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.cwd, self.home, self.tmp = (folder / name for name in ("cwd", "home", "tmp"))
+        self.cache, self.outputs = folder / "cache", self.cwd / "outputs"
+        for path in (self.cwd, self.home, self.tmp):
+            path.mkdir(parents=True)
+
+    def start(
+        self,
+        *words: str,
+        command: tuple[str, str] = ("-m", "dpmi.train"),
+        stdout: int = subprocess.PIPE,
+        **variables: str,
+    ) -> subprocess.Popen[str]:
+        """Start ``python -m dpmi.train WORDS`` without credentials and with nobody to ask."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "TMPDIR": str(self.tmp),
+            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DPMI_CACHE": str(self.cache),
+            "OMP_NUM_THREADS": "1",  # several tests may share two cores
+            "COLUMNS": "1000",  # nothing said is wrapped
+        }
+        return subprocess.Popen(
+            [sys.executable, *command, *words],
+            cwd=self.cwd,
+            env=environment | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            # A shell that runs the tests in the background makes its children deaf to SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """The same, to its end."""
+        process = self.start(*words, **options)
+        try:
+            out, err = process.communicate(timeout=240)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def files(self, folder: Path) -> set[str]:
+        """Everything below a folder, as relative paths."""
+        return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """An empty place to run the program in."""
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """One for all tests of a module."""
+    return Place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="session")
+def stripes() -> Callable[..., PreparedData]:
+    """Images that a ResNet-18 learns in ten steps: stripes, standing (0) or lying (1).
+
+    ``stripes(train, side)``: half of each class, of random phase, with some noise.
+    """
+
+    def split(n: int, side: int, seed: int) -> Split:
+        rng = np.random.default_rng(seed)
+        wave = (np.arange(side)[None] // 2 + rng.integers(0, 4, (n, 1))) % 2 * 200
+        pixels = np.repeat(wave[:, None, :], side, axis=1)
+        labels = np.arange(n) % 2
+        pixels[labels == 1] = pixels[labels == 1].transpose(0, 2, 1)
+        pixels += rng.integers(0, 56, pixels.shape)
+        return Split(pixels[:, None].astype(np.uint8), labels.astype(np.int64), ("",) * n)
+
+    def make(train: int = 64, side: int = 32) -> PreparedData:
+        splits = {"train": split(train, side, 0), "test": split(32, side, 1)}
+        nothing = DataFingerprint("0" * 64, side, 1, {}, {}, 0, 0, 0, 0, None)
+        return PreparedData("stripes", ("standing", "lying"), False, 1, side, splits, nothing)
+
+    return make
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are not worth a second thread, least of all where cores are shared."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -14,7 +14,7 @@ TINY = PretrainRecipe(images=40, size=32, epochs=1, batch_size=20)
 
 
 def quiet():
-    return Console(file=open("/dev/null", "w"))  # noqa: SIM115
+    return Console(file=open("/dev/null", "w"))
 
 
 def test_the_weights_are_torchvisions_resnet18_and_are_made_once(tmp_path):

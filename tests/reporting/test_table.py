@@ -1,0 +1,229 @@
+import csv
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from dpmi.privacy.guarantee import Guarantee
+from dpmi.reporting.table import (
+    CSV_FILE,
+    MARKDOWN_FILE,
+    as_csv,
+    as_markdown,
+    figure4,
+    report_sweep,
+    terminal_table,
+)
+from dpmi.run.record import RunRecord
+
+BETAS = (1.0, 2.0, 4.0)
+
+
+def promise(mechanism, beta, epsilon=None):
+    if mechanism == "none":
+        return Guarantee.none("none", "trained on the images without any mechanism")
+    unit, delta = ("pixel", 0.0) if mechanism == "ldp" else ("image", 1e-4)
+    return Guarantee(mechanism, epsilon or 1 / beta, delta, unit, "zero-out", "prv")
+
+
+def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
+    dataset, seed = changes.pop("dataset", "chest_xray"), changes.pop("seed", 42)
+    values = {
+        "run": f"{dataset}-{mechanism}-beta{beta:g}-seed{seed}",
+        "config_digest": f"{mechanism}{beta}{seed}",
+        "status": "completed",
+        "reason": None,
+        "config": {
+            "seed": seed,
+            "beta": beta,
+            "data": {"name": dataset},
+            "mechanism": {"name": mechanism},
+        },
+        "data": None,
+        "guarantee": promise(mechanism, beta),
+        "mechanism": {},
+        "metrics": {"test/accuracy": test, "nonprivate/train/accuracy": train},
+        "timings": {},
+        "environment": {},
+    }
+    return RunRecord(**(values | changes))
+
+
+def failed(reason="no images at data.root=x", **changes):
+    return record(status="failed", reason=reason, metrics={}, guarantee=None, **changes)
+
+
+def seven(dataset="chest_xray"):
+    cells = [(mechanism, beta) for mechanism in ("ldp", "dpsgd") for beta in BETAS]
+    return [
+        record(mechanism, beta, test=0.8123, train=0.9, dataset=dataset)
+        for mechanism, beta in [("none", 1.0), *cells]
+    ]
+
+
+def rendered(records, width):
+    console = Console(width=width, file=io.StringIO(), record=True)
+    for dataset, columns in figure4(records).items():
+        console.print(terminal_table(dataset, columns))
+    return console.export_text()
+
+
+def rows(records):
+    return list(csv.DictReader(as_csv(figure4(records)).splitlines()))
+
+
+def test_the_columns_are_the_original_then_ldp_and_dpsgd_by_beta():
+    (columns,) = figure4(list(reversed(seven()))).values()
+    assert [column.title for column in columns] == [
+        *("original", "LDP β=1", "LDP β=2", "LDP β=4"),
+        *("DP-SGD β=1", "DP-SGD β=2", "DP-SGD β=4"),
+    ]
+
+
+def test_the_posters_number_stands_beside_ours_where_it_has_one():
+    (columns,) = figure4(seven()).values()
+    beside = {column.title: cells["test"].beside for column, cells in columns.items()}
+    assert beside == {
+        "original": "poster 90.2%",
+        "LDP β=1": "poster 91.0%",
+        "LDP β=2": "poster 89.6%",
+        "LDP β=4": "poster 91.7%",
+        "DP-SGD β=1": "poster 79.8%",
+        "DP-SGD β=2": "poster 77.7%",
+        "DP-SGD β=4": "poster 79.7%",
+    }
+    for other in (seven("phantom_xray"), [record("ldp", 3.0)]):
+        (columns,) = figure4(other).values()
+        assert {cells["test"].beside for cells in columns.values()} == {""}
+
+
+def test_every_accuracy_has_its_guarantee_under_it():
+    (columns,) = figure4(seven()).values()
+    said = {column.title: cells["test"].promise for column, cells in columns.items()}
+    assert said["original"] == ("no ε",)
+    assert said["LDP β=4"] == ("ε=0.25", "δ=0", "per pixel")
+    assert said["DP-SGD β=2"] == ("ε=0.5", "δ=1e-4", "per image")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("dataset", ["chest_xray", "phantom_xray"])
+def test_the_seven_columns_fit_a_terminal_with_no_word_broken(width, dataset):
+    records = seven(dataset)
+    records[-1] = record("dpsgd", 4.0, test=1.0, train=1.0, dataset=dataset)
+    text = rendered(records, width)
+    assert max(len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    words = re.findall(r"[^\s│┃]+", text)
+    for word in ("original", "privacy", "DP-SGD", "ε=0.25", "δ=1e-4", "pixel", "image", "β=4"):
+        assert word in words
+    assert words.count("81.2%") == 6
+    assert words.count("90.0%") == 6
+    assert words.count("100.0%") == 2
+    numbers = [word for word in words if re.search(r"\d", word)]
+    assert all(re.fullmatch(r"[εδβ]=[\d.e-]+|\d+\.\d%", number) for number in numbers)
+    if dataset == "chest_xray":
+        assert words.count("poster") == 14
+        assert "79.8%" in words
+
+
+def test_seeds_are_averaged_and_counted_and_the_worst_epsilon_is_told():
+    records = [
+        record(test=accuracy, seed=seed, guarantee=promise("dpsgd", 1.0, epsilon))
+        for seed, accuracy, epsilon in ((1, 0.70, 0.98), (2, 0.80, 0.99), (3, 0.90, 0.97))
+    ]
+    (columns,) = figure4(records).values()
+    (cells,) = columns.values()
+    assert cells["test"].accuracy == "80.0% (3 seeds)"
+    assert cells["test"].promise[0] == "ε=0.99"
+    assert [row["accuracy"] for row in rows(records) if row["split"] == "test"] == [
+        *("0.7", "0.8", "0.9")
+    ]
+
+
+def test_runs_that_differ_in_something_else_are_not_called_seeds():
+    (columns,) = figure4([record(test=0.7), record(test=0.8)]).values()
+    (cells,) = columns.values()
+    assert cells["test"].accuracy == "75.0% (2 runs)"
+
+
+def test_a_failed_run_beside_completed_ones_hides_neither_their_guarantee_nor_its_reason():
+    records = [record(seed=1), failed(seed=2)]
+    (columns,) = figure4(records).values()
+    (cells,) = columns.values()
+    assert cells["test"].accuracy == "80.0%"
+    assert cells["test"].promise == ("ε=1", "δ=1e-4", "per image")
+    assert cells["test"].failures == ("failed: no images at data.root=x",)
+    assert "ε=1 δ=1e-4 per image<br>failed: no images" in as_markdown(figure4(records))
+
+
+# The reason holds what rich would read as markup, and Markdown as a cell's end.
+@pytest.mark.parametrize("reason", ["disk full", "[/tmp/x] a|b [red]", "first\nsecond [/]"])
+def test_a_failed_cell_is_shown_as_failed_with_its_reason(tmp_path, reason):
+    sweep = [*seven()[:-1], failed(reason, beta=4.0)]
+    for number, run in enumerate(sweep):
+        (tmp_path / str(number)).mkdir()
+        run.write(tmp_path / str(number))
+    console = Console(width=200, file=io.StringIO(), record=True)
+    assert report_sweep(tmp_path, console) == 1
+    told = console.export_text()
+    assert f"chest_xray-dpsgd-beta4-seed42 failed: {reason}" in told
+    assert "see below" in told
+    assert "7 records" in told
+    (row,) = (
+        row
+        for row in csv.DictReader((tmp_path / CSV_FILE).open(newline=""))
+        if row["status"] == "failed" and row["split"] == "test"
+    )
+    assert (row["reason"], row["accuracy"], row["epsilon"]) == (reason, "", "")
+    assert row["poster_accuracy"] == "0.7965"
+    markdown = (tmp_path / MARKDOWN_FILE).read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert "**failed**" in lines[3]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
+
+
+def test_a_sweep_without_records_is_said(tmp_path):
+    console = Console(width=200, file=io.StringIO(), record=True)
+    assert report_sweep(tmp_path, console) == 0
+    assert "no run left a record" in console.export_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
+    told = rows(seven())
+    assert len(told) == 14
+    assert told[0] == {
+        "dataset": "chest_xray",
+        "split": "train",
+        "mechanism": "none",
+        "beta": "",
+        "seed": "42",
+        "status": "completed",
+        "accuracy": "0.9",
+        "poster_accuracy": "0.9976",
+        "epsilon": "",
+        "delta": "",
+        "unit": "",
+        "adjacency": "",
+        "reason": "",
+    }
+    last = told[-1]
+    assert (last["mechanism"], last["beta"], last["split"]) == ("dpsgd", "4", "test")
+    assert (last["epsilon"], last["delta"], last["unit"], last["adjacency"]) == (
+        *("0.25", "0.0001", "image", "zero-out"),
+    )
+
+
+def test_the_markdown_is_a_table_a_data_set_with_the_guarantees_and_the_footnote():
+    text = as_markdown(figure4(seven() + seven("phantom_xray")))
+    tables = [block for block in text.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    for table in tables:
+        lines = table.splitlines()
+        assert len(lines) == 5
+        assert {line.count("|") for line in lines} == {9}
+        assert "ε=0.25 δ=1e-4 per image" in lines[4]
+    assert "**81.2%**<br>poster 79.8%" in tables[0]
+    assert "phantom_xray, test" in tables[1]
+    assert "no ε covers it" in text

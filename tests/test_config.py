@@ -1,0 +1,213 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from dpmi.config import Config, cell_name, config_digest, load_config, schema_keys
+from dpmi.errors import UserError
+from dpmi.sweep import explain
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF = REPOSITORY / "conf"
+
+REFUSED = {  # overrides to what the line must say: the key with its value, and what is allowed
+    "beta=0": ("beta=0", "greater than 0"),
+    "beta=-1": ("beta=-1", "greater than 0"),
+    "beta=inf": ("beta=inf", "finite"),
+    "beta=nan": ("beta=nan", "finite"),
+    "beta=abc": ("beta=abc", "number"),
+    "beta=null": ("beta=None", "number"),
+    "seed=1.5": ("seed=1.5", "integer"),
+    "seed=-1": ("seed=-1", "greater than or equal to 0"),
+    "foo=1": ("foo", "no such key", "--help"),
+    "+foo=1": ("foo", "no such key"),
+    "model.nrom=group": ("model.nrom", "no such key", "model.norm"),
+    "+model.foo=1": ("model.foo", "no such key"),
+    "+data.foo=1": ("data.foo", "no such key"),
+    "mechanism=foo": ("mechanism=foo", "dpsgd, ldp, none"),
+    "experiment=foo": ("experiment=foo", "figure4_aptos, figure4_pneumonia"),
+    "mechanism=dpsgd model.norm=batch": ("model.norm=batch", "mixes", "group and frozen_batch"),
+    "model.norm=layer": ("model.norm=layer", "'batch', 'group' or 'frozen_batch'"),
+    "data.image_size=16": ("data.image_size=16", "greater than or equal to 32"),
+    "data.image_size=64 data.resize=40": ("data.resize=40", "data.image_size=64", "64 or more"),
+    "model.norm=frozen_batch model.weights=null": ("model.norm=frozen_batch", "model.weights"),
+    "data=folder data.test_fraction=1": ("data.test_fraction=1", "less than 1"),
+    "data=chest_xray data.root=null": ("data.root=None", "string"),
+    "data=chest_xray data.root=???": ("data.root", "missing"),
+    "mechanism.delta=0": ("mechanism.delta=0", "greater than 0"),
+    "mechanism.delta=1": ("mechanism.delta=1", "less than 1"),
+    "max_grad_norm=0": ("max_grad_norm=0", "greater than 0"),
+    "mechanism.accountant=gdp": ("mechanism.accountant=gdp", "'prv', 'rdp' or 'pld'"),
+    "max_physical_batch_size=0": ("max_physical_batch_size=0", "greater than or equal to 1"),
+    "trainer.max_epochs=0": ("trainer.max_epochs=0", "greater than or equal to 1"),
+    "logger.mode=loud": ("logger.mode=loud", "'auto', 'online' or 'offline'"),
+    "beta=[1": ("beta=[1", "KEY=VALUE"),
+}
+
+
+@pytest.mark.parametrize("overrides", REFUSED)
+def test_a_refused_config_is_one_line_of_key_value_and_what_is_allowed(composed, overrides):
+    with pytest.raises((UserError, HydraException)) as refusal:
+        composed(*overrides.split())
+    line = explain(refusal.value)
+    assert "\n" not in line
+    assert "full_key" not in line
+    assert str(REPOSITORY) not in line
+    for words in REFUSED[overrides]:
+        assert words in line
+
+
+def test_every_mistake_of_a_config_is_named(composed):
+    with pytest.raises(
+        UserError, match=r"seed=-2: .*; beta=-1: .*; data\.batch_size=0: "
+    ) as refusal:
+        load_config(
+            DictConfig(
+                composed().model_dump(mode="json")
+                | {"beta": -1, "seed": -2}
+                | {"data": composed().data.model_dump() | {"batch_size": 0}}
+            )
+        )
+    assert "\n" not in str(refusal.value)
+
+
+def test_batch_norm_is_allowed_where_gradients_are_not_clipped(composed):
+    for mechanism in ("none", "ldp"):
+        assert composed(f"mechanism={mechanism}", "model.norm=batch").model.norm == "batch"
+
+
+@pytest.mark.parametrize(
+    ("experiment", "dataset"), [("figure4_pneumonia", "chest_xray"), ("figure4_aptos", "aptos")]
+)
+@pytest.mark.parametrize("mechanism", ["none", "ldp", "dpsgd"])
+def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, mechanism):
+    config = composed(
+        f"experiment={experiment}", f"mechanism={mechanism}", "beta=2", "data.root=/images"
+    )
+    assert config.data.model_dump() == {
+        "name": dataset,
+        "root": "/images",
+        "resize": 256,
+        "image_size": 224,
+        "batch_size": 128,
+        "augment": "affine",
+        "on_corrupt": "error",
+        "num_workers": 0,
+    }
+    assert config.model.model_dump() == {
+        "name": "resnet18",
+        "weights": "imagenet",
+        "norm": "frozen_batch",  # not the poster's BatchNorm, for which no ε holds
+        "learning_rate": 0.01,
+        "weight_decay": 0.001,
+        "momentum": 0.0,
+    }
+    assert (config.trainer.max_epochs, config.seed, config.beta) == (50, 42, 2.0)
+    if config.mechanism.name == "dpsgd":
+        assert config.mechanism.calibration == "epsilon"
+        assert (config.mechanism.delta, config.max_grad_norm) == (1e-4, 1.0)
+
+
+def test_an_experiments_values_can_be_changed_on_the_command_line(composed):
+    config = composed("experiment=figure4_aptos", "trainer.max_epochs=2", "model.weights=phantom")
+    assert (config.trainer.max_epochs, config.model.weights) == (2, "phantom")
+
+
+def leaves(values, path=()):
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def changed(config, path, value):
+    """A config with one other value, whatever the schema thinks of it."""
+    key, *rest = path
+    return config.model_copy(update={key: changed(getattr(config, key), rest, value)} if rest else {
+        key: value
+    })  # fmt: skip
+
+
+def another(value):
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else f"other than {value}"
+
+
+UNUSED = {
+    "none": {"beta", "max_grad_norm", "max_physical_batch_size"},
+    "ldp": {"max_grad_norm", "max_physical_batch_size"},
+    "dpsgd": set(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+@pytest.mark.parametrize("mechanism", UNUSED)
+def test_the_digest_tells_all_that_a_run_computes_with_and_nothing_else(composed, mechanism):
+    config = composed(f"mechanism={mechanism}")
+    same = config_digest(config)
+    for path, value in leaves(config.model_dump()):
+        other = config_digest(changed(config, path, another(value)))
+        elsewhere = path[0] in ("output_dir", "cache_dir", "logger")
+        unused = path[0] in UNUSED[mechanism]
+        assert (other == same) == (elsewhere or unused), path
+
+
+def test_a_cell_is_named_by_data_mechanism_beta_and_seed(composed):
+    assert cell_name(composed("mechanism=ldp", "beta=0.5")) == "phantom_xray-ldp-beta0.5-seed42"
+    assert cell_name(composed("mechanism=none", "seed=1")) == "phantom_xray-none-seed1"
+
+
+def keys_with_lines(text):
+    """(path, line) of every key in a YAML text whose value is no section."""
+
+    def walk(node, path):
+        for key, value in node.value:
+            here = (*path, key.value)
+            if isinstance(value, yaml.MappingNode):
+                yield from walk(value, here)
+            elif not isinstance(value, yaml.SequenceNode):
+                yield here, lines[key.start_mark.line]
+
+    lines = text.splitlines()
+    return list(walk(yaml.compose(text), ()))
+
+
+OPTIONS = sorted(
+    path for path in CONF.rglob("*.yaml") if path.parent.name not in ("experiment", "conf")
+)
+
+
+@pytest.mark.parametrize("file", [CONF / "config.yaml", *OPTIONS], ids=lambda path: path.stem)
+def test_every_key_says_in_a_comment_what_it_means(file):
+    text = file.read_text()
+    assert text.startswith("# ")
+    for path, line in keys_with_lines(text):
+        if path[0] == "hydra" or path == ("name",):  # Hydra's own; and the option that was chosen
+            continue
+        comment = line.partition(" # ")[2] or line.partition("  # ")[2]
+        assert len(comment.strip()) >= 5, f"{file.name}: {'.'.join(path)} has no comment"
+
+
+@pytest.mark.parametrize("file", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_experiments_set_only_keys_that_are_explained_elsewhere(file):
+    text = file.read_text()
+    assert text.startswith("# @package _global_\n# The poster's")
+    explained = {".".join(path) for path, _ in keys_with_lines((CONF / "config.yaml").read_text())}
+    for option in OPTIONS:
+        group = option.parent.name
+        explained |= {f"{group}.{path[0]}" for path, _ in keys_with_lines(option.read_text())}
+    for path, _ in keys_with_lines(text):
+        assert path[0] == "defaults" or ".".join(path) in explained
+
+
+def test_the_files_and_the_schema_have_the_same_keys(composed):
+    in_files = set()
+    for option in OPTIONS:
+        config = composed(f"{option.parent.name}={option.stem}")
+        in_files |= {".".join(path) for path, _ in leaves(config.model_dump())}
+    assert in_files == schema_keys()
+    assert {key.split(".")[0] for key in in_files} == set(Config.model_fields)
