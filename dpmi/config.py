@@ -112,6 +112,7 @@ class DpsgdMechanism(_Section):
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
     delta: Annotated[float, Field(gt=0, lt=1)]
+    engine: Literal["fast", "opacus"]
 
 
 MechanismConfig = Annotated[

@@ -4,44 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.privacy.accounting import epsilon
-from dpmi.privacy.gradients import PrivateGradient
+from dpmi.privacy.engines.bookkeeping import BookKeeping
+from dpmi.privacy.engines.clipping import ClippingEngine
+from dpmi.privacy.engines.opacus_hooks import OpacusHooks
+from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.ledger import Ledger
+from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatchSampler
-
-
-def frozen_batch_norm_grad_sampler(
-    layer: nn.Module, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
-    """Per-example gradients of the affine part of a BatchNorm with constant statistics.
-
-    y = w (x - μ)/σ + b, so dL/dw = Σ_hw dy (x - μ)/σ and dL/db = Σ_hw dy.
-
-    Args:
-        layer: the FrozenStatisticsBatchNorm.
-        activations: its input, (B, C, H, W), alone in a list.
-        backprops: gradient of the loss by its output, (B, C, H, W).
-
-    Returns:
-        (B, C) for the weight and for the bias.
-    """
-    assert isinstance(layer, FrozenStatisticsBatchNorm)
-    statistics = (layer.running_mean, layer.running_var)
-    normalised = nn.functional.batch_norm(activations[0], *statistics, eps=layer.eps)
-    samples = {}
-    if layer.weight.requires_grad:
-        samples[layer.weight] = torch.einsum("bchw,bchw->bc", backprops, normalised)
-    if layer.bias.requires_grad:
-        samples[layer.bias] = backprops.sum((2, 3))
-    return samples
 
 
 class DPSGD:
@@ -51,6 +29,7 @@ class DPSGD:
         plan: what to execute.
         steps_per_epoch: batches of one pass over the loader.
         max_physical_batch_size: most images in one forward and backward pass.
+        engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
     """
 
@@ -62,12 +41,13 @@ class DPSGD:
         *,
         steps_per_epoch: int,
         max_physical_batch_size: int,
+        engine: str,
         noise: NoiseSource,
     ) -> None:
         self.plan = plan
         self.ledger = Ledger()
-        self._piece, self._noise = max_physical_batch_size, noise
-        self._batches = PoissonBatchSampler(plan, steps_per_epoch, noise.torch("sampling"))
+        self._piece, self._engine, self._noise = max_physical_batch_size, engine, noise
+        self._batches = PoissonBatchSampler(plan, steps_per_epoch, noise.torch("sampling")[0])
         self._gradient: PrivateGradient | None = None
 
     def release_data(self, data: PreparedData) -> PreparedData:
@@ -84,15 +64,23 @@ class DPSGD:
         Raises:
             ValueError: a layer that DP-SGD cannot train.
         """
+        refuse_batch_norm(net)
         self._gradient = PrivateGradient(
             net,
+            self._make_engine(net),
             plan=self.plan,
-            generator=self._noise.torch("gradient", next(net.parameters()).device),
+            noise=GaussianNoise(self._noise.torch("gradient", next(net.parameters()).device)),
             ledger=self.ledger,
             max_physical_batch_size=self._piece,
-            grad_samplers={FrozenStatisticsBatchNorm: frozen_batch_norm_grad_sampler},
         )
         return self._gradient
+
+    def _make_engine(self, net: nn.Module) -> ClippingEngine:
+        bound = self.plan.max_grad_norm
+        if self._engine == "opacus":
+            samplers = {FrozenStatisticsBatchNorm: frozen_batch_norm_grad_sampler}
+            return OpacusHooks(net, bound, dict(samplers))
+        return BookKeeping(net, bound, {FrozenStatisticsBatchNorm: FrozenBatchNormRule()})
 
     def guarantee(self) -> Guarantee:
         """ε of the ledger: of what was executed, also when that is not the whole plan."""

@@ -127,7 +127,7 @@ def opacities(body: Anatomy, rng: np.random.Generator) -> Field:
         centre = (side * rng.uniform(0.28, 0.58), rng.uniform(-0.40, body.base[1] - 0.08))
         radius = rng.uniform(0.12, 0.27)
         stretch = rng.uniform(0.75, 1.35)
-        strength = rng.uniform(0.18, 0.40)
+        strength = rng.uniform(0.15, 0.34)
         distance = np.hypot((frame.x - centre[0]) / stretch, (frame.y - centre[1]) * stretch)
         cover = edge(np.asarray(radius * (1.0 + 0.30 * rim) - distance, np.float32), 0.16)
         total = np.maximum(total, np.float32(strength) * cover)

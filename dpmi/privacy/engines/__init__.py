@@ -1,0 +1,1 @@
+"""Per-example clipping: how the clipped sum of a piece of a batch is computed."""

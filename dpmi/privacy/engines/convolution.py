@@ -1,0 +1,185 @@
+"""Convolutions under book-keeping: the examples' gradient norms by the cheaper of two exact ways.
+
+With T output positions, an example's weight gradient is g = Σ_t grad_output_t ⊗ patch_t. Either it
+is made, example by example; or its norm comes from two Gram matrices of T x T,
+||g||² = Σ_{t,t'} <patch_t, patch_t'> <grad_output_t, grad_output_t'>, and the weighted sum from
+one weight gradient of the whole batch ("mixed ghost norm", Bu et al. 2022, arXiv 2205.10683).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dpmi.privacy.engines.clipping import squared_norms
+from dpmi.privacy.engines.rules import Contribution, Rows, Sums
+
+# Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
+_COST_OF_MOVING = 24
+
+
+class ConvolutionRule:
+    """Conv2d with any stride, padding with zeros, dilation, groups, with or without bias."""
+
+    def refusal(self, layer: nn.Conv2d) -> str | None:
+        """Refuse what is padded with other than zeros, or not by the same on both sides."""
+        if layer.padding_mode != "zeros":
+            return f"padding_mode={layer.padding_mode!r}: allowed is 'zeros'"
+        if layer.padding == "same" and any(
+            d * (k - 1) % 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)
+        ):
+            return (
+                "padding='same' of an even kernel pads one side more: give the padding in numbers"
+            )
+        return None
+
+    def forward(self, layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, C, H, W) to (B, C', H', W')."""
+        y = nn.functional.conv2d(
+            x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
+        )
+        return y, (x,)
+
+    def backward(
+        self, layer: nn.Conv2d, saved: tuple[Tensor, ...], grad_output: Tensor, needs_input: bool
+    ) -> tuple[Tensor | None, Contribution]:
+        """(B, C', H', W') to (B, C, H, W)."""
+        (x,) = saved
+        grad_input = _backward(layer, x, grad_output, 0) if needs_input else None
+        bias = None
+        if layer.bias is not None and layer.bias.requires_grad:
+            bias = grad_output.sum((2, 3))
+        if not layer.weight.requires_grad:
+            assert layer.bias is not None
+            assert bias is not None
+            return grad_input, Rows({layer.bias: bias})
+        if gram_is_cheaper(layer, grad_output):
+            return grad_input, GramContribution(layer, x, grad_output, bias)
+        rows: dict[Tensor, Tensor] = {layer.weight: _weight_gradients(layer, x, grad_output)}
+        if bias is not None:
+            assert layer.bias is not None
+            rows[layer.bias] = bias
+        return grad_input, Rows(rows)
+
+
+def gram_is_cheaper(layer: nn.Conv2d, grad_output: Tensor) -> bool:
+    """Compare, for one example, what the two ways cost beyond one weight gradient of the batch."""
+    positions = grad_output[0, 0].numel()
+    phases = math.prod(min(s, k) for s, k in zip(layer.stride, layer.kernel_size, strict=True))
+    kernel = math.prod(layer.kernel_size)
+    grams = positions**2 * (layer.in_channels * phases + layer.out_channels)
+    grams += _COST_OF_MOVING * positions**2 * layer.groups * (2 * math.isqrt(kernel) + 2)
+    rows = _COST_OF_MOVING * 3 * layer.weight.numel()  # written, measured, summed
+    return grams < rows
+
+
+@dataclass
+class GramContribution:
+    """Of a convolution: input and output gradient, until the factors are known."""
+
+    layer: nn.Conv2d
+    x: Tensor
+    grad_output: Tensor
+    bias: Tensor | None
+
+    def __post_init__(self) -> None:
+        """Measure without making the gradients."""
+        total = gram_squared_norms(self.layer, self.x, self.grad_output)
+        if self.bias is not None:
+            total = total + squared_norms(self.bias)
+        self.squared_norms = total
+
+    def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
+        """One weight gradient of the batch, its output gradients weighted."""
+        x, grad_output, bias = self.x, self.grad_output, self.bias
+        if finite is not None:
+            out = ~finite
+            x = x.masked_fill(out[:, None, None, None], 0.0)
+            grad_output = grad_output.masked_fill(out[:, None, None, None], 0.0)
+            bias = None if bias is None else bias.masked_fill(out[:, None], 0.0)
+        weighted = grad_output * factors.to(grad_output.dtype).view(-1, 1, 1, 1)
+        sums[self.layer.weight].add_(_backward(self.layer, x, weighted, 1))
+        if bias is not None:
+            assert self.layer.bias is not None
+            sums[self.layer.bias].addmv_(bias.t(), factors.to(bias.dtype))
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, int]:
+    if layer.padding == "valid":
+        return 0, 0
+    if layer.padding == "same":
+        h, w = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+        return h, w
+    assert not isinstance(layer.padding, str)
+    return layer.padding[0], layer.padding[1]
+
+
+def _backward(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, of: int) -> Tensor:
+    """Gradient of the input (``of=0``) or of the weight (``of=1``)."""
+    result: Tensor = torch.ops.aten.convolution_backward(
+        grad_output, x, layer.weight, None, layer.stride, _padding(layer), layer.dilation,
+        False, [0, 0], layer.groups, [of == 0, of == 1, False],
+    )[of]  # fmt: skip
+    return result
+
+
+def _weight_gradients(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
+    """(B, C', C/groups, kh, kw).
+
+    One call an example: on a CPU it is faster than unfolding and one batched product.
+    """
+    rows = x.new_empty((len(x), *layer.weight.shape), dtype=torch.float32)
+    for i in range(len(x)):
+        rows[i] = _backward(layer, x[i : i + 1], grad_output[i : i + 1], 1)
+    return rows
+
+
+def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
+    """Squared norms (B,) of the examples' weight gradients, from Gram matrices.
+
+    Patches are never unfolded. A patch is the input at the positions s t + d o for the kernel's
+    offsets o; so <patch_t, patch_t'> = Σ_o <x[s t + d o], x[s t' + d o]> adds up shifted parts of
+    the Gram matrix of the input itself, kernel-many times smaller. Offsets that meet the same
+    positions modulo the stride share one.
+
+    Args:
+        layer: the convolution.
+        x: (B, C, H, W) input.
+        grad_output: (B, C', H', W').
+    """
+    b, groups = len(x), layer.groups
+    height, width = grad_output.shape[2:]
+    pad_h, pad_w = _padding(layer)
+    x = nn.functional.pad(x.float(), (pad_w, pad_w, pad_h, pad_h))
+    patches = x.new_zeros((b * groups, height, width, height, width))
+    for (phase_h, phase_w), shifts in _shifts(layer).items():
+        (top, left), (bottom, right) = (
+            [extreme(shift[axis] for shift in shifts) for axis in (0, 1)] for extreme in (min, max)
+        )
+        lattice = x[:, :, phase_h :: layer.stride[0], phase_w :: layer.stride[1]]
+        lattice = lattice[:, :, top : bottom + height, left : right + width]
+        rows, columns = lattice.shape[2:]
+        flat = lattice.reshape(b * groups, -1, rows * columns)
+        gram = torch.bmm(flat.transpose(1, 2), flat).view(-1, rows, columns, rows, columns)
+        for shift_h, shift_w in shifts:
+            i, j = shift_h - top, shift_w - left
+            patches += gram[:, i : i + height, j : j + width, i : i + height, j : j + width]
+    flat = grad_output.float().reshape(b * groups, -1, height * width)
+    gram = torch.bmm(flat.transpose(1, 2), flat)
+    products = gram.mul_(patches.view_as(gram)).sum(2).sum(1)
+    # A norm of nearly 0 may come out as a negative square.
+    return products.view(b, groups).sum(1).clamp(min=0.0)
+
+
+def _shifts(layer: nn.Conv2d) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """The kernel's offsets as shifts on the lattices of the stride: phase to shifts."""
+    (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    shifts = defaultdict(list)
+    for h in range(0, kh * dh, dh):
+        for w in range(0, kw * dw, dw):
+            shifts[h % sh, w % sw].append((h // sh, w // sw))
+    return shifts

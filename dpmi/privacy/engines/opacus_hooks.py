@@ -1,0 +1,69 @@
+"""Per-example clipping with Opacus' hooks: the reference, which makes every example's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from torch import Tensor, nn
+
+from dpmi.privacy.engines.clipping import clip_factors, squared_norms
+
+# Layer, activations, gradient of the output; to the examples' gradients (B, ...) of its parameters.
+GradSampler = Callable[[Any, list[Tensor], Tensor], dict[Tensor, Tensor]]
+
+
+class OpacusHooks:
+    """Clipping by Opacus' hooks; see :class:`dpmi.privacy.engines.clipping.ClippingEngine`.
+
+    Args:
+        net: the network; every layer with trainable parameters must have a grad sampler.
+        max_grad_norm: bound C of an example's gradient.
+        grad_samplers: per-example gradients of layers that Opacus does not know.
+
+    Raises:
+        ValueError: names a layer without a grad sampler.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        max_grad_norm: float,
+        grad_samplers: dict[type[Any], GradSampler],
+    ) -> None:
+        self.dropped = 0
+        self._net, self._max_grad_norm = net, max_grad_norm
+        GradSampleHooks.GRAD_SAMPLERS.update(grad_samplers)
+        for name, layer in net.named_modules():
+            own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+            if own and type(layer) not in GradSampleHooks.GRAD_SAMPLERS:
+                raise ValueError(
+                    f"layer {name} ({type(layer).__name__}) has no per-example gradients: "
+                    f"give it a grad sampler or freeze it"
+                )
+        self._hooks = GradSampleHooks(net, loss_reduction="sum", strict=False)
+
+    def add_clipped_sum(
+        self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
+    ) -> Tensor:
+        """Process one piece of a batch."""
+        logits: Tensor = self._net(images)
+        nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+        rows = {p: getattr(p, "grad_sample") for p in sums}  # noqa: B009
+        norms = torch.stack([squared_norms(row) for row in rows.values()]).sum(0).sqrt()
+        factors, finite = clip_factors(norms, self._max_grad_norm)
+        if finite is not None:
+            self.dropped += int((~finite).sum())
+            for row in rows.values():
+                row[~finite] = 0.0
+        for parameter, row in rows.items():
+            sums[parameter] += torch.einsum("b,b...->...", factors * scale, row)
+            parameter.grad = None  # the plain gradient, made in passing
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+        return logits.detach()
+
+    def close(self) -> None:
+        """Take the hooks off the network."""
+        self._hooks.remove_hooks()
