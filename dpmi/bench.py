@@ -1,0 +1,79 @@
+"""What a private training step costs beside a plain one, measured on this machine.
+
+    python -m dpmi.bench
+    python -m dpmi.bench --rounds 15 --sizes 64:64 224:32
+
+Trains the same ResNet-18 on the same batch in turn: without privacy, with the fast engine, with
+Opacus' hooks, with Opacus' ghost clipping. Times are medians over rounds in which the methods
+alternate, ratios medians of the rounds' ratios. Memory is the peak of a process of the method's
+own, less what it held before. Prints a table and writes outputs/bench.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from dpmi.run.step_benchmark import METHODS, Row, Shape, machine, measure
+
+OUTPUT = Path("outputs") / "bench.json"
+SHAPES = ("64:64", "128:32", "224:32")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dpmi.bench", description=(__doc__ or "").split("\n\n")[0]
+    )
+    parser.add_argument("--rounds", type=int, default=7, help="rounds, after one to warm up")
+    parser.add_argument(
+        "--sizes", nargs="+", default=SHAPES, metavar="PIXELS:BATCH", type=_shape, help="what to measure"
+    )
+    parser.add_argument("--norm", choices=("group", "frozen_batch"), default="group")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    arguments = parser.parse_args()
+    shapes = [_shape(s) if isinstance(s, str) else s for s in arguments.sizes]
+    console = Console()
+    rows: list[Row] = []
+    for shape in track(shapes, "measuring", console=console, transient=True):
+        rows += measure(shape, arguments.norm, arguments.rounds, tuple(arguments.methods))
+    about = machine() | {"norm": arguments.norm, "rounds": arguments.rounds}
+    console.print(_table(rows))
+    console.print(", ".join(f"{key} {value}" for key, value in about.items()), style="dim")
+    OUTPUT.parent.mkdir(exist_ok=True)
+    OUTPUT.write_text(json.dumps({"machine": about, "rows": [vars(row) for row in rows]}, indent=1))
+    console.print(f"written to {OUTPUT}")
+
+
+def _shape(text: str) -> Shape:
+    try:
+        image_size, batch_size = (int(part) for part in text.split(":"))
+        return Shape(image_size, batch_size)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: give PIXELS:BATCH, such as 64:64") from error
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(title="one training step of ResNet-18")
+    for title in ("image", "batch", "method", "images/s", "of plain speed", "peak MB", "of plain"):
+        table.add_column(title, justify="left" if title == "method" else "right")
+    last = None
+    for row in rows:
+        if last not in (None, row.image_size):
+            table.add_section()
+        last = row.image_size
+        table.add_row(
+            f"{row.image_size} px", str(row.batch_size), row.method,
+            f"{row.images_per_second:.1f}", f"{row.speed_ratio:.2f}",
+            f"{row.peak_mb:.0f}", f"{row.memory_ratio:.2f}",
+        )  # fmt: skip
+    return table
+
+
+if __name__ == "__main__":
+    main()
