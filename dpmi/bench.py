@@ -32,7 +32,12 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds, after one to warm up")
     parser.add_argument(
-        "--sizes", nargs="+", default=SHAPES, metavar="PIXELS:BATCH", type=_shape, help="what to measure"
+        "--sizes",
+        nargs="+",
+        default=SHAPES,
+        metavar="PIXELS:BATCH",
+        type=_shape,
+        help="what to measure",
     )
     parser.add_argument("--norm", choices=("group", "frozen_batch"), default="group")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)

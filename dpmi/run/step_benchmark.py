@@ -1,0 +1,207 @@
+"""One training step of each way of clipping, in turn, on the same network and batch."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+from torch import Tensor, nn
+
+from dpmi.mechanisms.dpsgd import DPSGD
+from dpmi.mechanisms.frozen_norm import frozen_batch_norm_grad_sampler
+from dpmi.models.gradient import MeanGradient
+from dpmi.models.resnet import FrozenStatisticsBatchNorm
+from dpmi.models.weights import build_resnet18
+from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.randomness import NoiseSource
+from dpmi.run.memory import keep_freed_memory
+
+PLAIN = "non-private"
+METHODS = (PLAIN, "fast", "opacus hooks", "opacus ghost")
+# Opacus keeps a gradient for each image: more at once than this, and a small machine swaps.
+_OPACUS_PIECE = 16
+_CLASSES = 2
+
+Step = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is measured: (batch_size, 1, image_size, image_size)."""
+
+    image_size: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one shape; ratios are to the plain step, in the same call."""
+
+    method: str
+    image_size: int
+    batch_size: int
+    images_per_second: float
+    speed_ratio: float
+    peak_mb: float
+    memory_ratio: float
+
+
+def measure(shape: Shape, norm: str, rounds: int, methods: tuple[str, ...]) -> list[Row]:
+    """Time the methods in alternation, then find each one's peak in a process of its own.
+
+    Args:
+        shape: image and batch.
+        norm: "group" or "frozen_batch".
+        rounds: timed rounds, after one that warms up.
+        methods: of METHODS; the plain one is added where it is missing.
+    """
+    names = (PLAIN, *[m for m in methods if m != PLAIN])
+    peaks = {name: _peak_in_own_process(name, shape, norm) for name in names}
+    keep_freed_memory()
+    steps = {name: _make_step(name, shape, norm) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            seconds[name].append(_timed(step))
+    return [
+        Row(
+            method=name,
+            image_size=shape.image_size,
+            batch_size=shape.batch_size,
+            images_per_second=shape.batch_size / statistics.median(seconds[name]),
+            speed_ratio=statistics.median(
+                plain / own for plain, own in zip(seconds[PLAIN], seconds[name], strict=True)
+            ),
+            peak_mb=peaks[name],
+            memory_ratio=peaks[name] / peaks[PLAIN],
+        )
+        for name in names
+    ]
+
+
+def _timed(step: Step) -> float:
+    _wait()
+    started = time.perf_counter()
+    step()
+    _wait()
+    return time.perf_counter() - started
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _make_step(method: str, shape: Shape, norm: str) -> Step:
+    """One step on fixed images: gradient, and SGD's update."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    start = build_resnet18(_CLASSES, "batch", None).net.state_dict()
+    net = build_resnet18(_CLASSES, norm, start).train().to(device)
+    images = torch.rand(shape.batch_size, 1, shape.image_size, shape.image_size, device=device)
+    labels = torch.arange(shape.batch_size, device=device) % _CLASSES
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, weight_decay=1e-3)
+    if method == "opacus ghost":
+        return partial(_ghost_step, *_ghost(net, optimizer, shape), images, labels)
+    if method == PLAIN:
+        gradient: Callable[[Tensor, Tensor], Tensor] = MeanGradient(net)
+    else:
+        plan = PrivacyPlan(
+            n=100 * shape.batch_size, expected_batch_size=shape.batch_size, max_grad_norm=1.0,
+            noise_multiplier=1.0, steps=100, delta=1e-6, accountant="rdp",
+        )  # fmt: skip
+        fast = method == "fast"
+        gradient = DPSGD(
+            plan,
+            steps_per_epoch=100,
+            max_physical_batch_size=shape.batch_size if fast else _OPACUS_PIECE,
+            engine="fast" if fast else "opacus",
+            noise=NoiseSource(0),
+        ).make_gradient(net)
+
+    def step() -> None:
+        gradient(images, labels)
+        optimizer.step()
+
+    return step
+
+
+def _ghost(
+    net: nn.Module, optimizer: torch.optim.Optimizer, shape: Shape
+) -> tuple[DPLossFastGradientClipping, DPOptimizerFastGradientClipping]:
+    samplers = GradSampleModuleFastGradientClipping.GRAD_SAMPLERS
+    samplers[FrozenStatisticsBatchNorm] = frozen_batch_norm_grad_sampler
+    module = GradSampleModuleFastGradientClipping(
+        net, batch_first=True, loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True
+    )
+    private = DPOptimizerFastGradientClipping(
+        optimizer,
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        expected_batch_size=shape.batch_size,
+        loss_reduction="mean",
+    )
+    return DPLossFastGradientClipping(module, private, nn.CrossEntropyLoss()), private
+
+
+def _ghost_step(
+    criterion: DPLossFastGradientClipping,
+    optimizer: DPOptimizerFastGradientClipping,
+    images: Tensor,
+    labels: Tensor,
+) -> None:
+    optimizer.zero_grad()
+    criterion(criterion.module(images), labels).backward()
+    optimizer.step()
+
+
+def _peak_in_own_process(method: str, shape: Shape, norm: str) -> float:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_mb, (method, shape, norm))
+
+
+def _peak_mb(method: str, shape: Shape, norm: str) -> float:
+    """Most memory that two steps held, less what the process held before it had a network."""
+    if torch.cuda.is_available():
+        step = _make_step(method, shape, norm)
+        for _ in range(2):
+            step()
+        return torch.cuda.max_memory_allocated() / 2**20
+    before = _resident_mb()
+    step = _make_step(method, shape, norm)
+    for _ in range(2):
+        step()
+    return _resident_mb() - before
+
+
+def _resident_mb() -> float:
+    """Peak resident memory of this process so far."""
+    import resource  # not on Windows, where there is nothing to read
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine() -> dict[str, object]:
+    """What the figures hold for."""
+    cuda = torch.cuda.is_available()
+    packages = ("torch", "opacus")
+    return {
+        "device": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "precision": "float32",
+        "python": platform.python_version(),
+    } | {name: importlib.metadata.version(name) for name in packages}
