@@ -17,16 +17,17 @@ from dpmi.reporting.poster import poster_accuracy
 from dpmi.run.record import RunRecord, read_records
 
 CSV_FILE, MARKDOWN_FILE = "figure4.csv", "figure4.md"
-SPLITS = {"train": f"{TRAIN_METRICS}/accuracy", "test": "test/accuracy"}
+SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
 _TITLES = {"none": "original", "ldp": "LDP", "dpsgd": "DP-SGD"}
 _CSV_HEADER = (
-    *("dataset", "split", "mechanism", "beta", "seed", "status", "accuracy", "poster_accuracy"),
+    *("dataset", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
+    "poster_accuracy",
     *("epsilon", "delta", "unit", "adjacency", "reason"),
 )
 _FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images. Train accuracy is computed on "
-    "the training images without noise: no ε covers it. Below each cell: the poster's figure where "
-    "it has one, and the guarantee of the run."
+    "the training images without noise: no ε covers it. Below it: the poster's "
+    "accuracy where it has one; AUROC (macro); the guarantee of the run."
 )
 
 
@@ -56,7 +57,11 @@ class Cell:
     @property
     def accuracies(self) -> list[float]:
         """Of the completed runs, in [0, 1]."""
-        return [r.metrics[SPLITS[self.split]] for r in self.runs if r.status == "completed"]
+        return [
+            r.metrics[f"{SPLITS[self.split]}/accuracy"]
+            for r in self.runs
+            if r.status == "completed"
+        ]
 
     @property
     def accuracy(self) -> str:
@@ -74,6 +79,13 @@ class Cell:
     def beside(self) -> str:
         """The poster's number."""
         return "" if self.poster is None else f"poster {100 * self.poster:.1f}%"
+
+    @property
+    def auroc(self) -> str:
+        """Macro AUROC, mean over the completed runs: what no threshold moves."""
+        name = f"{SPLITS[self.split]}/auroc"
+        values = [r.metrics[name] for r in self.runs if name in r.metrics]
+        return f"{mean(values):.3f}" if values else ""
 
     @property
     def promise(self) -> tuple[str, ...]:
@@ -171,6 +183,7 @@ def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Tabl
                 f"[{style}]{cell.accuracy}[/]" + (f"\n{cell.beside}" if cell.beside else "")
             )
         table.add_row(split, *texts)
+    table.add_row("test AUROC", *[columns[column]["test"].auroc for column in columns])
     promises = []
     for column in columns:  # why a run failed is said below the table, where there is room
         cell = columns[column]["test"]
@@ -192,6 +205,8 @@ def as_markdown(cells: Figure4) -> str:
                 for cell in row
             ]
             parts.append("| " + " | ".join([f"{dataset}, {split}", *texts]) + " |")
+        ranks = [columns[column]["test"].auroc for column in columns]
+        parts.append("| " + " | ".join([f"{dataset}, test AUROC", *ranks]) + " |")
         promises = [_in_markdown(columns[column]["test"]) for column in columns]
         parts.append("| " + " | ".join(["privacy", *promises]) + " |")
         parts.append("")
@@ -221,7 +236,8 @@ def as_csv(cells: Figure4) -> str:
                             "" if column.mechanism == "none" else f"{column.beta:g}",
                             run.config["seed"],
                             run.status,
-                            run.metrics.get(SPLITS[split], ""),
+                            run.metrics.get(f"{SPLITS[split]}/accuracy", ""),
+                            run.metrics.get(f"{SPLITS[split]}/auroc", ""),
                             "" if cell.poster is None else f"{cell.poster:.4f}",
                             *(
                                 (promise.epsilon, promise.delta, promise.unit, promise.adjacency)

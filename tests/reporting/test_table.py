@@ -43,7 +43,12 @@ def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
         "data": None,
         "guarantee": promise(mechanism, beta),
         "mechanism": {},
-        "metrics": {"test/accuracy": test, "nonprivate/train/accuracy": train},
+        "metrics": {
+            "test/accuracy": test,
+            "test/auroc": 0.876,
+            "nonprivate/train/accuracy": train,
+            "nonprivate/train/auroc": 0.95,
+        },
         "timings": {},
         "environment": {},
     }
@@ -121,7 +126,7 @@ def test_the_seven_columns_fit_a_terminal_with_no_word_broken(width, dataset):
     assert words.count("90.0%") == 6
     assert words.count("100.0%") == 2
     numbers = [word for word in words if re.search(r"\d", word)]
-    assert all(re.fullmatch(r"[εδβ]=[\d.e-]+|\d+\.\d%", number) for number in numbers)
+    assert all(re.fullmatch(r"[εδβ]=[\d.e-]+|\d+\.\d%|0\.\d{3}", number) for number in numbers)
     if dataset == "chest_xray":
         assert words.count("poster") == 14
         assert "79.8%" in words
@@ -201,6 +206,7 @@ def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
         "seed": "42",
         "status": "completed",
         "accuracy": "0.9",
+        "auroc": "0.95",
         "poster_accuracy": "0.9976",
         "epsilon": "",
         "delta": "",
@@ -221,9 +227,10 @@ def test_the_markdown_is_a_table_a_data_set_with_the_guarantees_and_the_footnote
     assert len(tables) == 2
     for table in tables:
         lines = table.splitlines()
-        assert len(lines) == 5
+        assert len(lines) == 6
         assert {line.count("|") for line in lines} == {9}
-        assert "ε=0.25 δ=1e-4 per image" in lines[4]
+        assert "ε=0.25 δ=1e-4 per image" in lines[5]
     assert "**81.2%**<br>poster 79.8%" in tables[0]
     assert "phantom_xray, test" in tables[1]
+    assert "| chest_xray, test AUROC | 0.876 | 0.876 |" in tables[0]
     assert "no ε covers it" in text
