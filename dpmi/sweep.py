@@ -38,7 +38,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
-        from dpmi.reporting.table import report_sweep  # slow to import: not for --help
+        from dpmi.reporting.sweep_report import report_sweep  # slow to import: not for --help
 
         failed = report_sweep(Path(config.hydra.sweep.dir), Console())
         if failed:

@@ -6,17 +6,14 @@ import csv
 import io
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import mean
 
-from rich.console import Console
 from rich.table import Table
 
 from dpmi.models.names import TRAIN_METRICS
 from dpmi.reporting.poster import poster_accuracy
-from dpmi.run.record import RunRecord, read_records
+from dpmi.run.record import RunRecord
 
-CSV_FILE, MARKDOWN_FILE = "figure4.csv", "figure4.md"
 SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
 _TITLES = {"none": "original", "ldp": "LDP", "dpsgd": "DP-SGD"}
 _CSV_HEADER = (
@@ -24,7 +21,7 @@ _CSV_HEADER = (
     "poster_accuracy",
     *("epsilon", "delta", "unit", "adjacency", "reason"),
 )
-_FOOTNOTE = (
+FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images. Train accuracy is computed on "
     "the training images without noise: no ε covers it. Below it: the poster's "
     "accuracy where it has one; AUROC (macro); the guarantee of the run."
@@ -138,31 +135,6 @@ def _cell(dataset: str, column: Column, split: str, runs: list[RunRecord]) -> Ce
     return Cell(tuple(runs), poster, split)
 
 
-def report_sweep(sweep: Path, console: Console) -> int:
-    """Print the table of a sweep's records and write it beside them; return the runs that failed.
-
-    Raises:
-        UserError: a record is not readable, or of another version.
-    """
-    records = read_records(sweep)
-    if not records:
-        console.print(f"no run left a record in {sweep}", markup=False)
-        return 0
-    cells = figure4(records)
-    for dataset, columns in cells.items():
-        console.print(terminal_table(dataset, columns))
-    console.print(_FOOTNOTE, style="dim")
-    (sweep / CSV_FILE).write_text(as_csv(cells))
-    (sweep / MARKDOWN_FILE).write_text(as_markdown(cells))
-    console.print(
-        f"{len(records)} records, {CSV_FILE} and {MARKDOWN_FILE} in {sweep}", markup=False
-    )
-    failed = [record for record in records if record.status != "completed"]
-    for record in failed:
-        console.print(f"{record.run} {record.status}: {record.reason}", style="red", markup=False)
-    return len(failed)
-
-
 def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Table:
     """One data set's rows for the terminal: the seven columns fit in 80 characters."""
     table = Table(
@@ -210,7 +182,7 @@ def as_markdown(cells: Figure4) -> str:
         promises = [_in_markdown(columns[column]["test"]) for column in columns]
         parts.append("| " + " | ".join(["privacy", *promises]) + " |")
         parts.append("")
-    return "\n".join([*parts, _FOOTNOTE, ""])
+    return "\n".join([*parts, FOOTNOTE, ""])
 
 
 def _in_markdown(cell: Cell) -> str:

@@ -3,68 +3,10 @@ import io
 import re
 
 import pytest
+from record_builders import failed, promise, record, seven
 from rich.console import Console
 
-from dpmi.privacy.guarantee import Guarantee
-from dpmi.reporting.table import (
-    CSV_FILE,
-    MARKDOWN_FILE,
-    as_csv,
-    as_markdown,
-    figure4,
-    report_sweep,
-    terminal_table,
-)
-from dpmi.run.record import RunRecord
-
-BETAS = (1.0, 2.0, 4.0)
-
-
-def promise(mechanism, beta, epsilon=None):
-    if mechanism == "none":
-        return Guarantee.none("none", "trained on the images without any mechanism")
-    unit, delta = ("pixel", 0.0) if mechanism == "ldp" else ("image", 1e-4)
-    return Guarantee(mechanism, epsilon or 1 / beta, delta, unit, "zero-out", "prv")
-
-
-def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
-    dataset, seed = changes.pop("dataset", "chest_xray"), changes.pop("seed", 42)
-    values = {
-        "run": f"{dataset}-{mechanism}-beta{beta:g}-seed{seed}",
-        "config_digest": f"{mechanism}{beta}{seed}",
-        "status": "completed",
-        "reason": None,
-        "config": {
-            "seed": seed,
-            "beta": beta,
-            "data": {"name": dataset},
-            "mechanism": {"name": mechanism},
-        },
-        "data": None,
-        "guarantee": promise(mechanism, beta),
-        "mechanism": {},
-        "metrics": {
-            "test/accuracy": test,
-            "test/auroc": 0.876,
-            "nonprivate/train/accuracy": train,
-            "nonprivate/train/auroc": 0.95,
-        },
-        "timings": {},
-        "environment": {},
-    }
-    return RunRecord(**(values | changes))
-
-
-def failed(reason="no images at data.root=x", **changes):
-    return record(status="failed", reason=reason, metrics={}, guarantee=None, **changes)
-
-
-def seven(dataset="chest_xray"):
-    cells = [(mechanism, beta) for mechanism in ("ldp", "dpsgd") for beta in BETAS]
-    return [
-        record(mechanism, beta, test=0.8123, train=0.9, dataset=dataset)
-        for mechanism, beta in [("none", 1.0), *cells]
-    ]
+from dpmi.reporting.table import as_csv, as_markdown, figure4, terminal_table
 
 
 def rendered(records, width):
@@ -160,39 +102,6 @@ def test_a_failed_run_beside_completed_ones_hides_neither_their_guarantee_nor_it
     assert cells["test"].promise == ("ε=1", "δ=1e-4", "per image")
     assert cells["test"].failures == ("failed: no images at data.root=x",)
     assert "ε=1 δ=1e-4 per image<br>failed: no images" in as_markdown(figure4(records))
-
-
-# The reason holds what rich would read as markup, and Markdown as a cell's end.
-@pytest.mark.parametrize("reason", ["disk full", "[/tmp/x] a|b [red]", "first\nsecond [/]"])
-def test_a_failed_cell_is_shown_as_failed_with_its_reason(tmp_path, reason):
-    sweep = [*seven()[:-1], failed(reason, beta=4.0)]
-    for number, run in enumerate(sweep):
-        (tmp_path / str(number)).mkdir()
-        run.write(tmp_path / str(number))
-    console = Console(width=200, file=io.StringIO(), record=True)
-    assert report_sweep(tmp_path, console) == 1
-    told = console.export_text()
-    assert f"chest_xray-dpsgd-beta4-seed42 failed: {reason}" in told
-    assert "see below" in told
-    assert "7 records" in told
-    (row,) = (
-        row
-        for row in csv.DictReader((tmp_path / CSV_FILE).open(newline=""))
-        if row["status"] == "failed" and row["split"] == "test"
-    )
-    assert (row["reason"], row["accuracy"], row["epsilon"]) == (reason, "", "")
-    assert row["poster_accuracy"] == "0.7965"
-    markdown = (tmp_path / MARKDOWN_FILE).read_text()
-    lines = [line for line in markdown.splitlines() if line.startswith("|")]
-    assert "**failed**" in lines[3]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
-
-
-def test_a_sweep_without_records_is_said(tmp_path):
-    console = Console(width=200, file=io.StringIO(), record=True)
-    assert report_sweep(tmp_path, console) == 0
-    assert "no run left a record" in console.export_text()
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():

@@ -1,0 +1,53 @@
+"""Records as runs would leave them."""
+
+from dpmi.privacy.guarantee import Guarantee
+from dpmi.run.record import RunRecord
+
+BETAS = (1.0, 2.0, 4.0)
+
+
+def promise(mechanism, beta, epsilon=None):
+    if mechanism == "none":
+        return Guarantee.none("none", "trained on the images without any mechanism")
+    unit, delta = ("pixel", 0.0) if mechanism == "ldp" else ("image", 1e-4)
+    return Guarantee(mechanism, epsilon or 1 / beta, delta, unit, "zero-out", "prv")
+
+
+def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
+    dataset, seed = changes.pop("dataset", "chest_xray"), changes.pop("seed", 42)
+    values = {
+        "run": f"{dataset}-{mechanism}-beta{beta:g}-seed{seed}",
+        "config_digest": f"{mechanism}{beta}{seed}",
+        "status": "completed",
+        "reason": None,
+        "config": {
+            "seed": seed,
+            "beta": beta,
+            "data": {"name": dataset},
+            "mechanism": {"name": mechanism},
+        },
+        "data": None,
+        "guarantee": promise(mechanism, beta),
+        "mechanism": {},
+        "metrics": {
+            "test/accuracy": test,
+            "test/auroc": 0.876,
+            "nonprivate/train/accuracy": train,
+            "nonprivate/train/auroc": 0.95,
+        },
+        "timings": {},
+        "environment": {},
+    }
+    return RunRecord(**(values | changes))
+
+
+def failed(reason="no images at data.root=x", **changes):
+    return record(status="failed", reason=reason, metrics={}, guarantee=None, **changes)
+
+
+def seven(dataset="chest_xray"):
+    cells = [(mechanism, beta) for mechanism in ("ldp", "dpsgd") for beta in BETAS]
+    return [
+        record(mechanism, beta, test=0.8123, train=0.9, dataset=dataset)
+        for mechanism, beta in [("none", 1.0), *cells]
+    ]

@@ -1,0 +1,59 @@
+import csv
+import io
+import re
+from xml.etree import ElementTree
+
+import pytest
+from record_builders import failed, record, seven
+from rich.console import Console
+
+from dpmi.reporting.plot import save_plot
+from dpmi.reporting.sweep_report import CSV_FILE, MARKDOWN_FILE, PLOT_FILE, report_sweep
+from dpmi.reporting.table import figure4
+
+
+# The reason holds what rich would read as markup, and Markdown as a cell's end.
+@pytest.mark.parametrize("reason", ["disk full", "[/tmp/x] a|b [red]", "first\nsecond [/]"])
+def test_a_failed_cell_is_shown_as_failed_with_its_reason(tmp_path, reason):
+    sweep = [*seven()[:-1], failed(reason, beta=4.0)]
+    for number, run in enumerate(sweep):
+        (tmp_path / str(number)).mkdir()
+        run.write(tmp_path / str(number))
+    console = Console(width=200, file=io.StringIO(), record=True)
+    assert report_sweep(tmp_path, console) == 1
+    told = console.export_text()
+    assert f"chest_xray-dpsgd-beta4-seed42 failed: {reason}" in told
+    assert "see below" in told
+    assert "7 records" in told
+    (row,) = (
+        row
+        for row in csv.DictReader((tmp_path / CSV_FILE).open(newline=""))
+        if row["status"] == "failed" and row["split"] == "test"
+    )
+    assert (row["reason"], row["accuracy"], row["epsilon"]) == (reason, "", "")
+    assert row["poster_accuracy"] == "0.7965"
+    markdown = (tmp_path / MARKDOWN_FILE).read_text()
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert "**failed**" in lines[3]
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
+
+
+def test_a_sweep_without_records_is_said(tmp_path):
+    console = Console(width=200, file=io.StringIO(), record=True)
+    assert report_sweep(tmp_path, console) == 0
+    assert "no run left a record" in console.export_text()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_picture_shows_each_cells_accuracy_the_posters_and_the_majority_class(tmp_path):
+    counts = {"class_counts": {"test": {"NORMAL": 234, "PNEUMONIA": 390}}}
+    runs = [record("none", data=counts), *seven()[1:-1], failed(beta=4.0)]
+    (columns,) = figure4(runs).values()
+    save_plot({"chest_xray": columns, "phantom_xray": columns}, tmp_path / PLOT_FILE)
+    text = (tmp_path / PLOT_FILE).read_text()
+    ElementTree.fromstring(text)
+    drawn = re.findall(r"<!-- (.*?) -->", text)  # what matplotlib wrote as outlines
+    assert drawn.count("81.2") == 2 * 5
+    assert drawn.count("failed") == 2
+    assert sum("majority class of the test images, 62.5 %" in words for words in drawn) == 2
+    assert "the poster's test accuracy" in drawn
