@@ -76,7 +76,10 @@ def _panel(axes: Axes, dataset: str, columns: dict[Column, dict[str, Cell]]) -> 
     axes.grid(axis="y", color="#dddddd")
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(handles=handles, loc="upper right", fontsize="small", frameon=False, ncols=2)
+    axes.legend(  # above the panel, where no point can be
+        handles=handles, loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", frameon=False,
+        ncols=len(handles), handletextpad=0.3, columnspacing=1.2, borderaxespad=0,
+    )  # fmt: skip
 
 
 def _majority_rate(cells: list[Cell]) -> float | None:
