@@ -146,6 +146,10 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
     the Gram matrix of the input itself, kernel-many times smaller. Offsets that meet the same
     positions modulo the stride share one.
 
+    Positions are counted along the rows of the padded input, so that a shift in the plane is a
+    shift of that count. The output gradient gets as many columns, of zeros, which silence what a
+    shift carries over the end of a row.
+
     Args:
         layer: the convolution.
         x: (B, C, H, W) input.
@@ -155,24 +159,32 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
     height, width = grad_output.shape[2:]
     pad_h, pad_w = _padding(layer)
     x = nn.functional.pad(x.float(), (pad_w, pad_w, pad_h, pad_h))
-    patches = x.new_zeros((b * groups, height, width, height, width))
+    squares = x.new_zeros(b * groups)
+    outputs: dict[int, Tensor] = {}  # Gram matrix of the output gradient, by the columns it got
     for (phase_h, phase_w), shifts in _shifts(layer).items():
-        (top, left), (bottom, right) = (
-            [extreme(shift[axis] for shift in shifts) for axis in (0, 1)] for extreme in (min, max)
-        )
         lattice = x[:, :, phase_h :: layer.stride[0], phase_w :: layer.stride[1]]
-        lattice = lattice[:, :, top : bottom + height, left : right + width]
-        rows, columns = lattice.shape[2:]
-        flat = lattice.reshape(b * groups, -1, rows * columns)
-        gram = torch.bmm(flat.transpose(1, 2), flat).view(-1, rows, columns, rows, columns)
+        below, right = (max(shift[axis] for shift in shifts) for axis in (0, 1))
+        lattice = lattice[:, :, : height + below, : width + right]
+        columns = width + right
+        if columns not in outputs:
+            wide = nn.functional.pad(grad_output.float(), (0, right))
+            outputs[columns] = _gram(wide.reshape(b * groups, -1, height * columns))
+        gram = _gram(lattice.reshape(b * groups, -1, (height + below) * columns))
+        # The last row's shifts to the right end beyond the lattice, where the output is silent.
+        positions = height * columns - right
+        patches = torch.zeros_like(gram[:, :positions, :positions])
         for shift_h, shift_w in shifts:
-            i, j = shift_h - top, shift_w - left
-            patches += gram[:, i : i + height, j : j + width, i : i + height, j : j + width]
-    flat = grad_output.float().reshape(b * groups, -1, height * width)
-    gram = torch.bmm(flat.transpose(1, 2), flat)
-    products = gram.mul_(patches.view_as(gram)).sum(2).sum(1)
+            o = shift_h * columns + shift_w
+            patches += gram[:, o : o + positions, o : o + positions]
+        patches *= outputs[columns][:, :positions, :positions]
+        squares += patches.sum(2).sum(1)
     # A norm of nearly 0 may come out as a negative square.
-    return products.view(b, groups).sum(1).clamp(min=0.0)
+    return squares.view(b, groups).sum(1).clamp(min=0.0)
+
+
+def _gram(vectors: Tensor) -> Tensor:
+    """(N, C, T) to the inner products (N, T, T) of the T columns."""
+    return torch.bmm(vectors.transpose(1, 2), vectors)
 
 
 def _shifts(layer: nn.Conv2d) -> dict[tuple[int, int], list[tuple[int, int]]]:
