@@ -20,6 +20,7 @@ from dpmi.privacy.engines.rules import Contribution, Rows, Sums
 
 # Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
 _COST_OF_MOVING = 24
+_EXAMPLES_A_CALL, _CHANNELS_OF_A_VECTOR = 4, 16
 
 
 class ConvolutionRule:
@@ -128,14 +129,29 @@ def _backward(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, of: int) -> Tens
 
 
 def _weight_gradients(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
-    """(B, C', C/groups, kh, kw).
+    """(B, C', C/groups, kh, kw), float32.
 
-    One call an example: on a CPU it is faster than unfolding and one batched product.
+    Some examples at a time, as the groups of one convolution: its weight gradient has a part for
+    each. On a CPU that is up to three times as fast as a call an example, where there are channels
+    enough to fill a vector; and both are faster than unfolding and a batched product.
     """
     rows = x.new_empty((len(x), *layer.weight.shape), dtype=torch.float32)
-    for i in range(len(x)):
-        rows[i] = _backward(layer, x[i : i + 1], grad_output[i : i + 1], 1)
+    at_once = _EXAMPLES_A_CALL if layer.in_channels >= _CHANNELS_OF_A_VECTOR * layer.groups else 1
+    pieces = zip(x.split(at_once), grad_output.split(at_once), rows.split(at_once), strict=True)
+    for some_x, some_grad, some_rows in pieces:
+        b = len(some_x)
+        gradients = torch.ops.aten.convolution_backward(
+            _as_one(some_grad), _as_one(some_x),
+            layer.weight.repeat(b, 1, 1, 1), None, layer.stride, _padding(layer), layer.dilation,
+            False, [0, 0], b * layer.groups, [False, True, False],
+        )  # fmt: skip
+        some_rows.copy_(gradients[1].view_as(some_rows))
     return rows
+
+
+def _as_one(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (1, B C, H, W)."""
+    return x.reshape(1, -1, *x.shape[2:])
 
 
 def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
