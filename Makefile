@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 SWEEP := $(BIN)/python -m dpmi.train -m mechanism=none,ldp,dpsgd beta=1,2,4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all lint data figure4 clean
+.PHONY: help setup sweep test test-all lint data figure4 bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ data: $(READY) ## download the chest X-rays and APTOS with a Kaggle account, or 
 figure4: $(READY) ## run the poster's fourteen cells (after make data; hours on a GPU)
 	$(SWEEP) experiment=figure4_pneumonia $(ARGS)
 	$(SWEEP) experiment=figure4_aptos $(ARGS)
+
+bench: $(READY) ## measure a private training step beside a plain one
+	$(BIN)/python -m dpmi.bench $(ARGS)
 
 clean: ## remove the virtual environment and what tools left; outputs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

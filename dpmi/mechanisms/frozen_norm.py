@@ -55,7 +55,7 @@ class FrozenBatchNormRule:
             layer.weight.repeat(b), layer.running_mean.repeat(b), layer.running_var.repeat(b),
             None, None, False, layer.eps, [needs_input, True, True],
         )  # fmt: skip
-        rows = {layer.weight: weight.view(b, c), layer.bias: bias.view(b, c)}
+        rows = {layer.weight: [weight.view(b, c)], layer.bias: [bias.view(b, c)]}
         kept = Rows({p: row for p, row in rows.items() if p.requires_grad})
         return grad_input.view_as(x) if needs_input else None, kept
 

@@ -19,6 +19,9 @@ class GaussianNoise:
 
     def __init__(self, generators: Sequence[torch.Generator]) -> None:
         self._generators = tuple(generators)
+        # PyTorch draws on one thread, and lets go of the interpreter meanwhile. Threads are kept:
+        # starting them anew takes as long as drawing.
+        self._threads = ThreadPoolExecutor(torch.get_num_threads())
 
     def fill(self, buffer: Tensor, std: float) -> None:
         """Overwrite ``buffer``, (P,) float32 and contiguous.
@@ -31,11 +34,9 @@ class GaussianNoise:
         if len(parts) == 1:
             parts[0].normal_(0.0, std, generator=self._generators[0])
             return
-        # PyTorch draws on one thread, and lets go of the interpreter meanwhile.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            draws = [
-                pool.submit(part.normal_, 0.0, std, generator=generator)
-                for part, generator in zip(parts, self._generators, strict=True)
-            ]
+        draws = [
+            self._threads.submit(part.normal_, 0.0, std, generator=generator)
+            for part, generator in zip(parts, self._generators, strict=True)
+        ]
         for draw in draws:
             draw.result()

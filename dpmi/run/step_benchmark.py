@@ -145,7 +145,12 @@ def _ghost(
     samplers = GradSampleModuleFastGradientClipping.GRAD_SAMPLERS
     samplers[FrozenStatisticsBatchNorm] = frozen_batch_norm_grad_sampler
     module = GradSampleModuleFastGradientClipping(
-        net, batch_first=True, loss_reduction="mean", max_grad_norm=1.0, use_ghost_clipping=True
+        net,
+        batch_first=True,
+        loss_reduction="mean",
+        strict=False,  # which would refuse constant statistics
+        max_grad_norm=1.0,
+        use_ghost_clipping=True,
     )
     private = DPOptimizerFastGradientClipping(
         optimizer,

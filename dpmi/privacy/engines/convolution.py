@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from dpmi.privacy.engines.rules import Contribution, Rows, Sums
 
 # Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
 _COST_OF_MOVING = 24
+_EXAMPLES_A_CALL, _CHANNELS_OF_A_VECTOR = 8, 16
 
 
 class ConvolutionRule:
@@ -56,13 +58,15 @@ class ConvolutionRule:
         if not layer.weight.requires_grad:
             assert layer.bias is not None
             assert bias is not None
-            return grad_input, Rows({layer.bias: bias})
+            return grad_input, Rows({layer.bias: [bias]})
         if gram_is_cheaper(layer, grad_output):
             return grad_input, GramContribution(layer, x, grad_output, bias)
-        rows: dict[Tensor, Tensor] = {layer.weight: _weight_gradients(layer, x, grad_output)}
+        rows: dict[Tensor, Sequence[Tensor]] = {
+            layer.weight: _weight_gradients(layer, x, grad_output)
+        }
         if bias is not None:
             assert layer.bias is not None
-            rows[layer.bias] = bias
+            rows[layer.bias] = [bias]
         return grad_input, Rows(rows)
 
 
@@ -127,15 +131,30 @@ def _backward(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, of: int) -> Tens
     return result
 
 
-def _weight_gradients(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
-    """(B, C', C/groups, kh, kw).
+def _weight_gradients(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> list[Tensor]:
+    """Pieces of (b, C', C/groups, kh, kw), in the order of the examples.
 
-    One call an example: on a CPU it is faster than unfolding and one batched product.
+    Some examples at a time, as the groups of one convolution: its weight gradient has a part for
+    each. On a CPU that is up to three times as fast as a call an example, where there are channels
+    enough to fill a vector; and both are faster than unfolding and a batched product.
     """
-    rows = x.new_empty((len(x), *layer.weight.shape), dtype=torch.float32)
-    for i in range(len(x)):
-        rows[i] = _backward(layer, x[i : i + 1], grad_output[i : i + 1], 1)
-    return rows
+    at_once = _EXAMPLES_A_CALL if layer.in_channels >= _CHANNELS_OF_A_VECTOR * layer.groups else 1
+    shape = layer.weight.shape
+    pieces = []
+    for some_x, some_grad in zip(x.split(at_once), grad_output.split(at_once), strict=True):
+        b = len(some_x)
+        weight = x.new_empty(1).expand(b * shape[0], *shape[1:])  # only its shape is read
+        gradients = torch.ops.aten.convolution_backward(
+            _as_one(some_grad), _as_one(some_x), weight, None, layer.stride, _padding(layer),
+            layer.dilation, False, [0, 0], b * layer.groups, [False, True, False],
+        )  # fmt: skip
+        pieces.append(gradients[1].view(b, *shape))
+    return pieces
+
+
+def _as_one(x: Tensor) -> Tensor:
+    """(B, C, H, W) to (1, B C, H, W)."""
+    return x.reshape(1, -1, *x.shape[2:])
 
 
 def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
@@ -146,6 +165,10 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
     the Gram matrix of the input itself, kernel-many times smaller. Offsets that meet the same
     positions modulo the stride share one.
 
+    Positions are counted along the rows of the padded input, so that a shift in the plane is a
+    shift of that count. The output gradient gets as many columns, of zeros, which silence what a
+    shift carries over the end of a row.
+
     Args:
         layer: the convolution.
         x: (B, C, H, W) input.
@@ -155,24 +178,32 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
     height, width = grad_output.shape[2:]
     pad_h, pad_w = _padding(layer)
     x = nn.functional.pad(x.float(), (pad_w, pad_w, pad_h, pad_h))
-    patches = x.new_zeros((b * groups, height, width, height, width))
+    squares = x.new_zeros(b * groups)
+    outputs: dict[int, Tensor] = {}  # Gram matrix of the output gradient, by the columns it got
     for (phase_h, phase_w), shifts in _shifts(layer).items():
-        (top, left), (bottom, right) = (
-            [extreme(shift[axis] for shift in shifts) for axis in (0, 1)] for extreme in (min, max)
-        )
         lattice = x[:, :, phase_h :: layer.stride[0], phase_w :: layer.stride[1]]
-        lattice = lattice[:, :, top : bottom + height, left : right + width]
-        rows, columns = lattice.shape[2:]
-        flat = lattice.reshape(b * groups, -1, rows * columns)
-        gram = torch.bmm(flat.transpose(1, 2), flat).view(-1, rows, columns, rows, columns)
+        below, right = (max(shift[axis] for shift in shifts) for axis in (0, 1))
+        lattice = lattice[:, :, : height + below, : width + right]
+        columns = width + right
+        if columns not in outputs:
+            wide = nn.functional.pad(grad_output.float(), (0, right))
+            outputs[columns] = _gram(wide.reshape(b * groups, -1, height * columns))
+        gram = _gram(lattice.reshape(b * groups, -1, (height + below) * columns))
+        # The last row's shifts to the right end beyond the lattice, where the output is silent.
+        positions = height * columns - right
+        patches = torch.zeros_like(gram[:, :positions, :positions])
         for shift_h, shift_w in shifts:
-            i, j = shift_h - top, shift_w - left
-            patches += gram[:, i : i + height, j : j + width, i : i + height, j : j + width]
-    flat = grad_output.float().reshape(b * groups, -1, height * width)
-    gram = torch.bmm(flat.transpose(1, 2), flat)
-    products = gram.mul_(patches.view_as(gram)).sum(2).sum(1)
+            o = shift_h * columns + shift_w
+            patches += gram[:, o : o + positions, o : o + positions]
+        patches *= outputs[columns][:, :positions, :positions]
+        squares += patches.sum(2).sum(1)
     # A norm of nearly 0 may come out as a negative square.
-    return products.view(b, groups).sum(1).clamp(min=0.0)
+    return squares.view(b, groups).sum(1).clamp(min=0.0)
+
+
+def _gram(vectors: Tensor) -> Tensor:
+    """(N, C, T) to the inner products (N, T, T) of the T columns."""
+    return torch.bmm(vectors.transpose(1, 2), vectors)
 
 
 def _shifts(layer: nn.Conv2d) -> dict[tuple[int, int], list[tuple[int, int]]]:

@@ -7,6 +7,7 @@ parameters; and, at once, their squared norms (Bu et al. 2022, arXiv 2210.00038)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -48,21 +49,31 @@ class LayerRule(Protocol):
 
 @dataclass
 class Rows:
-    """Examples' gradients that are small enough to be kept: (B, *parameter.shape) each."""
+    """Examples' gradients that are small enough to be kept.
 
-    rows: dict[Tensor, Tensor]
+    For each parameter, pieces of (b, *parameter.shape), in the order of the examples.
+    """
+
+    rows: dict[Tensor, Sequence[Tensor]]
 
     def __post_init__(self) -> None:
         """Measure them."""
-        self.squared_norms = torch.stack([squared_norms(r) for r in self.rows.values()]).sum(0)
+        squares = [
+            torch.cat([squared_norms(piece) for piece in pieces]) for pieces in self.rows.values()
+        ]
+        self.squared_norms = torch.stack(squares).sum(0)
 
     def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
-        """Σ_i factors_i row_i as one product of a vector and a matrix."""
-        for parameter, rows in self.rows.items():
-            if finite is not None:
-                rows[~finite] = 0.0
-            flat = rows.flatten(1)
-            sums[parameter].view(-1).addmv_(flat.t(), factors.to(flat.dtype))
+        """Σ_i factors_i row_i as products of a vector and a matrix."""
+        for parameter, pieces in self.rows.items():
+            total, start = sums[parameter].view(-1), 0
+            for piece in pieces:
+                part = slice(start, start + len(piece))
+                if finite is not None:
+                    piece[~finite[part]] = 0.0
+                flat = piece.flatten(1).float()
+                total.addmv_(flat.t(), factors[part])
+                start = part.stop
 
 
 @dataclass
@@ -155,6 +166,6 @@ class GroupNormRule:
             layer.weight.repeat(b), 1, b * c, x[0, 0].numel(), b * layer.num_groups,
             [needs_input, True, True],
         )  # fmt: skip
-        rows = {layer.weight: weight.view(b, c), layer.bias: bias.view(b, c)}
+        rows = {layer.weight: [weight.view(b, c)], layer.bias: [bias.view(b, c)]}
         kept = Rows({p: row for p, row in rows.items() if p.requires_grad})
         return grad_input.view_as(x) if needs_input else None, kept
