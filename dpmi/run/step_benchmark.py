@@ -6,11 +6,11 @@ import importlib.metadata
 import multiprocessing
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -194,10 +194,13 @@ def _peak_mb(method: str, shape: Shape, norm: str) -> float:
 
 def _resident_mb() -> float:
     """Peak resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss would count the parent's, too, from before the exec
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**10
     import resource  # not on Windows, where there is nothing to read
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
 
 
 def machine() -> dict[str, object]:
