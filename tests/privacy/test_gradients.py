@@ -84,9 +84,10 @@ def relative_error(grads, reference):
     return (difference.norm() / torch.cat([b.flatten() for b in reference]).norm()).item()
 
 
+@pytest.mark.parametrize("side", [64, pytest.param(224, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("norm", ["group", "frozen_batch"])
-def test_clipped_gradients_of_resnet18_equal_a_naive_loop_over_examples(engine, norm):
-    net, (images, labels) = resnet(norm), batch(5)
+def test_clipped_gradients_of_resnet18_equal_a_naive_loop_over_examples(engine, norm, side):
+    net, (images, labels) = resnet(norm), batch(5, side)
     reference, norms = naive_clipped_mean(copy.deepcopy(net), images, labels, 4)
     assert max(norms) > CLIP  # the clipping has something to do
     gradient = private(engine, net)

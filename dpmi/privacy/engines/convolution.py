@@ -76,7 +76,7 @@ def gram_is_cheaper(layer: nn.Conv2d, grad_output: Tensor) -> bool:
     phases = math.prod(min(s, k) for s, k in zip(layer.stride, layer.kernel_size, strict=True))
     kernel = math.prod(layer.kernel_size)
     grams = positions**2 * (layer.in_channels * phases + layer.out_channels)
-    grams += _COST_OF_MOVING * positions**2 * layer.groups * (2 * math.isqrt(kernel) + 2)
+    grams += _COST_OF_MOVING * positions**2 * layer.groups * (kernel + 2)
     rows = _COST_OF_MOVING * 3 * layer.weight.numel()  # written, measured, summed
     return grams < rows
 
