@@ -14,7 +14,7 @@ from dpmi.data.phantoms import fundus, xray
 from dpmi.data.phantoms.seeds import image_generator
 
 # Part of the cache's key: raise it whenever a change in the phantoms changes a pixel.
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 
 Draw = Callable[[int, np.random.Generator], tuple[NDArray[np.uint8], int]]
 
