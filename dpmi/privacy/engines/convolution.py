@@ -160,14 +160,15 @@ def _as_one(x: Tensor) -> Tensor:
 def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
     """Squared norms (B,) of the examples' weight gradients, from Gram matrices.
 
-    Patches are never unfolded. A patch is the input at the positions s t + d o for the kernel's
-    offsets o; so <patch_t, patch_t'> = Σ_o <x[s t + d o], x[s t' + d o]> adds up shifted parts of
-    the Gram matrix of the input itself, kernel-many times smaller. Offsets that meet the same
-    positions modulo the stride share one.
+    Patches are never unfolded. A patch is the input at the positions s t + d o - p for the kernel's
+    offsets o; so <patch_t, patch_t'> = Σ_o <x[s t + d o - p], x[s t' + d o - p]> adds up shifted
+    parts of the Gram matrix of the input itself, kernel-many times smaller. Offsets that meet the
+    same positions modulo the stride share one.
 
-    Positions are counted along the rows of the padded input, so that a shift in the plane is a
-    shift of that count. The output gradient gets as many columns, of zeros, which silence what a
-    shift carries over the end of a row.
+    Positions are counted along rows of ``columns``, so that a shift in the plane is a shift of that
+    count. The columns beyond the input are zeros, and a shift that leaves a row on either side
+    ends in them; one that leaves the plane leaves the matrix. The columns beyond the output are
+    zeros too, and silence what is counted there.
 
     Args:
         layer: the convolution.
@@ -176,41 +177,44 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
     """
     b, groups = len(x), layer.groups
     height, width = grad_output.shape[2:]
-    pad_h, pad_w = _padding(layer)
-    x = nn.functional.pad(x.float(), (pad_w, pad_w, pad_h, pad_h))
-    squares = x.new_zeros(b * groups)
+    squares = x.new_zeros(b * groups, dtype=torch.float32)
     outputs: dict[int, Tensor] = {}  # Gram matrix of the output gradient, by the columns it got
     for (phase_h, phase_w), shifts in _shifts(layer).items():
         lattice = x[:, :, phase_h :: layer.stride[0], phase_w :: layer.stride[1]]
-        below, right = (max(shift[axis] for shift in shifts) for axis in (0, 1))
-        lattice = lattice[:, :, : height + below, : width + right]
-        columns = width + right
+        if not lattice.numel():  # kernels larger than the input have phases that meet only padding
+            continue
+        to_left = max(0, *(-shift[1] for shift in shifts))
+        to_right = max(0, *(shift[1] for shift in shifts))
+        columns = max(lattice.shape[3] + to_left, width + to_right)
         if columns not in outputs:
-            wide = nn.functional.pad(grad_output.float(), (0, right))
-            outputs[columns] = _gram(wide.reshape(b * groups, -1, height * columns))
-        gram = _gram(lattice.reshape(b * groups, -1, (height + below) * columns))
-        # The last row's shifts to the right end beyond the lattice, where the output is silent.
-        positions = height * columns - right
-        patches = torch.zeros_like(gram[:, :positions, :positions])
+            outputs[columns] = _gram(grad_output, columns, groups)
+        inputs, output = _gram(lattice, columns, groups), outputs[columns]
+        positions, available = height * columns, inputs.shape[1]
+        patches = torch.zeros_like(output)
         for shift_h, shift_w in shifts:
-            o = shift_h * columns + shift_w
-            patches += gram[:, o : o + positions, o : o + positions]
-        patches *= outputs[columns][:, :positions, :positions]
-        squares += patches.sum(2).sum(1)
+            shift = shift_h * columns + shift_w
+            first, last = max(0, -shift), min(positions, available - shift)
+            if first < last:
+                here, there = slice(first, last), slice(first + shift, last + shift)
+                patches[:, here, here] += inputs[:, there, there]
+        squares += patches.mul_(output).sum(2).sum(1)
     # A norm of nearly 0 may come out as a negative square.
     return squares.view(b, groups).sum(1).clamp(min=0.0)
 
 
-def _gram(vectors: Tensor) -> Tensor:
-    """(N, C, T) to the inner products (N, T, T) of the T columns."""
+def _gram(maps: Tensor, columns: int, groups: int) -> Tensor:
+    """Inner products (B groups, T, T) of the T positions of (B, C, H, W), rows made ``columns``."""
+    wide = nn.functional.pad(maps.float(), (0, columns - maps.shape[3]))
+    vectors = wide.reshape(len(maps) * groups, -1, maps.shape[2] * columns)
     return torch.bmm(vectors.transpose(1, 2), vectors)
 
 
 def _shifts(layer: nn.Conv2d) -> dict[tuple[int, int], list[tuple[int, int]]]:
     """The kernel's offsets as shifts on the lattices of the stride: phase to shifts."""
     (kh, kw), (sh, sw), (dh, dw) = layer.kernel_size, layer.stride, layer.dilation
+    pad_h, pad_w = _padding(layer)
     shifts = defaultdict(list)
-    for h in range(0, kh * dh, dh):
-        for w in range(0, kw * dw, dw):
+    for h in range(-pad_h, kh * dh - pad_h, dh):
+        for w in range(-pad_w, kw * dw - pad_w, dw):
             shifts[h % sh, w % sw].append((h // sh, w // sw))
     return shifts
