@@ -136,6 +136,7 @@ class TrainerConfig(_Section):
 
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu"]
+    test_every_epoch: bool
 
 
 class CsvLogger(_Section):
@@ -185,6 +186,11 @@ class Config(_Section):
             raise ValueError(
                 "model.norm=batch: BatchNorm mixes the images of a batch, so clipping bounds "
                 "nothing under mechanism=dpsgd; allowed are group and frozen_batch"
+            )
+        if self.trainer.test_every_epoch and self.mechanism.name in ("ldp", "dpsgd"):
+            raise ValueError(
+                "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
+                f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
         if self.model.norm == "frozen_batch" and self.model.weights is None:
             raise ValueError(

@@ -35,6 +35,7 @@ def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
             "nonprivate/train/accuracy": train,
             "nonprivate/train/auroc": 0.95,
         },
+        "curves": {},
         "timings": {},
         "environment": {},
     }

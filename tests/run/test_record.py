@@ -21,6 +21,7 @@ def record(**changes):
         ),
         "mechanism": {"ledger": [{"steps": 3, "noise_multiplier": 1.5, "sample_rate": 0.1}]},
         "metrics": {"test/accuracy": 0.1 + 0.2, "test/auroc": float("nan")},
+        "curves": {"epsilon": [0.5, 0.99], "nonprivate/accuracy": [0.1 + 0.2, float("nan")]},
         "timings": {"total": 1.5},
         "environment": environment("cpu"),
     }
