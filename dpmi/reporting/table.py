@@ -15,7 +15,13 @@ from dpmi.reporting.poster import poster_accuracy
 from dpmi.run.record import RunRecord
 
 SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
-_TITLES = {"none": "original", "ldp": "LDP", "dpsgd": "DP-SGD"}
+_TITLES = {
+    "none": "original",
+    "ldp": "LDP",
+    "dpsgd": "DP-SGD",
+    "ldp_published": "LDP as published",
+    "dpsgd_published": "DP-SGD as published",
+}
 _CSV_HEADER = (
     *("dataset", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
     "poster_accuracy",
@@ -92,7 +98,8 @@ class Cell:
             return ()
         worst = max(guarantees, key=lambda g: float("inf") if g.epsilon is None else g.epsilon)
         if worst.epsilon is None or worst.delta is None:
-            return ("no ε",)
+            claims = {f"{g.claim.epsilon:.3g}" for g in guarantees if g.claim}
+            return ("no ε", *(f"(claimed {claim})" for claim in sorted(claims)))
         return f"ε={worst.epsilon:.3g}", f"δ={_scientific(worst.delta)}", f"per {worst.unit}"
 
     @property
