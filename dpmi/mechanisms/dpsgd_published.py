@@ -9,8 +9,8 @@ from torch.utils.data import Sampler
 
 from dpmi.data.prepare import PreparedData
 from dpmi.privacy.guarantee import Claim, Guarantee
+from dpmi.privacy.microbatches import MicrobatchGradient
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.published import MicrobatchGradient
 from dpmi.privacy.randomness import NoiseSource
 
 REASON = (
