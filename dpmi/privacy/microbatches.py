@@ -19,8 +19,9 @@ class MicrobatchGradient:
     The whole batch goes through the network once, in training mode. Its losses are cut into
     k = ``microbatches`` runs of neighbours; g_j is the gradient of the mean loss of run j, and with
     C = ``max_grad_norm`` what is left is (sum_j clip_C(g_j) + N(0, (noise_multiplier C)^2 I)) / k.
-    k stays the same in the last, smaller batch of an epoch, whose runs are shorter. That is k
-    backward passes through the whole batch: a BatchNorm ties the images together.
+    k stays the same in the last, smaller batch of an epoch, whose runs are shorter (and, where
+    the authors' code would stop, differ by one image). That is k backward passes through the
+    whole batch: a BatchNorm ties the images together.
 
     Contract: none for an image. Clipping bounds g_j, but an image is part of every g_j through the
     BatchNorm, so that replacing it can turn all k of them: the sum moves by up to 2 k C, not C.

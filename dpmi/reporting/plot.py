@@ -71,7 +71,12 @@ def _panel(axes: Axes, dataset: str, columns: dict[Column, dict[str, Cell]]) -> 
     axes.set_xticks(
         range(len(columns)),
         [
-            "\n".join([column.title.replace(" as ", "\nas "), *by_split["test"].promise])
+            "\n".join(
+                [
+                    column.title.replace(" as published ", "\nas published\n"),
+                    *by_split["test"].promise,
+                ]
+            )
             for column, by_split in columns.items()
         ],
     )

@@ -64,7 +64,7 @@ def test_batches_are_shuffled_of_a_fixed_size_and_images_stay_as_they_are(compos
 
 def test_it_trains_a_resnet_with_batch_norm_in_training_mode_and_counts_its_steps(composed):
     torch.manual_seed(0)
-    mechanism = build(composed)
+    mechanism = build(composed, "max_grad_norm=1")
     net = build_resnet18(2, "batch", None).train()
     norm = next(layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
     before = norm.running_mean.clone()

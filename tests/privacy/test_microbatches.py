@@ -84,18 +84,16 @@ def test_one_large_microbatch_is_the_plain_gradient():
 
 
 def test_the_noise_is_added_once_and_divided_by_the_microbatches():
-    """std = multiplier * bound / k; of 20 steps of 1.2e5 weights, off by 1 % in 10^-6 of cases."""
-    net, (images, labels) = nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), batch(8)
-    wide = nn.Sequential(nn.Flatten(), nn.Linear(16, 4000), nn.Linear(4000, 2))
-    for network in (net, wide):
-        network.train()
-    quiet, loud = made(wide, 4, 0.5), made(wide, 4, 0.5, noise_multiplier=3.0)
-    quiet(images, labels)
-    clean = released(wide).clone()
+    """std = multiplier bound / k; 20 draws of 76,002 weights are off by 1 % never in 10^6 runs."""
+    images, labels = batch(8)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 4000), nn.Linear(4000, 2))
+    made(net, 4, 0.5)(images, labels)
+    clean = released(net).clone()
+    loud = made(net, 4, 0.5, noise_multiplier=3.0)
     draws = []
     for _ in range(20):
         loud(images, labels)
-        draws.append(released(wide) - clean)
+        draws.append(released(net) - clean)
     noise = torch.stack(draws)
     assert loud.steps == 20
     assert noise.std().item() == pytest.approx(3.0 * 0.5 / 4, rel=0.01)
