@@ -13,12 +13,6 @@ from dpmi.privacy.microbatches import MicrobatchGradient
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.randomness import NoiseSource
 
-REASON = (
-    "means of microbatches are clipped, not images, and BatchNorm in training mode mixes the "
-    "images of a batch, so nothing bounds what one image does; batches are shuffled, but were "
-    "accounted as Poisson"
-)
-
 
 class DPSGDAsPublished:
     """Clips means of microbatches of shuffled batches, and adds the authors' noise.
@@ -68,7 +62,13 @@ class DPSGDAsPublished:
 
     def guarantee(self) -> Guarantee:
         """None; the ε that was claimed stands beside it as a claim."""
-        return Guarantee.none(self.name, REASON, self._claim)
+        reason = (
+            "BatchNorm in training mode keeps statistics of the images without noise, and makes an "
+            "image part of the gradient of every microbatch, of which the means are clipped: one "
+            f"image moves their sum by up to {2 * self._microbatches} times max_grad_norm, not "
+            "once; and batches are shuffled, but were accounted as Poisson"
+        )
+        return Guarantee.none(self.name, reason, self._claim)
 
     def describe(self) -> dict[str, Any]:
         """Return what was executed."""
