@@ -115,8 +115,24 @@ class DpsgdMechanism(_Section):
     engine: Literal["fast", "opacus"]
 
 
+class LdpPublishedMechanism(_Section):
+    """LDP as the poster's authors ran it: one Laplace number an image. No ε."""
+
+    name: Literal["ldp_published"]
+
+
+class DpsgdPublishedMechanism(_Section):
+    """DP-SGD as the poster's authors ran it: microbatches and BatchNorm. No ε."""
+
+    name: Literal["dpsgd_published"]
+    claimed_delta: Annotated[float, Field(gt=0, lt=1)]
+    microbatches: dict[str, Count]
+    noise_multipliers: dict[str, dict[Positive, Positive]]
+
+
 MechanismConfig = Annotated[
-    NoMechanism | LdpMechanism | DpsgdMechanism, Field(discriminator="name")
+    NoMechanism | LdpMechanism | DpsgdMechanism | LdpPublishedMechanism | DpsgdPublishedMechanism,
+    Field(discriminator="name"),
 ]
 
 
@@ -136,6 +152,7 @@ class TrainerConfig(_Section):
 
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu"]
+    test_every_epoch: bool
 
 
 class CsvLogger(_Section):
@@ -186,12 +203,44 @@ class Config(_Section):
                 "model.norm=batch: BatchNorm mixes the images of a batch, so clipping bounds "
                 "nothing under mechanism=dpsgd; allowed are group and frozen_batch"
             )
+        if isinstance(self.mechanism, DpsgdPublishedMechanism):
+            self._is_as_published(self.mechanism)
+        if self.trainer.test_every_epoch and self.mechanism.name in ("ldp", "dpsgd"):
+            raise ValueError(
+                "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
+                f"and is not done under mechanism={self.mechanism.name}; allowed is false"
+            )
         if self.model.norm == "frozen_batch" and self.model.weights is None:
             raise ValueError(
                 "model.norm=frozen_batch: freezes the statistics of pretraining, but "
                 "model.weights=null has none; allowed are batch and group, or give model.weights"
             )
         return self
+
+    def _is_as_published(self, mechanism: DpsgdPublishedMechanism) -> None:
+        """There is nothing to rerun where the authors ran nothing."""
+        numbers = mechanism.noise_multipliers.get(self.data.name)
+        microbatches = mechanism.microbatches.get(self.data.name)
+        if numbers is None or microbatches is None:
+            raise ValueError(
+                f"data={self.data.name}: mechanism=dpsgd_published has no numbers for it; allowed "
+                f"are {', '.join(sorted(mechanism.noise_multipliers.keys()))}"
+            )
+        if self.beta not in numbers:
+            raise ValueError(
+                f"beta={self.beta:g}: mechanism.noise_multipliers has no number for it; allowed "
+                f"are {', '.join(f'{beta:g}' for beta in sorted(numbers))}"
+            )
+        if self.data.batch_size % microbatches:
+            raise ValueError(
+                f"data.batch_size={self.data.batch_size}: cannot be divided into {microbatches} "
+                f"equal microbatches; allowed are multiples of {microbatches}"
+            )
+        if self.model.norm != "batch":
+            raise ValueError(
+                f"model.norm={self.model.norm}: mechanism=dpsgd_published is what the poster's "
+                "authors ran, with BatchNorm in training mode; allowed is batch"
+            )
 
 
 def schema_keys() -> set[str]:
@@ -246,8 +295,8 @@ def _explain(error: ErrorDetails) -> str:
 _NOT_IDENTITY = {"output_dir", "cache_dir", "logger"}
 # Root keys that mean something to some mechanisms only.
 _OF_MECHANISMS = {
-    "beta": {"ldp", "dpsgd"},
-    "max_grad_norm": {"dpsgd"},
+    "beta": {"ldp", "dpsgd", "ldp_published", "dpsgd_published"},
+    "max_grad_norm": {"dpsgd", "dpsgd_published"},
     "max_physical_batch_size": {"dpsgd"},
 }
 

@@ -26,8 +26,13 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "model.nrom=group": ("model.nrom", "no such key", "model.norm"),
     "+model.foo=1": ("model.foo", "no such key"),
     "+data.foo=1": ("data.foo", "no such key"),
-    "mechanism=foo": ("mechanism=foo", "dpsgd, ldp, none"),
-    "experiment=foo": ("experiment=foo", "figure4_aptos, figure4_pneumonia"),
+    "mechanism=foo": ("mechanism=foo", "dpsgd, dpsgd_published, ldp, ldp_published, none"),
+    "experiment=foo": (
+        "experiment=foo",
+        "as_published_aptos, as_published_pneumonia, figure4_aptos, figure4_pneumonia",
+    ),
+    "mechanism=ldp trainer.test_every_epoch=true": ("trainer.test_every_epoch=True", "false"),
+    "mechanism=dpsgd trainer.test_every_epoch=true": ("trainer.test_every_epoch=True", "flatters"),
     "mechanism=dpsgd model.norm=batch": ("model.norm=batch", "mixes", "group and frozen_batch"),
     "model.norm=layer": ("model.norm=layer", "'batch', 'group' or 'frozen_batch'"),
     "data.image_size=16": ("data.image_size=16", "greater than or equal to 32"),
@@ -115,9 +120,28 @@ def test_an_experiments_values_can_be_changed_on_the_command_line(composed):
     assert (config.trainer.max_epochs, config.model.weights) == (2, "phantom")
 
 
+@pytest.mark.parametrize(
+    ("experiment", "dataset"),
+    [("as_published_pneumonia", "chest_xray"), ("as_published_aptos", "aptos")],
+)
+@pytest.mark.parametrize("mechanism", ["none", "ldp_published", "dpsgd_published"])
+def test_the_experiments_as_published_differ_from_the_posters_set_up_in_the_flaws_alone(
+    composed, experiment, dataset, mechanism
+):
+    figure4 = experiment.replace("as_published", "figure4")
+    ours = composed(f"experiment={experiment}", f"mechanism={mechanism}", "beta=2").model_dump()
+    honest = composed(f"experiment={figure4}", "mechanism=none", "beta=2").model_dump()
+    assert ours["data"] == honest["data"]
+    assert ours["model"] == honest["model"] | {"norm": "batch"}
+    assert ours["trainer"] == honest["trainer"] | {"test_every_epoch": True}
+    for key in ("seed", "noise_seed", "beta", "max_grad_norm"):
+        assert ours[key] == honest[key]
+
+
 def leaves(values, path=()):
+    """(path, value) of every key of the schema; a table of numbers is one value."""
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and ".".join((*path, key)) not in schema_keys():
             yield from leaves(value, (*path, key))
         else:
             yield (*path, key), value
@@ -141,13 +165,16 @@ UNUSED = {
     "none": {"beta", "max_grad_norm", "max_physical_batch_size"},
     "ldp": {"max_grad_norm", "max_physical_batch_size"},
     "dpsgd": set(),
+    "ldp_published": {"max_grad_norm", "max_physical_batch_size"},
+    "dpsgd_published": {"max_physical_batch_size"},
 }
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.parametrize("mechanism", UNUSED)
 def test_the_digest_tells_all_that_a_run_computes_with_and_nothing_else(composed, mechanism):
-    config = composed(f"mechanism={mechanism}")
+    norm = "batch" if mechanism == "dpsgd_published" else "group"  # no other is allowed
+    config = composed(f"mechanism={mechanism}", f"model.norm={norm}")
     same = config_digest(config)
     for path, value in leaves(config.model_dump()):
         other = config_digest(changed(config, path, another(value)))
@@ -207,7 +234,8 @@ def test_experiments_set_only_keys_that_are_explained_elsewhere(file):
 def test_the_files_and_the_schema_have_the_same_keys(composed):
     in_files = set()
     for option in OPTIONS:
-        config = composed(f"{option.parent.name}={option.stem}")
+        norm = "batch" if option.stem == "dpsgd_published" else "group"  # no other is allowed
+        config = composed(f"{option.parent.name}={option.stem}", f"model.norm={norm}")
         in_files |= {".".join(path) for path, _ in leaves(config.model_dump())}
     assert in_files == schema_keys()
     assert {key.split(".")[0] for key in in_files} == set(Config.model_fields)

@@ -148,7 +148,11 @@ def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
         done = place.run("--help")
         times.append(time.perf_counter() - started)
     assert done.returncode == 0
-    for words in ("mechanism: dpsgd, ldp, none", "figure4_pneumonia", "max_physical_batch_size"):
+    for words in (
+        "mechanism: dpsgd, dpsgd_published, ldp, ldp_published, none",
+        "figure4_pneumonia",
+        "max_physical_batch_size",
+    ):
         assert words in done.stdout
     assert min(times) < 2.0
 
@@ -174,6 +178,7 @@ def test_torch_is_not_loaded_to_print_help_or_to_compose_a_config(place):
         ["+foo=1"],
         ["mechanism=foo"],
         ["model.norm=batch"],
+        ["mechanism=dpsgd_published", "model.norm=batch", "beta=3"],
         ["data=chest_xray", "data.root=???"],
         ["beta=[1"],
         ["-m", "mechanism=ldp,dpsgd", "beta=1,0"],  # one cell of four

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from dpmi.config import Config, DpsgdMechanism, LdpMechanism
+from dpmi.config import (
+    Config,
+    DpsgdMechanism,
+    DpsgdPublishedMechanism,
+    LdpMechanism,
+    LdpPublishedMechanism,
+)
 from dpmi.errors import UserError
 from dpmi.mechanisms.base import Mechanism
 from dpmi.mechanisms.dpsgd import DPSGD
+from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
 from dpmi.mechanisms.ldp import LocalDP
+from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.privacy.accounting import calibrate_noise_multiplier
+from dpmi.privacy.guarantee import Claim
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 
-__all__ = ["DPSGD", "LocalDP", "Mechanism", "NonPrivate", "build_mechanism"]
+__all__ = [
+    "DPSGD", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism", "NonPrivate",
+    "build_mechanism",
+]  # fmt: skip
 
 # Below it the grids of PRV and PLD grow without bound, for an ε in the hundreds.
 SMALLEST_NOISE = 0.1
@@ -38,6 +50,16 @@ def build_mechanism(config: Config, n: int) -> Mechanism:
             steps_per_epoch=steps_per_epoch,
             max_physical_batch_size=config.max_physical_batch_size,
             engine=settings.engine,
+            noise=noise,
+        )
+    if isinstance(settings, LdpPublishedMechanism):
+        return LocalDPAsPublished(config.beta, noise)
+    if isinstance(settings, DpsgdPublishedMechanism):
+        return DPSGDAsPublished(
+            microbatches=settings.microbatches[config.data.name],
+            max_grad_norm=config.max_grad_norm,
+            noise_multiplier=settings.noise_multipliers[config.data.name][config.beta],
+            claim=Claim(1 / config.beta, settings.claimed_delta, "image", "the poster's authors"),
             noise=noise,
         )
     return NonPrivate()

@@ -7,11 +7,34 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Claim:
+    """What somebody said that a mechanism gives, and it does not. Never to be read as an ε.
+
+    Attributes:
+        epsilon, delta: as claimed.
+        unit: whose change was said to be hidden.
+        by: who claimed it.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    by: str
+
+    def __str__(self) -> str:
+        """One clause that says who claimed it."""
+        return (
+            f"{self.by} claimed ε = {self.epsilon:.4g}, δ = {self.delta:.4g} per {self.unit}, "
+            "which does not hold"
+        )
+
+
+@dataclass(frozen=True)
 class Guarantee:
     """(ε, δ)-differential privacy of one run, or none, with the reason.
 
     Attributes:
-        mechanism: "none", "ldp" or "dpsgd".
+        mechanism: name of the mechanism, as in the config.
         epsilon: ε of one ``unit``; None where there is no guarantee.
         delta: δ; 0.0 for pure ε-DP; None where there is no guarantee.
         unit: whose change is hidden: "pixel", "image" or "patient".
@@ -20,6 +43,7 @@ class Guarantee:
         image_epsilon: ε of a whole image where ``unit`` is smaller than it, else None.
         assumptions: what must hold for the promise to hold, a sentence each.
         reason: why there is none, where there is none.
+        claim: what was claimed all the same, where there is none.
     """
 
     mechanism: str
@@ -31,21 +55,25 @@ class Guarantee:
     image_epsilon: float | None = None
     assumptions: tuple[str, ...] = field(default=())
     reason: str | None = None
+    claim: Claim | None = None
 
     def __post_init__(self) -> None:
-        """A promise has an ε; the lack of one has a reason."""
+        """A promise has an ε; the lack of one has a reason; a claim is no promise."""
         if (self.epsilon is None) == (self.reason is None):
             raise ValueError("a guarantee states either an epsilon or the reason why it has none")
+        if self.epsilon is not None and self.claim is not None:
+            raise ValueError("a claim stands only where there is no guarantee")
 
     @classmethod
-    def none(cls, mechanism: str, reason: str) -> Guarantee:
-        """No guarantee, and why."""
-        return cls(mechanism, None, None, None, None, None, reason=reason)
+    def none(cls, mechanism: str, reason: str, claim: Claim | None = None) -> Guarantee:
+        """No guarantee, and why, and what was claimed."""
+        return cls(mechanism, None, None, None, None, None, reason=reason, claim=claim)
 
     def __str__(self) -> str:
         """One line, as it stands beside an accuracy."""
         if self.epsilon is None:
-            return f"no privacy guarantee: {self.reason}"
+            claimed = f" ({self.claim})" if self.claim else ""
+            return f"no privacy guarantee: {self.reason}{claimed}"
         line = f"ε = {self.epsilon:.4g}, δ = {self.delta:.4g} per {self.unit} ({self.adjacency})"
         if self.image_epsilon is not None:
             line += f"; ε = {self.image_epsilon:.4g} per image"

@@ -10,7 +10,13 @@ from matplotlib.figure import Figure
 
 from dpmi.reporting.table import Cell, Column, Figure4
 
-_COLOURS = {"none": "#444444", "ldp": "#b35806", "dpsgd": "#2166ac"}
+_COLOURS = {
+    "none": "#444444",
+    "ldp": "#b35806",
+    "dpsgd": "#2166ac",
+    "ldp_published": "#e0a060",  # paler than what holds
+    "dpsgd_published": "#8ab6d6",
+}
 _INCHES_A_CELL, _INCHES_A_DATASET = 1.15, 3.6
 _MARKS = {"train": ("o", "white"), "test": ("o", None)}  # hollow and filled
 
@@ -65,7 +71,12 @@ def _panel(axes: Axes, dataset: str, columns: dict[Column, dict[str, Cell]]) -> 
     axes.set_xticks(
         range(len(columns)),
         [
-            "\n".join([column.title, *by_split["test"].promise])
+            "\n".join(
+                [
+                    column.title.replace(" as published ", "\nas published\n"),
+                    *by_split["test"].promise,
+                ]
+            )
             for column, by_split in columns.items()
         ],
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dpmi.reporting.plot import save_plot
-from dpmi.reporting.table import FOOTNOTE, as_csv, as_markdown, figure4, terminal_table
+from dpmi.reporting.table import as_csv, as_markdown, figure4, footnote, terminal_table
 from dpmi.run.record import read_records
 
 CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "figure4.csv", "figure4.md", "figure4.svg"
@@ -26,7 +26,7 @@ def report_sweep(sweep: Path, console: Console) -> int:
     cells = figure4(records)
     for dataset, columns in cells.items():
         console.print(terminal_table(dataset, columns))
-    console.print(FOOTNOTE, style="dim")
+    console.print(footnote(cells), style="dim")
     (sweep / CSV_FILE).write_text(as_csv(cells))
     (sweep / MARKDOWN_FILE).write_text(as_markdown(cells))
     save_plot(cells, sweep / PLOT_FILE)

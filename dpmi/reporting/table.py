@@ -11,15 +11,22 @@ from statistics import mean
 from rich.table import Table
 
 from dpmi.models.names import TRAIN_METRICS
+from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, Row, published_rows
 from dpmi.reporting.poster import poster_accuracy
 from dpmi.run.record import RunRecord
 
 SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
-_TITLES = {"none": "original", "ldp": "LDP", "dpsgd": "DP-SGD"}
+_TITLES = {
+    "none": "original",
+    "ldp": "LDP",
+    "dpsgd": "DP-SGD",
+    "ldp_published": "LDP as published",
+    "dpsgd_published": "DP-SGD as published",
+}
 _CSV_HEADER = (
     *("dataset", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
     "poster_accuracy",
-    *("epsilon", "delta", "unit", "adjacency", "reason"),
+    *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon", "best_epoch_on_test", "reason"),
 )
 FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images. Train accuracy is computed on "
@@ -52,13 +59,14 @@ class Cell:
     split: str
 
     @property
+    def completed(self) -> list[RunRecord]:
+        """The runs that have something to tell."""
+        return [r for r in self.runs if r.status == "completed"]
+
+    @property
     def accuracies(self) -> list[float]:
         """Of the completed runs, in [0, 1]."""
-        return [
-            r.metrics[f"{SPLITS[self.split]}/accuracy"]
-            for r in self.runs
-            if r.status == "completed"
-        ]
+        return [r.metrics[f"{SPLITS[self.split]}/accuracy"] for r in self.completed]
 
     @property
     def accuracy(self) -> str:
@@ -69,7 +77,7 @@ class Cell:
         told = f"{100 * mean(values):.1f}%"
         if len(values) == 1:
             return told
-        seeds = {r.config["seed"] for r in self.runs if r.status == "completed"}
+        seeds = {r.config["seed"] for r in self.completed}
         return f"{told} ({len(values)} {'seeds' if len(seeds) == len(values) else 'runs'})"
 
     @property
@@ -87,12 +95,13 @@ class Cell:
     @property
     def promise(self) -> tuple[str, ...]:
         """ε, δ and unit of the worst of the completed runs, or that there is no ε; in pieces."""
-        guarantees = [r.guarantee for r in self.runs if r.status == "completed" and r.guarantee]
+        guarantees = [r.guarantee for r in self.completed if r.guarantee]
         if not guarantees:
             return ()
         worst = max(guarantees, key=lambda g: float("inf") if g.epsilon is None else g.epsilon)
         if worst.epsilon is None or worst.delta is None:
-            return ("no ε",)
+            claims = {f"{g.claim.epsilon:.3g}" for g in guarantees if g.claim}
+            return ("no ε", *(f"(claimed {claim})" for claim in sorted(claims)))
         return f"ε={worst.epsilon:.3g}", f"δ={_scientific(worst.delta)}", f"per {worst.unit}"
 
     @property
@@ -131,8 +140,13 @@ def figure4(records: list[RunRecord]) -> Figure4:
 
 def _cell(dataset: str, column: Column, split: str, runs: list[RunRecord]) -> Cell:
     beta = None if column.mechanism == "none" else column.beta
-    poster = poster_accuracy().get((dataset, column.mechanism, beta, split))
+    mechanism = column.mechanism.removesuffix("_published")  # the poster's cell is the same
+    poster = poster_accuracy().get((dataset, mechanism, beta, split))
     return Cell(tuple(runs), poster, split)
+
+
+def _published_rows(columns: dict[Column, dict[str, Cell]]) -> list[Row]:
+    return published_rows([by_split["test"].completed for by_split in columns.values()])
 
 
 def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Table:
@@ -141,7 +155,8 @@ def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Tabl
         title=f"{dataset}: accuracy by mechanism and β",
         show_lines=True,
         show_edge=False,
-        padding=(0, 1, 0, 0),
+        # Long titles: every character counts where seven columns share 80.
+        padding=(0, 0) if any("published" in column.title for column in columns) else (0, 1, 0, 0),
     )
     table.add_column("split", overflow="fold")
     for column in columns:
@@ -156,6 +171,8 @@ def terminal_table(dataset: str, columns: dict[Column, dict[str, Cell]]) -> Tabl
             )
         table.add_row(split, *texts)
     table.add_row("test AUROC", *[columns[column]["test"].auroc for column in columns])
+    for title, texts in _published_rows(columns):
+        table.add_row(title, *texts)
     promises = []
     for column in columns:  # why a run failed is said below the table, where there is room
         cell = columns[column]["test"]
@@ -179,10 +196,20 @@ def as_markdown(cells: Figure4) -> str:
             parts.append("| " + " | ".join([f"{dataset}, {split}", *texts]) + " |")
         ranks = [columns[column]["test"].auroc for column in columns]
         parts.append("| " + " | ".join([f"{dataset}, test AUROC", *ranks]) + " |")
+        parts += [
+            "| " + " | ".join([f"{dataset}, {title}", *texts]) + " |"
+            for title, texts in _published_rows(columns)
+        ]
         promises = [_in_markdown(columns[column]["test"]) for column in columns]
         parts.append("| " + " | ".join(["privacy", *promises]) + " |")
         parts.append("")
-    return "\n".join([*parts, FOOTNOTE, ""])
+    return "\n".join([*parts, footnote(cells), ""])
+
+
+def footnote(cells: Figure4) -> str:
+    """What a reader of the table must know."""
+    published = any(_published_rows(columns) for columns in cells.values())
+    return f"{FOOTNOTE} {PUBLISHED_FOOTNOTE}" if published else FOOTNOTE
 
 
 def _in_markdown(cell: Cell) -> str:
@@ -216,6 +243,10 @@ def as_csv(cells: Figure4) -> str:
                                 if promise
                                 else ("", "", "", "")
                             ),
+                            promise.claim.epsilon if promise and promise.claim else "",
+                            run.metrics.get("selected_on_test/accuracy", "")
+                            if split == "test"
+                            else "",
                             run.reason or "",
                         ]
                     )

@@ -23,6 +23,7 @@ from dpmi.errors import UserError
 from dpmi.mechanisms import DPSGD, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import build_resnet18, imagenet_state_dict, read_state_dict
+from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.loggers import OptionalWandbLogger, csv_logger
 from dpmi.run.memory import keep_freed_memory
 from dpmi.run.pretrain import phantom_weights
@@ -51,6 +52,7 @@ class Run:
         self._mechanism: Mechanism | None = None
         self._device: str | None = None
         self._metrics: dict[str, float] = {}
+        self._curves: EpochCurves | None = None
         self._timings: dict[str, float] = {}
 
     def execute(self) -> RunRecord:
@@ -130,7 +132,10 @@ class Run:
         callbacks: list[L.Callback] = [step_time]
         if isinstance(mechanism, DPSGD):
             callbacks.append(PrivacyCallback(mechanism))
-        callbacks.append(progress_callback(self.console))
+        if self.config.trainer.test_every_epoch:
+            callbacks.append(EvaluateTestImages(module.test_dataloader()))
+        self._curves = curves = EpochCurves(mechanism.guarantee)
+        callbacks += [curves, progress_callback(self.console)]
         trainer = L.Trainer(
             default_root_dir=self.folder,
             accelerator=self.config.trainer.accelerator,
@@ -153,6 +158,7 @@ class Run:
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]
             trainer.test(model, dataloaders=loaders, verbose=False)
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        self._metrics |= selected_on_test(curves.values)
         self._timings["steps"] = step_time.seconds
         with self._timed("save"):
             torch.save(model.net.state_dict(), self.folder / "model.pth")
@@ -209,6 +215,7 @@ class Run:
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},
             metrics=self._metrics,
+            curves=self._curves.values if self._curves else {},
             timings=self._timings,
             environment=environment(self._device),
         )

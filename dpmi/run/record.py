@@ -37,7 +37,9 @@ class RunRecord(BaseModel):
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         mechanism: the plan and the ledger, where there is one.
-        metrics: flat names; those under ``nonprivate/`` no ε covers.
+        metrics: flat names; those under ``nonprivate/`` no ε covers, those under
+            ``selected_on_test/`` were picked by looking at the test images.
+        curves: metric to one value for each epoch that ended.
         timings: seconds.
         environment: package versions, Python, device, git commit.
     """
@@ -56,6 +58,7 @@ class RunRecord(BaseModel):
     guarantee: Guarantee | None
     mechanism: dict[str, Any]
     metrics: dict[str, float]
+    curves: dict[str, list[float]]
     timings: dict[str, float]
     environment: dict[str, Any]
 

@@ -20,7 +20,9 @@ def log_samples(
     Images of a user's own patients are not logged unless ``logger.sample_images=all``: with the
     log they would leave the house in clear.
     """
-    if config.mechanism.name != "ldp" or not isinstance(config.logger, WandbConfig):
+    if config.mechanism.name not in ("ldp", "ldp_published") or not isinstance(
+        config.logger, WandbConfig
+    ):
         return
     wanted = config.logger.sample_images
     if wanted == "none" or (wanted == "public" and config.data.name in _USERS_OWN):

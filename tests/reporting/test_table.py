@@ -121,6 +121,8 @@ def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
         "delta": "",
         "unit": "",
         "adjacency": "",
+        "claimed_epsilon": "",
+        "best_epoch_on_test": "",
         "reason": "",
     }
     last = told[-1]

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from dpmi.errors import UserError
-from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.run.record import RECORD_FILE, RunRecord, environment, read_record, read_records
 
 
@@ -21,6 +21,7 @@ def record(**changes):
         ),
         "mechanism": {"ledger": [{"steps": 3, "noise_multiplier": 1.5, "sample_rate": 0.1}]},
         "metrics": {"test/accuracy": 0.1 + 0.2, "test/auroc": float("nan")},
+        "curves": {"epsilon": [0.5, 0.99], "nonprivate/accuracy": [0.1 + 0.2, float("nan")]},
         "timings": {"total": 1.5},
         "environment": environment("cpu"),
     }
@@ -34,8 +35,9 @@ def record(**changes):
         {"status": "failed", "reason": "no data [/x]", "guarantee": None, "data": None},
         {"status": "interrupted", "reason": "by the user", "metrics": {}},
         {"guarantee": Guarantee.none("none", "no mechanism")},
+        {"guarantee": Guarantee.none("x", "why", Claim(1.0, 1e-4, "image", "some authors"))},
     ],
-    ids=["completed", "failed", "interrupted", "no guarantee"],
+    ids=["completed", "failed", "interrupted", "no guarantee", "a claim"],
 )
 def test_what_is_written_is_what_is_read(tmp_path, changes):
     written = record(**changes)

@@ -1,0 +1,80 @@
+"""DP-SGD as the poster's authors ran it: microbatches and BatchNorm. It promises nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Sampler
+
+from dpmi.data.prepare import PreparedData
+from dpmi.privacy.guarantee import Claim, Guarantee
+from dpmi.privacy.microbatches import MicrobatchGradient
+from dpmi.privacy.noise import GaussianNoise
+from dpmi.privacy.randomness import NoiseSource
+
+
+class DPSGDAsPublished:
+    """Clips means of microbatches of shuffled batches, and adds the authors' noise.
+
+    Args:
+        microbatches: microbatches in a batch.
+        max_grad_norm: norm to which a microbatch's mean gradient is clipped.
+        noise_multiplier: standard deviation of the noise in units of ``max_grad_norm``.
+        claim: what the authors said that this gives.
+        noise: where the randomness comes from.
+    """
+
+    name = "dpsgd_published"
+
+    def __init__(
+        self,
+        *,
+        microbatches: int,
+        max_grad_norm: float,
+        noise_multiplier: float,
+        claim: Claim,
+        noise: NoiseSource,
+    ) -> None:
+        self._microbatches = microbatches
+        self._bound, self._noise_multiplier = max_grad_norm, noise_multiplier
+        self._claim, self._noise = claim, noise
+        self._gradient: MicrobatchGradient | None = None
+
+    def release_data(self, data: PreparedData) -> PreparedData:
+        """Leave the images as they are."""
+        return data
+
+    def train_batches(self) -> Sampler[list[int]] | None:
+        """Shuffled batches of a fixed size, for which the authors' accounting does not hold."""
+        return None
+
+    def make_gradient(self, net: nn.Module) -> MicrobatchGradient:
+        """Noised mean of clipped means of microbatches."""
+        self._gradient = MicrobatchGradient(
+            net,
+            microbatches=self._microbatches,
+            max_grad_norm=self._bound,
+            noise_multiplier=self._noise_multiplier,
+            noise=GaussianNoise(self._noise.torch("gradient", next(net.parameters()).device)),
+        )
+        return self._gradient
+
+    def guarantee(self) -> Guarantee:
+        """None; the ε that was claimed stands beside it as a claim."""
+        reason = (
+            "BatchNorm in training mode keeps statistics of the images without noise, and makes an "
+            "image part of the gradient of every microbatch, of which the means are clipped: one "
+            f"image moves their sum by up to {2 * self._microbatches} times max_grad_norm, not "
+            "once; and batches are shuffled, but were accounted as Poisson"
+        )
+        return Guarantee.none(self.name, reason, self._claim)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what was executed."""
+        return {
+            "microbatches": self._microbatches,
+            "max_grad_norm": self._bound,
+            "noise_multiplier": self._noise_multiplier,
+            "steps": self._gradient.steps if self._gradient else 0,
+        }

@@ -1,0 +1,83 @@
+"""DP-SGD as the poster's authors ran it: clipped means of microbatches, which give no ε.
+
+"Benchmarking Differentially Private Residual Networks for Medical Imagery", arXiv 2005.13099, and
+the code its authors published. The arithmetic of the microbatches is that of TensorFlow Privacy
+(``num_microbatches``): clip means, sum, add noise once, divide by their number.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dpmi.privacy.noise import GaussianNoise
+
+
+class MicrobatchGradient:
+    """Leaves in ``p.grad`` the noised mean of clipped means of microbatches, as the authors did.
+
+    The whole batch goes through the network once, in training mode. Its losses are cut into
+    k = ``microbatches`` runs of neighbours; g_j is the gradient of the mean loss of run j, and with
+    C = ``max_grad_norm`` what is left is (sum_j clip_C(g_j) + N(0, (noise_multiplier C)^2 I)) / k.
+    k stays the same in the last, smaller batch of an epoch, whose runs are shorter (and, where
+    the authors' code would stop, differ by one image). That is k backward passes through the
+    whole batch: a BatchNorm ties the images together.
+
+    Contract: none for an image. Clipping bounds g_j, but an image is part of every g_j through the
+    BatchNorm, so that replacing it can turn all k of them: the sum moves by up to 2 k C, not C.
+    The BatchNorm keeps running statistics of the images without noise, too.
+
+    Args:
+        net: the network.
+        microbatches: k.
+        max_grad_norm: C, over all parameters together.
+        noise_multiplier: standard deviation of the noise in units of C.
+        noise: draws the noise, on the network's device.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        microbatches: int,
+        max_grad_norm: float,
+        noise_multiplier: float,
+        noise: GaussianNoise,
+    ) -> None:
+        self._net, self._microbatches = net, microbatches
+        self._bound, self._std = max_grad_norm, noise_multiplier * max_grad_norm
+        self._noise = noise
+        self._parameters = [p for p in net.parameters() if p.requires_grad]
+        self._buffer = torch.empty(
+            sum(p.numel() for p in self._parameters), device=self._parameters[0].device
+        )
+        self.steps = 0
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Process one batch.
+
+        Args:
+            images: (B, C, H, W) in [0, 1]; B at least 1, and no microbatch is left empty: of a
+                batch of less than k images each is a microbatch.
+            labels: (B,) class indices.
+
+        Returns:
+            Logits (B, K), detached.
+        """
+        self._noise.fill(self._buffer, self._std)
+        logits: Tensor = self._net(images)
+        losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+        runs = losses.tensor_split(min(self._microbatches, len(losses)))
+        for number, run in enumerate(runs, start=1):
+            self._add_clipped(run.mean(), keep_graph=number < len(runs))
+        self._buffer.div_(len(runs))
+        parts = self._buffer.split([p.numel() for p in self._parameters])
+        for parameter, part in zip(self._parameters, parts, strict=True):
+            parameter.grad = part.view(parameter.shape)
+        self.steps += 1
+        return logits.detach()
+
+    def _add_clipped(self, loss: Tensor, keep_graph: bool) -> None:
+        mean = torch.autograd.grad(loss, self._parameters, retain_graph=keep_graph)
+        flat = torch.cat([grad.reshape(-1) for grad in mean])
+        self._buffer.add_(flat * torch.clamp(self._bound / flat.norm(), max=1.0))
