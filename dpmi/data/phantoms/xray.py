@@ -23,7 +23,7 @@ from dpmi.data.phantoms.canvas import (
 )
 
 CLASSES = ("NORMAL", "PNEUMONIA")
-PNEUMONIA_SHARE = 0.5  # an even share: a threshold moved by noise then costs accuracy, whichever way it moves
+PNEUMONIA_SHARE = 0.5  # an even share: a threshold moved by noise costs accuracy either way
 
 
 @dataclass(frozen=True)
