@@ -39,7 +39,9 @@ def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
             "nonprivate/train/auroc": 0.95,
         },
         "curves": {},
+        "sample": None,
         "timings": {},
+        "peak_memory_mb": None,
         "environment": {},
     }
     return RunRecord(**(values | changes))

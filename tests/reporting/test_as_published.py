@@ -3,10 +3,10 @@ import io
 import re
 
 import pytest
+from dpmi.reporting.plot import save_plot
 from record_builders import failed, published, seven
 from rich.console import Console
 
-from dpmi.reporting.plot import save_plot
 from dpmi.reporting.table import as_csv, as_markdown, figure4, footnote, terminal_table
 
 

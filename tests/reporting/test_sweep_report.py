@@ -4,10 +4,10 @@ import re
 from xml.etree import ElementTree
 
 import pytest
+from dpmi.reporting.plot import save_plot
 from record_builders import failed, record, seven
 from rich.console import Console
 
-from dpmi.reporting.plot import save_plot
 from dpmi.reporting.sweep_report import CSV_FILE, MARKDOWN_FILE, PLOT_FILE, report_sweep
 from dpmi.reporting.table import figure4
 
