@@ -22,8 +22,8 @@ COLOURS = {
     "none": "#3d4650",
     "ldp": "#b84a00",
     "dpsgd": "#0064a8",
-    "ldp_published": "#c98a4b",
-    "dpsgd_published": "#5b9bc9",
+    "ldp_published": "#8a6534",
+    "dpsgd_published": "#43749a",
 }
 MARKERS = {"none": "D", "ldp": "o", "dpsgd": "s", "ldp_published": "P", "dpsgd_published": "X"}
 LINES = ("-", "--", ":", "-.")  # of the first β, the second, ...

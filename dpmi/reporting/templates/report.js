@@ -52,12 +52,9 @@
 
   // What a cell or a mark tells, to the mouse, the finger and the keyboard.
   const tooltip = document.getElementById("tooltip");
-  const hide = () => { tooltip.hidden = true; };
-  const show = (event) => {
-    const target = event.target.closest("[data-tip]");
-    if (!target) return hide();
-    tooltip.textContent = target.dataset.tip.split("; ").join("\n");
-    tooltip.hidden = false;
+  let target = null;
+  const place = () => {
+    if (!target) return;
     const at = target.getBoundingClientRect();
     const own = tooltip.getBoundingClientRect();
     const left = Math.min(Math.max(8, at.left), window.innerWidth - own.width - 8);
@@ -65,8 +62,17 @@
     tooltip.style.left = `${left}px`;
     tooltip.style.top = `${under ? at.bottom + 8 : Math.max(8, at.top - own.height - 8)}px`;
   };
-  for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, show);
-  document.addEventListener("focusout", hide);
-  document.addEventListener("scroll", hide, { passive: true, capture: true });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  const show = (wanted) => {
+    target = wanted;
+    tooltip.hidden = !target;
+    if (!target) return;
+    tooltip.textContent = target.dataset.tip.split("; ").join("\n");
+    place();
+  };
+  for (const kind of ["mouseover", "focusin", "click"]) {
+    document.addEventListener(kind, (event) => show(event.target.closest("[data-tip]")));
+  }
+  document.addEventListener("focusout", () => show(null));
+  document.addEventListener("scroll", place, { passive: true, capture: true });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") show(null); });
 })();
