@@ -159,6 +159,7 @@ class CsvLogger(_Section):
     """The CSV log alone."""
 
     name: Literal["csv"]
+    sample_images: Literal["public", "all", "none"]
 
 
 class WandbConfig(_Section):

@@ -146,6 +146,49 @@ def stripes() -> Callable[..., PreparedData]:
     return make
 
 
+@pytest.fixture(scope="session")
+def real_sweeps(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Records that real runs of a second left, in two sweeps.
+
+    The first: original, LDP and DP-SGD at β = 1, two seeds. The second: one original again, the
+    authors' LDP at β = 4, a DP-SGD that failed, and in another set-up (BatchNorm, batches of 32)
+    original and DP-SGD as the authors ran it, with the best test epoch.
+    """
+    from rich.console import Console
+
+    from dpmi.run.job import Run
+
+    base = tmp_path_factory.mktemp("real")
+    (no_folder := base / "file").touch()
+    quick = (*TINY, "trainer.max_epochs=2", f"cache_dir={base / 'cache'}")
+    theirs = ("model.norm=batch", "data.batch_size=32", "trainer.test_every_epoch=true", "beta=2")
+    first = [(f"mechanism={m}", f"seed={s}") for m in ("none", "ldp", "dpsgd") for s in (1, 2)]
+    second = [
+        ("mechanism=none", "seed=1"),
+        ("mechanism=ldp_published", "beta=4", "seed=1"),
+        ("mechanism=dpsgd", "beta=4", "seed=1", f"cache_dir={no_folder}"),
+        *[(f"mechanism={m}", *theirs, "seed=1") for m in ("none", "dpsgd_published")],
+    ]
+    sweeps = []
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        for name, cells in (("first", first), ("second", second)):
+            for number, words in enumerate(cells):
+                folder = base / name / str(number)
+                folder.mkdir(parents=True)
+                config = load_config(compose("config", overrides=[*quick, *words]))
+                Run(config, folder, Console(quiet=True)).execute()
+            sweeps.append(base / name)
+    return sweeps
+
+
+@pytest.fixture(scope="session")
+def real_records(real_sweeps: list[Path]) -> list[list[Any]]:
+    """Their records, sweep by sweep."""
+    from dpmi.run.record import read_records
+
+    return [read_records(sweep) for sweep in real_sweeps]
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Tiny tensors are not worth a second thread, least of all where cores are shared."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from dpmi.reporting.plot import save_plot
-from dpmi.reporting.table import as_csv, as_markdown, figure4, footnote, terminal_table
+from dpmi.reporting.cells import Panel, figure4
+from dpmi.reporting.charts.figure4 import figure4_chart
+from dpmi.reporting.charts.style import save
+from dpmi.reporting.table import as_markdown, footnote, runs_csv, terminal_table
 from dpmi.run.record import read_records
 
 CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "figure4.csv", "figure4.md", "figure4.svg"
@@ -23,18 +26,24 @@ def report_sweep(sweep: Path, console: Console) -> int:
     if not records:
         console.print(f"no run left a record in {sweep}", markup=False)
         return 0
-    cells = figure4(records)
-    for dataset, columns in cells.items():
-        console.print(terminal_table(dataset, columns))
-    console.print(footnote(cells), style="dim")
-    (sweep / CSV_FILE).write_text(as_csv(cells))
-    (sweep / MARKDOWN_FILE).write_text(as_markdown(cells))
-    save_plot(cells, sweep / PLOT_FILE)
+    panels = figure4(records)
+    print_tables(panels, console)
+    (sweep / CSV_FILE).write_text(runs_csv(panels), encoding="utf-8")
+    (sweep / MARKDOWN_FILE).write_text(as_markdown(panels), encoding="utf-8")
+    save(figure4_chart(panels), sweep / PLOT_FILE)
     console.print(
-        f"{len(records)} records, {CSV_FILE}, {MARKDOWN_FILE} and {PLOT_FILE} in {sweep}",
+        f"{len(records)} records, {CSV_FILE}, {MARKDOWN_FILE} and {PLOT_FILE} in {sweep}; "
+        "the whole report: python -m dpmi.report FOLDER",
         markup=False,
     )
     failed = [record for record in records if record.status != "completed"]
     for record in failed:
         console.print(f"{record.run} {record.status}: {record.reason}", style="red", markup=False)
     return len(failed)
+
+
+def print_tables(panels: Sequence[Panel], console: Console) -> None:
+    """Each panel's table, and what a reader must know."""
+    for panel in panels:
+        console.print(terminal_table(panel))
+    console.print(footnote(panels), style="dim")

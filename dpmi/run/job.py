@@ -25,12 +25,12 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import build_resnet18, imagenet_state_dict, read_state_dict
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.loggers import OptionalWandbLogger, csv_logger
-from dpmi.run.memory import keep_freed_memory
+from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.pretrain import phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import RunRecord, environment
-from dpmi.run.samples import log_samples
+from dpmi.run.record import ImageSample, RunRecord, environment
+from dpmi.run.samples import image_sample, log_samples
 
 CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Run:
         self._device: str | None = None
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
+        self._sample: ImageSample | None = None
+        self._memory = PeakMemory()
         self._timings: dict[str, float] = {}
 
     def execute(self) -> RunRecord:
@@ -92,6 +94,7 @@ class Run:
         self._mechanism = mechanism = build_mechanism(config, len(data.splits["train"].labels))
         with self._timed("release"):
             released = mechanism.release_data(data)
+        self._sample = image_sample(config, data, released)
         state = self._first_weights()
         net = build_resnet18(len(data.classes), config.model.norm, state)
         model = ImageClassifier(
@@ -152,6 +155,7 @@ class Run:
             deterministic="warn",
         )
         self._device = _device_name(trainer)
+        self._memory.training_starts(trainer.strategy.root_device)
         with self._timed("train"):
             trainer.fit(model, datamodule=module)
         with self._timed("evaluate"):
@@ -216,7 +220,9 @@ class Run:
             mechanism=self._mechanism.describe() if self._mechanism else {},
             metrics=self._metrics,
             curves=self._curves.values if self._curves else {},
+            sample=self._sample,
             timings=self._timings,
+            peak_memory_mb=self._memory.mb(),
             environment=environment(self._device),
         )
         record.write(self.folder)

@@ -1,12 +1,18 @@
-"""Memory that is asked for again and again should not be given back in between."""
+"""Memory of the process: kept where it is asked for again, and measured."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
+from pathlib import Path
+
+import torch
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 _NEVER = 2**31 - 1
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # proc(5)
 
 
 def keep_freed_memory() -> None:
@@ -20,3 +26,58 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+def peak_resident_mb() -> float:
+    """Peak resident memory of this process, in MB, since it began or since the peak was reset."""
+    if _STATUS.is_file():  # ru_maxrss would count the parent's, too, from before the exec
+        return _status_mb("VmHWM")
+    import resource  # not on Windows, where there is nothing to read
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
+
+
+class PeakMemory:
+    """What a run needs most while it trains, from where the process stood before it.
+
+    A sweep runs its jobs in one process: what an earlier job left and what the libraries take is
+    no part of it. Where the system cannot forget an earlier peak (elsewhere than on Linux), there
+    is no figure for a CPU.
+    """
+
+    def __init__(self) -> None:
+        self._device: torch.device | None = None
+        self._before = _status_mb("VmRSS") if _give_back() else None
+
+    def training_starts(self, device: torch.device) -> None:
+        """Forget peaks so far, such as those of decoding images or of pretraining."""
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif self._before is not None:
+            _give_back()
+
+    def mb(self) -> float | None:
+        """Peak in MB, allocated on the GPU, else resident; None where it cannot be told."""
+        if self._device is None:
+            return None
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) / 2**20
+        return None if self._before is None else max(0.0, _status_mb("VmHWM") - self._before)
+
+
+def _give_back() -> bool:
+    """Return freed memory to the system and forget the peak; whether the system can."""
+    gc.collect()
+    try:
+        if platform.libc_ver()[0] == "glibc":
+            ctypes.CDLL(None).malloc_trim(0)
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return _STATUS.is_file()
+
+
+def _status_mb(field: str) -> float:
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) / 2**10

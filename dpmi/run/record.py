@@ -17,12 +17,31 @@ from dpmi.privacy.guarantee import Guarantee
 
 RECORD_FILE = "record.json"
 SCHEMA = "dpmi.run-record"
-VERSION = 1
+VERSION = 2
 
 _PACKAGES = (
     "dpmi", "torch", "torchvision", "pytorch-lightning", "opacus", "dp-accounting", "torchmetrics",
     "hydra-core", "omegaconf", "wandb", "numpy", "scikit-learn", "medmnist", "pillow",
 )  # fmt: skip
+
+
+class ImageSample(BaseModel):
+    """One training image before and after the mechanism; of public images only, unless asked.
+
+    Attributes:
+        label: its class.
+        side: of the image as the mechanism saw it, in pixels.
+        every: each ``every``-th pixel of it is kept here, in both directions.
+        before, after: PNG in base64; ``after`` is None where the mechanism leaves images alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str
+    side: int
+    every: int
+    before: str
+    after: str | None
 
 
 class RunRecord(BaseModel):
@@ -40,7 +59,10 @@ class RunRecord(BaseModel):
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
             ``selected_on_test/`` were picked by looking at the test images.
         curves: metric to one value for each epoch that ended.
+        sample: an image before and after, where it may be shown.
         timings: seconds.
+        peak_memory_mb: most memory while training and evaluating, in MB: on a CPU resident, less
+            what the process had before the run; on a GPU allocated; None where not measured.
         environment: package versions, Python, device, git commit.
     """
 
@@ -48,7 +70,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     schema_name: Literal["dpmi.run-record"] = "dpmi.run-record"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     run: str
     config_digest: str
     status: Literal["completed", "failed", "interrupted"]
@@ -59,7 +81,9 @@ class RunRecord(BaseModel):
     mechanism: dict[str, Any]
     metrics: dict[str, float]
     curves: dict[str, list[float]]
+    sample: ImageSample | None
     timings: dict[str, float]
+    peak_memory_mb: float | None
     environment: dict[str, Any]
 
     def write(self, folder: Path) -> Path:
@@ -99,9 +123,9 @@ def read_record(path: Path) -> RunRecord:
         raise UserError(f"{path}: {where}: {first['msg']}") from error
 
 
-def read_records(sweep: Path) -> list[RunRecord]:
-    """Every job's record below a sweep's folder, by name of the job folder."""
-    return [read_record(path) for path in sorted(sweep.glob(f"*/{RECORD_FILE}"))]
+def read_records(folder: Path) -> list[RunRecord]:
+    """Every record below a folder, of a job, a sweep or several, by name of the job's folder."""
+    return [read_record(path) for path in sorted(folder.rglob(RECORD_FILE))]
 
 
 def environment(device: str | None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -25,7 +24,7 @@ from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.run.memory import keep_freed_memory
+from dpmi.run.memory import keep_freed_memory, peak_resident_mb
 
 PLAIN = "non-private"
 METHODS = (PLAIN, "fast", "opacus hooks", "opacus ghost")
@@ -185,22 +184,11 @@ def _peak_mb(method: str, shape: Shape, norm: str) -> float:
         for _ in range(2):
             step()
         return torch.cuda.max_memory_allocated() / 2**20
-    before = _resident_mb()
+    before = peak_resident_mb()
     step = _make_step(method, shape, norm)
     for _ in range(2):
         step()
-    return _resident_mb() - before
-
-
-def _resident_mb() -> float:
-    """Peak resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # ru_maxrss would count the parent's, too, from before the exec
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    import resource  # not on Windows, where there is nothing to read
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes, on macOS
+    return peak_resident_mb() - before
 
 
 def machine() -> dict[str, object]:

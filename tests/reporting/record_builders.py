@@ -20,7 +20,7 @@ def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
     dataset, seed = changes.pop("dataset", "chest_xray"), changes.pop("seed", 42)
     values = {
         "run": f"{dataset}-{mechanism}-beta{beta:g}-seed{seed}",
-        "config_digest": f"{mechanism}{beta}{seed}",
+        "config_digest": f"{dataset}{mechanism}{beta}{seed}",
         "status": "completed",
         "reason": None,
         "config": {
@@ -39,7 +39,9 @@ def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
             "nonprivate/train/auroc": 0.95,
         },
         "curves": {},
+        "sample": None,
         "timings": {},
+        "peak_memory_mb": None,
         "environment": {},
     }
     return RunRecord(**(values | changes))

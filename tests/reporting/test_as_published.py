@@ -6,14 +6,16 @@ import pytest
 from record_builders import failed, published, seven
 from rich.console import Console
 
-from dpmi.reporting.plot import save_plot
-from dpmi.reporting.table import as_csv, as_markdown, figure4, footnote, terminal_table
+from dpmi.reporting.cells import figure4
+from dpmi.reporting.charts.figure4 import figure4_chart
+from dpmi.reporting.charts.style import save
+from dpmi.reporting.table import as_markdown, footnote, runs_csv, terminal_table
 
 
 def rendered(records, width):
     console = Console(width=width, file=io.StringIO(), record=True)
-    for dataset, columns in figure4(records).items():
-        console.print(terminal_table(dataset, columns))
+    for panel in figure4(records):
+        console.print(terminal_table(panel))
     return console.export_text()
 
 
@@ -30,7 +32,7 @@ def test_a_claim_is_shown_as_a_claim_and_never_as_an_epsilon():
         *("no ε (claimed 1)", "no ε (claimed 0.5)", "no ε (claimed 0.25)"),
     ]
     assert "ε=" not in text
-    for line in csv.DictReader(as_csv(figure4(published())).splitlines()):
+    for line in csv.DictReader(runs_csv(figure4(published())).splitlines()):
         assert line["epsilon"] == line["delta"] == line["unit"] == ""
         claimed = "" if line["mechanism"] == "none" else f"{1 / float(line['beta'])}"
         assert line["claimed_epsilon"] == claimed
@@ -73,9 +75,9 @@ def test_the_seven_columns_as_published_fit_a_terminal_with_no_word_broken(datas
 def test_a_sweep_of_what_holds_says_nothing_of_claims():
     cells = figure4(seven())
     assert "published" not in footnote(cells)
-    assert "best epoch" not in as_markdown(cells)
+    assert "best epoch on test |" not in as_markdown(cells)
 
 
 def test_the_picture_has_a_place_for_each_cell(tmp_path):
-    save_plot(figure4(published() + seven()[1:]), tmp_path / "figure.svg")
+    save(figure4_chart(figure4(published() + seven()[1:])), tmp_path / "figure.svg")
     assert (tmp_path / "figure.svg").stat().st_size > 10_000

@@ -7,9 +7,10 @@ import pytest
 from record_builders import failed, record, seven
 from rich.console import Console
 
-from dpmi.reporting.plot import save_plot
+from dpmi.reporting.cells import Panel, figure4
+from dpmi.reporting.charts.figure4 import figure4_chart
+from dpmi.reporting.charts.style import save
 from dpmi.reporting.sweep_report import CSV_FILE, MARKDOWN_FILE, PLOT_FILE, report_sweep
-from dpmi.reporting.table import figure4
 
 
 # The reason holds what rich would read as markup, and Markdown as a cell's end.
@@ -46,14 +47,16 @@ def test_a_sweep_without_records_is_said(tmp_path):
 
 
 def test_the_picture_shows_each_cells_accuracy_the_posters_and_the_majority_class(tmp_path):
-    counts = {"class_counts": {"test": {"NORMAL": 234, "PNEUMONIA": 390}}}
+    counts = {
+        "class_counts": {"test": {"NORMAL": 234, "PNEUMONIA": 390}},
+        "counts": {"train": 5216, "test": 624},
+    }
     runs = [record("none", data=counts), *seven()[1:-1], failed(beta=4.0)]
-    (columns,) = figure4(runs).values()
-    save_plot({"chest_xray": columns, "phantom_xray": columns}, tmp_path / PLOT_FILE)
-    text = (tmp_path / PLOT_FILE).read_text()
-    ElementTree.fromstring(text)
-    drawn = re.findall(r"<!-- (.*?) -->", text)  # what matplotlib wrote as outlines
+    (panel,) = figure4(runs)
+    save(figure4_chart([panel, Panel("phantom_xray", "", panel.columns)]), tmp_path / PLOT_FILE)
+    picture = ElementTree.parse(tmp_path / PLOT_FILE)
+    drawn = [text.text for text in picture.iter("{http://www.w3.org/2000/svg}text")]
     assert drawn.count("81.2") == 2 * 5
     assert drawn.count("failed") == 2
-    assert sum("majority class of the test images, 62.5 %" in words for words in drawn) == 2
-    assert "the poster's test accuracy" in drawn
+    assert sum("majority class, 62.5 %" in words for words in drawn) == 2
+    assert drawn.count("poster, picked on test") == drawn.count("authors' last epoch") == 2

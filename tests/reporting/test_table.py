@@ -6,22 +6,28 @@ import pytest
 from record_builders import failed, promise, record, seven
 from rich.console import Console
 
-from dpmi.reporting.table import as_csv, as_markdown, figure4, terminal_table
+from dpmi.reporting.cells import figure4
+from dpmi.reporting.table import as_markdown, runs_csv, terminal_table
 
 
 def rendered(records, width):
     console = Console(width=width, file=io.StringIO(), record=True)
-    for dataset, columns in figure4(records).items():
-        console.print(terminal_table(dataset, columns))
+    for panel in figure4(records):
+        console.print(terminal_table(panel))
     return console.export_text()
 
 
+def the_columns(records):
+    (panel,) = figure4(records)
+    return panel.columns
+
+
 def rows(records):
-    return list(csv.DictReader(as_csv(figure4(records)).splitlines()))
+    return list(csv.DictReader(runs_csv(figure4(records)).splitlines()))
 
 
 def test_the_columns_are_the_original_then_ldp_and_dpsgd_by_beta():
-    (columns,) = figure4(list(reversed(seven()))).values()
+    columns = the_columns(list(reversed(seven())))
     assert [column.title for column in columns] == [
         *("original", "LDP β=1", "LDP β=2", "LDP β=4"),
         *("DP-SGD β=1", "DP-SGD β=2", "DP-SGD β=4"),
@@ -29,24 +35,24 @@ def test_the_columns_are_the_original_then_ldp_and_dpsgd_by_beta():
 
 
 def test_the_posters_number_stands_beside_ours_where_it_has_one():
-    (columns,) = figure4(seven()).values()
+    columns = the_columns(seven())
     beside = {column.title: cells["test"].beside for column, cells in columns.items()}
     assert beside == {
         "original": "poster 90.2%",
         "LDP β=1": "poster 91.0%",
         "LDP β=2": "poster 89.6%",
-        "LDP β=4": "poster 91.7%",
-        "DP-SGD β=1": "poster 79.8%",
-        "DP-SGD β=2": "poster 77.7%",
-        "DP-SGD β=4": "poster 79.7%",
+        "LDP β=4": "poster 91.7%*",
+        "DP-SGD β=1": "poster 79.8%*",
+        "DP-SGD β=2": "poster 77.7%*",
+        "DP-SGD β=4": "poster 79.7%*",
     }
     for other in (seven("phantom_xray"), [record("ldp", 3.0)]):
-        (columns,) = figure4(other).values()
+        columns = the_columns(other)
         assert {cells["test"].beside for cells in columns.values()} == {""}
 
 
 def test_every_accuracy_has_its_guarantee_under_it():
-    (columns,) = figure4(seven()).values()
+    columns = the_columns(seven())
     said = {column.title: cells["test"].promise for column, cells in columns.items()}
     assert said["original"] == ("no ε",)
     assert said["LDP β=4"] == ("ε=0.25", "δ=0", "per pixel")
@@ -56,8 +62,9 @@ def test_every_accuracy_has_its_guarantee_under_it():
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("dataset", ["chest_xray", "phantom_xray"])
 def test_the_seven_columns_fit_a_terminal_with_no_word_broken(width, dataset):
-    records = seven(dataset)
-    records[-1] = record("dpsgd", 4.0, test=1.0, train=1.0, dataset=dataset)
+    counts = {"counts": {"train": 5216, "test": 624}}
+    records = [r.model_copy(update={"data": counts}) for r in seven(dataset)]
+    records[-1] = record("dpsgd", 4.0, test=1.0, train=1.0, dataset=dataset, data=counts)
     text = rendered(records, width)
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
@@ -68,10 +75,13 @@ def test_the_seven_columns_fit_a_terminal_with_no_word_broken(width, dataset):
     assert words.count("90.0%") == 6
     assert words.count("100.0%") == 2
     numbers = [word for word in words if re.search(r"\d", word)]
-    assert all(re.fullmatch(r"[εδβ]=[\d.e-]+|\d+\.\d%|0\.\d{3}", number) for number in numbers)
+    assert all(
+        re.fullmatch(r"[εδβ]=[\d.e-]+|\d+\.\d%\*?|\d+–\d+|0\.\d{3}", number) for number in numbers
+    )
     if dataset == "chest_xray":
         assert words.count("poster") == 14
-        assert "79.8%" in words
+        assert "79.8%*" in words
+        assert words.count("78–84") == 6
 
 
 def test_seeds_are_averaged_and_counted_and_the_worst_epsilon_is_told():
@@ -79,7 +89,7 @@ def test_seeds_are_averaged_and_counted_and_the_worst_epsilon_is_told():
         record(test=accuracy, seed=seed, guarantee=promise("dpsgd", 1.0, epsilon))
         for seed, accuracy, epsilon in ((1, 0.70, 0.98), (2, 0.80, 0.99), (3, 0.90, 0.97))
     ]
-    (columns,) = figure4(records).values()
+    columns = the_columns(records)
     (cells,) = columns.values()
     assert cells["test"].accuracy == "80.0% (3 seeds)"
     assert cells["test"].promise[0] == "ε=0.99"
@@ -88,15 +98,16 @@ def test_seeds_are_averaged_and_counted_and_the_worst_epsilon_is_told():
     ]
 
 
-def test_runs_that_differ_in_something_else_are_not_called_seeds():
-    (columns,) = figure4([record(test=0.7), record(test=0.8)]).values()
+def test_runs_that_differ_in_their_noise_alone_are_not_called_seeds_and_give_no_interval():
+    columns = the_columns([record(test=0.7), record(test=0.8)])
     (cells,) = columns.values()
     assert cells["test"].accuracy == "75.0% (2 runs)"
+    assert cells["test"].interval is None
 
 
 def test_a_failed_run_beside_completed_ones_hides_neither_their_guarantee_nor_its_reason():
     records = [record(seed=1), failed(seed=2)]
-    (columns,) = figure4(records).values()
+    columns = the_columns(records)
     (cells,) = columns.values()
     assert cells["test"].accuracy == "80.0%"
     assert cells["test"].promise == ("ε=1", "δ=1e-4", "per image")
@@ -109,6 +120,7 @@ def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
     assert len(told) == 14
     assert told[0] == {
         "dataset": "chest_xray",
+        "setup": "",
         "split": "train",
         "mechanism": "none",
         "beta": "",
@@ -141,7 +153,7 @@ def test_the_markdown_is_a_table_a_data_set_with_the_guarantees_and_the_footnote
         assert len(lines) == 6
         assert {line.count("|") for line in lines} == {9}
         assert "ε=0.25 δ=1e-4 per image" in lines[5]
-    assert "**81.2%**<br>poster 79.8%" in tables[0]
+    assert "**81.2%**<br>poster 79.8%*" in tables[0]
     assert "phantom_xray, test" in tables[1]
     assert "| chest_xray, test AUROC | 0.876 | 0.876 |" in tables[0]
     assert "no ε covers it" in text

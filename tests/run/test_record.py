@@ -5,7 +5,14 @@ import pytest
 
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import Claim, Guarantee
-from dpmi.run.record import RECORD_FILE, RunRecord, environment, read_record, read_records
+from dpmi.run.record import (
+    RECORD_FILE,
+    ImageSample,
+    RunRecord,
+    environment,
+    read_record,
+    read_records,
+)
 
 
 def record(**changes):
@@ -22,7 +29,9 @@ def record(**changes):
         "mechanism": {"ledger": [{"steps": 3, "noise_multiplier": 1.5, "sample_rate": 0.1}]},
         "metrics": {"test/accuracy": 0.1 + 0.2, "test/auroc": float("nan")},
         "curves": {"epsilon": [0.5, 0.99], "nonprivate/accuracy": [0.1 + 0.2, float("nan")]},
+        "sample": ImageSample(label="NORMAL", side=256, every=2, before="cG5n", after=None),
         "timings": {"total": 1.5},
+        "peak_memory_mb": 812.5,
         "environment": environment("cpu"),
     }
     return RunRecord(**(values | changes))
@@ -51,7 +60,7 @@ def test_what_is_written_is_what_is_read(tmp_path, changes):
 def test_a_record_is_plain_json_with_its_schema_and_version_first(tmp_path):
     content = json.loads(record().write(tmp_path).read_text(), parse_constant=pytest.fail)
     assert list(content)[:2] == ["schema_name", "version"]
-    assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 1)
+    assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 2)
     assert content["guarantee"]["assumptions"] == ["n is public", "ε"]
 
 
@@ -62,11 +71,11 @@ def broken(path, **changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"version": 2}, {"schema_name": "other.record"}, {"version": None}]
+    "changes", [{"version": 1}, {"version": 3}, {"schema_name": "other.record"}, {"version": None}]
 )
 def test_another_schema_or_version_is_refused_by_name(tmp_path, changes):
     path = broken(tmp_path, **changes)
-    with pytest.raises(UserError, match=r"this dpmi reads dpmi\.run-record version 1") as refusal:
+    with pytest.raises(UserError, match=r"this dpmi reads dpmi\.run-record version 2") as refusal:
         read_record(path)
     assert str(path) in str(refusal.value)
     for value in changes.values():

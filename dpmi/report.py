@@ -1,0 +1,55 @@
+"""Write the report of one sweep, or of several together.
+
+    python -m dpmi.report                     # of all runs in outputs/, into outputs/report/
+    python -m dpmi.report SWEEP               # of one sweep, into SWEEP/report/
+    python -m dpmi.report SWEEP OTHER -o DIR  # of two, merged, into DIR/
+
+It reads run records (record.json), and nothing else. report.html is a page of its own, to be opened
+from anywhere; report.md, cells.csv, runs.csv and the charts as SVG and PNG stand beside it.
+Exit status: 0 done, 2 the input is bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from dpmi.errors import UserError
+
+DEFAULT_FOLDER = Path("outputs")
+EXIT_BAD_INPUT = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write what the command line asks for; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dpmi.report", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER",
+        help=f"a sweep, a job, or a folder of them (default: {DEFAULT_FOLDER})",
+    )  # fmt: skip
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="default: report/ in the first FOLDER"
+    )
+    asked = parser.parse_args(arguments)
+    folders = asked.folders or [DEFAULT_FOLDER]
+    out = asked.out or folders[0] / "report"
+    from dpmi.reporting.full_report import PAGE, write_report  # slow to import: not for --help
+
+    try:
+        runs = write_report(folders, out)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    done = sum(run.status == "completed" for run in runs)
+    Console().print(
+        f"{len(runs)} runs, {done} completed: {out / PAGE}", markup=False, soft_wrap=True
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,316 @@
+"""Records sorted into the cells of Figure 4: a panel a data set, a column a mechanism and β."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from statistics import mean
+from typing import Any
+
+from dpmi.models.names import TRAIN_METRICS
+from dpmi.reporting.intervals import Interval, over_images, over_seeds
+from dpmi.reporting.poster import BETAS, TEST_MAJORITY, Published, published
+from dpmi.run.record import RunRecord
+
+SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
+TITLES = {
+    "none": "original",
+    "ldp": "LDP",
+    "dpsgd": "DP-SGD",
+    "ldp_published": "LDP as published",
+    "dpsgd_published": "DP-SGD as published",
+}
+# Sections that all cells of a set-up share, and keys that tell repeats of a cell apart, not cells.
+_SETUP = ("data", "model", "trainer")
+_OF_MECHANISM = {"dpsgd": ("max_grad_norm",), "dpsgd_published": ("max_grad_norm",)}
+_SAME_SETUP = {"data.root", "data.csv", "data.num_workers", "trainer.accelerator"}
+_SAME_SETUP |= {"trainer.test_every_epoch"}
+
+
+@dataclass(frozen=True, order=True)
+class Column:
+    """One column: a mechanism at a β (0 where there is none), and what else tells it apart."""
+
+    rank: int
+    beta: float
+    variant: str
+    mechanism: str
+
+    @property
+    def title(self) -> str:
+        """As the poster heads it."""
+        title = TITLES[self.mechanism]
+        title = f"{title} β={self.beta:g}" if self.mechanism != "none" else title
+        return f"{title} ({self.variant})" if self.variant else title
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of one data set in one column; several where there are several seeds."""
+
+    runs: tuple[RunRecord, ...]
+    poster: Published | None
+    split: str
+
+    @cached_property
+    def completed(self) -> list[RunRecord]:
+        """The runs that have something to tell."""
+        return [r for r in self.runs if r.status == "completed"]
+
+    @property
+    def status(self) -> str:
+        """How the cell ended: "completed" if one run did."""
+        if not self.runs:
+            return "not run"
+        return "completed" if self.completed else self.runs[0].status
+
+    def values(self, metric: str) -> list[float]:
+        """A metric of the cell's split, one a completed run that has it as a number."""
+        name = f"{SPLITS[self.split]}/{metric}"
+        found = [r.metrics[name] for r in self.completed if name in r.metrics]
+        return [value for value in found if math.isfinite(value)]
+
+    def recalls(self) -> list[float]:
+        """Recall of the class that fared worst, one a completed run."""
+        prefix = f"{SPLITS[self.split]}/recall/"
+        by_run = [[v for k, v in r.metrics.items() if k.startswith(prefix)] for r in self.completed]
+        return [min(values) for values in by_run if values]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of the completed runs, in [0, 1]."""
+        return self.values("accuracy")
+
+    @property
+    def mean(self) -> float | None:
+        """Accuracy, mean over the completed runs."""
+        return mean(self.accuracies) if self.accuracies else None
+
+    @property
+    def seeds(self) -> int:
+        """Different seeds among the completed runs."""
+        return len({r.config["seed"] for r in self.completed})
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % of the accuracy: over seeds where there are several, else over the images.
+
+        None where runs of one seed differ in their noise alone, or where nothing was counted.
+        """
+        if len(self.accuracies) > 1:
+            one_each = self.seeds == len(self.accuracies)
+            return over_seeds(self.accuracies) if one_each else None
+        images = self.images
+        return over_images(self.accuracies[0], images) if self.accuracies and images else None
+
+    @property
+    def images(self) -> int | None:
+        """Images of the split."""
+        for run in self.completed:
+            if run.data and self.split in run.data["counts"]:
+                return int(run.data["counts"][self.split])
+        return None
+
+    @property
+    def accuracy(self) -> str:
+        """Mean over the completed runs, or how the run ended."""
+        if self.mean is None:
+            return self.status
+        told = f"{100 * self.mean:.1f}%"
+        n = len(self.accuracies)
+        return told if n == 1 else f"{told} ({n} {'seeds' if self.seeds == n else 'runs'})"
+
+    @property
+    def beside(self) -> str:
+        """The poster's number; a star where it was picked on the test images."""
+        if self.poster is None:
+            return ""
+        return f"poster {100 * self.poster.accuracy:.1f}%{'*' if self.picked_on_test else ''}"
+
+    @property
+    def picked_on_test(self) -> bool:
+        """Whether the poster's number is the best epoch on the test images, and not the last."""
+        return self.split == "test" and self.poster is not None and self.poster.epoch == "best"
+
+    @property
+    def auroc(self) -> str:
+        """Macro AUROC, mean over the completed runs: what no threshold moves."""
+        values = self.values("auroc")
+        return f"{mean(values):.3f}" if values else ""
+
+    @property
+    def promise(self) -> tuple[str, ...]:
+        """ε, δ and unit of the worst of the completed runs, or that there is no ε; in pieces."""
+        worst = self.guarantee
+        if worst is None:
+            return ()
+        if worst.epsilon is None or worst.delta is None:
+            claims = {
+                f"{r.guarantee.claim.epsilon:.3g}"
+                for r in self.completed
+                if r.guarantee and r.guarantee.claim
+            }
+            return ("no ε", *(f"(claimed {claim})" for claim in sorted(claims)))
+        return f"ε={worst.epsilon:.3g}", f"δ={scientific(worst.delta)}", f"per {worst.unit}"
+
+    @property
+    def guarantee(self) -> Any:
+        """The weakest guarantee of the completed runs; None where none completed."""
+        guarantees = [r.guarantee for r in self.completed if r.guarantee]
+        return max(
+            guarantees,
+            key=lambda g: math.inf if g.epsilon is None else g.epsilon,
+            default=None,
+        )
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Why runs of the cell did not complete."""
+        return tuple(f"{r.status}: {r.reason}" for r in self.runs if r.status != "completed")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One data set in one set-up.
+
+    Attributes:
+        dataset: its name in the config.
+        setup: what tells it from other set-ups of the same data set; "" where there is one.
+        columns: column to its cell on each split.
+    """
+
+    dataset: str
+    setup: str
+    columns: dict[Column, dict[str, Cell]]
+
+    @property
+    def title(self) -> str:
+        """Name of the panel."""
+        return f"{self.dataset} ({self.setup})" if self.setup else self.dataset
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All its runs."""
+        return [run for cells in self.columns.values() for run in cells["test"].runs]
+
+    def majority(self, split: str) -> float | None:
+        """Share of the largest class: what guessing it would score."""
+        for run in self.runs:
+            counts = ((run.data or {}).get("class_counts") or {}).get(split)
+            if counts:
+                return float(max(counts.values()) / sum(counts.values()))
+        return None
+
+
+def scientific(value: float) -> str:
+    """1e-4, not 0.0001: it fits a narrow column, and no zero is miscounted."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}" if value else "0"
+
+
+def merge(sweeps: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:
+    """The runs of several sweeps, each once.
+
+    Runs of the same digest compute the same: counted twice, they would narrow an interval. One
+    that completed stands for those that did not, else the one of the last sweep.
+    """
+    kept: dict[str, RunRecord] = {}
+    for records in sweeps:
+        for record in records:
+            before = kept.get(record.config_digest)
+            if before is None or record.status == "completed" or before.status != "completed":
+                kept[record.config_digest] = record
+    return list(kept.values())
+
+
+def figure4(records: Sequence[RunRecord]) -> list[Panel]:
+    """Sort records into panels, by name of the data set and then by set-up."""
+    by_dataset: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_dataset[record.config["data"]["name"]].append(record)
+    panels = []
+    for dataset, of_dataset in sorted(by_dataset.items()):
+        setups = _told_apart([_setup(record) for record in of_dataset])
+        for setup in sorted(set(setups)):
+            chosen = [r for r, its in zip(of_dataset, setups, strict=True) if its == setup]
+            panels.append(Panel(dataset, setup, _columns(dataset, chosen)))
+    return panels
+
+
+def with_missing(panel: Panel) -> Panel:
+    """The panel with empty cells for what a whole figure would have.
+
+    That is the original, and each mechanism that ran at each β that any ran at; at the poster's β,
+    too, on its data sets.
+    """
+    betas = {c.beta for c in panel.columns if c.mechanism != "none"}
+    if panel.dataset in TEST_MAJORITY:
+        betas |= set(BETAS)
+    families = {(c.mechanism, c.variant) for c in panel.columns if c.mechanism != "none"}
+    wanted = {_column("none", 0.0, "")}
+    wanted |= {_column(mechanism, beta, v) for mechanism, v in families for beta in betas}
+    columns = {
+        column: panel.columns.get(column) or _cells(panel.dataset, column, [])
+        for column in sorted(wanted | set(panel.columns))
+    }
+    return replace(panel, columns=columns)
+
+
+def _columns(dataset: str, records: Sequence[RunRecord]) -> dict[Column, dict[str, Cell]]:
+    runs: dict[Column, list[RunRecord]] = defaultdict(list)
+    by_mechanism: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        by_mechanism[record.config["mechanism"]["name"]].append(record)
+    for mechanism, of_mechanism in by_mechanism.items():
+        variants = _told_apart([_variant(record) for record in of_mechanism])
+        for record, variant in zip(of_mechanism, variants, strict=True):
+            beta = 0.0 if mechanism == "none" else float(record.config["beta"])
+            runs[_column(mechanism, beta, variant)].append(record)
+    return {column: _cells(dataset, column, runs[column]) for column in sorted(runs)}
+
+
+def _column(mechanism: str, beta: float, variant: str) -> Column:
+    return Column(list(TITLES).index(mechanism), beta, variant, mechanism)
+
+
+def _cells(dataset: str, column: Column, runs: Sequence[RunRecord]) -> dict[str, Cell]:
+    beta = None if column.mechanism == "none" else column.beta
+    mechanism = column.mechanism.removesuffix("_published")  # the poster's cell is the same
+    return {
+        split: Cell(tuple(runs), published().get((dataset, mechanism, beta, split)), split)
+        for split in SPLITS
+    }
+
+
+def _setup(record: RunRecord) -> dict[str, Any]:
+    flat = _flat({name: record.config[name] for name in _SETUP if name in record.config})
+    return {key: value for key, value in flat.items() if key not in _SAME_SETUP}
+
+
+def _variant(record: RunRecord) -> dict[str, Any]:
+    mechanism = record.config["mechanism"]
+    own = _OF_MECHANISM.get(mechanism["name"], ())
+    return _flat(
+        {"mechanism": mechanism} | {k: record.config[k] for k in own if k in record.config}
+    )
+
+
+def _told_apart(values: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each, the keys in which not all are alike: "image_size=64, max_epochs=5"."""
+    keys = sorted({key for value in values for key in value})
+    differ = [key for key in keys if len({repr(value.get(key)) for value in values}) > 1]
+    return [
+        ", ".join(f"{key.split('.')[-1]}={value[key]}" for key in differ if key in value)
+        for value in values
+    ]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,149 @@
+"""How charts look, and how one becomes a file or a part of the page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK, MUTED, GRID, RULE = "#1b2026", "#5a6572", "#e1e5ea", "#8a94a0"
+BAD = "#b3261e"
+# Told apart by every kind of colour vision (after Okabe and Ito), and by shape too.
+COLOURS = {
+    "none": "#3d4650",
+    "ldp": "#b84a00",
+    "dpsgd": "#0064a8",
+    "ldp_published": "#8a6534",
+    "dpsgd_published": "#43749a",
+}
+MARKERS = {"none": "D", "ldp": "o", "dpsgd": "s", "ldp_published": "P", "dpsgd_published": "X"}
+LINES = ("-", "--", ":", "-.")  # of the first β, the second, ...
+# On the page each colour is a variable of the style sheet, so that it follows light and dark.
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    RULE: "rule",
+    BAD: "bad",
+    "#ffffff": "paper",
+}
+_VARIABLES |= {colour: f"c-{name.replace('_', '-')}" for name, colour in COLOURS.items()}
+_RC: dict[Any, Any] = {
+    "svg.fonttype": "none",  # words stay words: to be found, read aloud, and small
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": "#ffffff",
+    "axes.facecolor": "#ffffff",
+}
+
+
+Share = bool | Literal["none", "all", "row", "col"]
+
+
+@dataclass
+class Chart:
+    """A figure, and what it says to those who do not see it.
+
+    Attributes:
+        name: of its files, and of its marks on the page.
+        title, description: its alternative text.
+        figure: to draw on.
+        tips: what each marked point tells when it is pointed at.
+    """
+
+    name: str
+    title: str
+    description: str
+    figure: Figure
+    tips: list[str] = field(default_factory=list)
+
+    def tell(self, artist: Artist, tip: str) -> None:
+        """Let an artist tell something when it is pointed at on the page."""
+        artist.set_gid(f"tip-{len(self.tips)}")
+        self.tips.append(tip)
+
+
+def new_figure(
+    rows: int, columns: int, width: float, height: float, *, share_x: Share = False,
+    share_y: Share = False,
+) -> tuple[Figure, list[list[Axes]]]:  # fmt: skip
+    """An empty figure of ``width`` x ``height`` inches and its axes, by row."""
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y)
+    return figure, [list(row) for row in axes]
+
+
+def save(chart: Chart, path: Path) -> None:
+    """Write it in the format of the path's suffix."""
+    with mpl.rc_context(_RC | {"svg.hashsalt": chart.name}):
+        metadata = {"Date": None, "Title": chart.title} if path.suffix == ".svg" else None
+        chart.figure.savefig(path, dpi=160, metadata=metadata)
+
+
+def inline_svg(chart: Chart) -> str:
+    """It as SVG for the page: with text for every reader, in the page's own colours."""
+    out = io.StringIO()
+    with mpl.rc_context(_RC | {"svg.hashsalt": chart.name}):
+        chart.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    for colour, name in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
+    # Names must differ between the charts of a page.
+    svg = re.sub(r'(\sid="|xlink:href="#|url\(#)', rf"\g<1>{chart.name}-", svg)
+    for number, tip in enumerate(chart.tips):
+        said = escape(tip, quote=True)
+        svg = svg.replace(
+            f'id="{chart.name}-tip-{number}"',
+            f'id="{chart.name}-tip-{number}" class="mark" tabindex="0" role="img" '
+            f'aria-label="{said}" data-tip="{said}"',
+        )
+    # A group where its marks can be reached one by one, else one image.
+    role = "group" if chart.tips else "img"
+    named = f'role="{role}" aria-labelledby="{chart.name}-t {chart.name}-d"'
+    words = (
+        f'<title id="{chart.name}-t">{escape(chart.title)}</title>'
+        f'<desc id="{chart.name}-d">{escape(chart.description)}</desc>'
+    )
+    svg = re.sub(r"<svg ", f"<svg {named} ", svg, count=1)
+    return re.sub(r"(<svg [^>]*>)", lambda found: found[1] + words, svg, count=1)
+
+
+def headline(axes: Axes, text: str, colour: str = INK, above: int = 6) -> None:
+    """Name of a panel; ``above`` points over it, more where a legend stands between."""
+    axes.set_title(text, loc="left", weight="bold", fontsize=10.5, color=colour, pad=above)
+
+
+def legend_above(axes: Axes, handles: Sequence[Artist], columns: int | None = None) -> None:
+    """The legend over the panel, where no point can be, and under its name."""
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small", frameon=False,
+        ncols=columns or len(handles), handletextpad=0.4, columnspacing=1.3, borderaxespad=0.2,
+        borderpad=0.2,
+    )  # fmt: skip

@@ -1,0 +1,151 @@
+"""Accuracy, AUROC, kappa and worst-class recall against ε, for each unit apart."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from dpmi.reporting.cells import TITLES, Cell, Column, Panel
+from dpmi.reporting.charts.style import (
+    COLOURS,
+    INK,
+    MARKERS,
+    RULE,
+    Chart,
+    headline,
+    new_figure,
+)  # fmt: skip
+
+METRICS = {
+    "accuracy": "accuracy",
+    "auroc": "AUROC",
+    "kappa": "weighted κ",
+    "recall": "worst recall",
+}
+_LEAST_RANGE = 0.1
+_SIDES = {  # an ε is of something: one axis for each
+    "ldp": "LDP: ε of a pixel",
+    "dpsgd": "DP-SGD: ε of an image",
+}
+
+
+def metric_values(cell: Cell, metric: str) -> list[float]:
+    """One value a completed run; "recall" is that of the worst class."""
+    return cell.recalls() if metric == "recall" else cell.values(metric)
+
+
+def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
+    """A row a metric, LDP on the left and DP-SGD on the right; None without a private cell."""
+    points = {c: cells["test"] for c, cells in panel.columns.items() if _epsilon(c, cells["test"])}
+    if not points:
+        return None
+    tests = [cells["test"] for cells in panel.columns.values()]
+    metrics = [m for m in METRICS if any(metric_values(cell, m) for cell in tests)]
+    figure, axes = new_figure(
+        len(metrics), 2, 10.6, 0.7 + 2.05 * len(metrics), share_x="col", share_y="row"
+    )
+    title = f"The trade-off: {panel.title}"
+    words = " ".join(f"{METRICS[m]}: {_words(points, m)}." for m in metrics)
+    chart = Chart(name, title, f"Test metrics against ε. {words}", figure)
+    for row, metric in zip(axes, metrics, strict=True):
+        for side, each in zip(_SIDES, row, strict=True):
+            _draw(chart, each, panel, side, metric)
+        row[0].set_ylabel(METRICS[metric])
+        low, high = row[0].get_ylim()
+        if high - low < _LEAST_RANGE:  # where all is alike, chance must not fill the panel
+            row[0].set_ylim((low + high - _LEAST_RANGE) / 2, (low + high + _LEAST_RANGE) / 2)
+    for side, top, bottom in zip(_SIDES, axes[0], axes[-1], strict=True):
+        headline(top, _SIDES[side], COLOURS[side])
+        _ticks(bottom, [e for c, cell in points.items() if side in c.mechanism
+                        and (e := _epsilon(c, cell))])  # fmt: skip
+        bottom.set_xlabel("ε (log scale; less is more private)")
+    figure.legend(
+        handles=_legend(panel, points), loc="outside upper left", ncols=7, fontsize="small",
+        frameon=False,
+    )  # fmt: skip
+    return chart
+
+
+def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> None:
+    for mechanism in (side, f"{side}_published"):
+        drawn = []
+        for column, cells in panel.columns.items():
+            values = metric_values(cells["test"], metric)
+            epsilon = _epsilon(column, cells["test"])
+            if column.mechanism == mechanism and values and epsilon:
+                drawn.append((epsilon, mean(values), values, column))
+        claimed = mechanism.endswith("_published")
+        drawn.sort(key=lambda point: point[0])
+        axes.plot(
+            [p[0] for p in drawn], [p[1] for p in drawn], ":" if claimed else "-",
+            color=COLOURS[mechanism], linewidth=1.3,
+        )  # fmt: skip
+        for epsilon, value, values, column in drawn:
+            if len(values) > 1:
+                axes.vlines(epsilon, min(values), max(values), color=COLOURS[mechanism])
+            (mark,) = axes.plot(
+                epsilon, value, MARKERS[mechanism], color=COLOURS[mechanism], markersize=6.5
+            )
+            said = "claimed ε" if claimed else "ε"
+            chart.tell(
+                mark, f"{column.title}: {METRICS[metric]} {value:.3f} at {said} {epsilon:.3g}"
+            )
+    originals = [cells["test"] for c, cells in panel.columns.items() if c.mechanism == "none"]
+    values = [value for cell in originals for value in metric_values(cell, metric)]
+    if values:
+        axes.axhline(mean(values), color=COLOURS["none"], linewidth=1.2)
+    if metric == "accuracy":
+        if (floor := panel.majority("test")) is not None:
+            axes.axhline(floor, color=RULE, linestyle=(0, (4, 3)), linewidth=1.2)
+        for column, cells in panel.columns.items():
+            poster = cells["test"].poster
+            if column.mechanism.removesuffix("_published") == side and poster:
+                shape = "*" if cells["test"].picked_on_test else "x"
+                axes.plot(1 / column.beta, poster.accuracy, shape, color=INK, markersize=7)
+    axes.set_xscale("log")
+
+
+def _ticks(axes: Axes, epsilons: list[float]) -> None:
+    """A tick where there is a point: three ε in two octaves leave a log axis without labels."""
+    ticks = sorted({float(f"{epsilon:.2g}") for epsilon in epsilons})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    if ticks:
+        axes.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.3)
+
+
+def _epsilon(column: Column, cell: Cell) -> float | None:
+    """ε that holds, or the claimed one of a cell that has none; None for the original."""
+    promise = cell.guarantee
+    if promise is None:
+        return None
+    if promise.epsilon is not None:
+        return float(promise.epsilon)
+    return float(promise.claim.epsilon) if promise.claim else None
+
+
+def _legend(panel: Panel, points: dict[Column, Cell]) -> list[Line2D]:
+    handles = [Line2D([], [], color=COLOURS["none"], label="original")]
+    for mechanism in dict.fromkeys(column.mechanism for column in points):
+        claimed = mechanism.endswith("_published")
+        handles.append(
+            Line2D([], [], color=COLOURS[mechanism], marker=MARKERS[mechanism],
+                   ls=":" if claimed else "-",
+                   label=f"{TITLES[mechanism]}{' (claimed ε)' if claimed else ''}")
+        )  # fmt: skip
+    handles.append(Line2D([], [], color=RULE, ls=(0, (4, 3)), label="majority class"))
+    if any(cells["test"].poster for cells in panel.columns.values()):
+        handles.append(Line2D([], [], ls="", marker="x", color=INK, label="poster (claimed ε)"))
+        handles.append(Line2D([], [], ls="", marker="*", color=INK, label="… picked on test"))
+    return handles
+
+
+def _words(points: dict[Column, Cell], metric: str) -> str:
+    told = [
+        f"{column.title} {mean(values):.3f}"
+        for column, cell in points.items()
+        if (values := metric_values(cell, metric))
+    ]
+    return ", ".join(told) or "none"

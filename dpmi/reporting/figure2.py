@@ -1,0 +1,172 @@
+"""Figure 2: what noise does to an image, to the eye and in numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from dpmi.privacy.laplace import laplace_mechanism
+from dpmi.privacy.published import expected_blank_share, scalar_laplace
+from dpmi.reporting.cells import Panel
+from dpmi.reporting.charts.style import MUTED, Chart, new_figure
+from dpmi.run.record import RunRecord
+
+DRAWS = 101
+_SEED = 0  # public images, shown beside their originals: the noise protects nobody here
+_NOISES = {"ldp": laplace_mechanism, "ldp_published": scalar_laplace}
+MECHANISMS = tuple(_NOISES)
+
+
+@dataclass(frozen=True)
+class Noised:
+    """One image under one noise at one β.
+
+    Attributes:
+        mechanism, beta: which.
+        png: it, in base64.
+        drawn: "in the run", or "for this page" where no run of the cell left one.
+        ssim, psnr: structural similarity, in [-1, 1], and peak signal-to-noise ratio, in dB, of
+            the image shown, to the one before.
+        typical_ssim, typical_psnr: medians over 101 draws of the noise for this image.
+        blank: probability that this image goes wholly black or white, in closed form; None for
+            independent noise, where it is nil.
+    """
+
+    mechanism: str
+    beta: float
+    png: str
+    drawn: str
+    ssim: float
+    psnr: float
+    typical_ssim: float
+    typical_psnr: float
+    blank: float | None
+
+    @property
+    def title(self) -> str:
+        """Which noise, at which β."""
+        which = "independent" if self.mechanism == "ldp" else "as published"
+        return f"{which}, β={self.beta:g}"
+
+    @property
+    def words(self) -> str:
+        """What it is, for those who do not see it."""
+        return f"{self.title}: SSIM {self.ssim:.3f}, PSNR {self.psnr:.1f} dB"
+
+
+@dataclass(frozen=True)
+class Figure2:
+    """The same image before and after each noise.
+
+    Attributes:
+        dataset, label: what the image is.
+        side, every: as in the record's sample.
+        before: PNG in base64.
+        rows: β to the noised images, independent noise first.
+    """
+
+    dataset: str
+    label: str
+    side: int
+    every: int
+    before: str
+    rows: dict[float, list[Noised]]
+
+    @property
+    def unchanged(self) -> str:
+        """What is to be said of the mechanism that is not here."""
+        return "DP-SGD trains on the image as it is: its noise is on the gradient."
+
+
+def figure2(panel: Panel) -> Figure2 | None:
+    """From the records' samples; None where none of them may show an image."""
+    shown = [run for run in panel.runs if run.sample is not None]
+    if not shown:
+        return None
+    sample = shown[0].sample
+    assert sample is not None
+    betas = sorted({column.beta for column in panel.columns if column.mechanism != "none"})
+    if not betas:
+        return None
+    clean = _pixels(sample.before)
+    rows = {b: [_noised(m, b, clean, sample.before, shown) for m in MECHANISMS] for b in betas}
+    return Figure2(panel.dataset, sample.label, sample.side, sample.every, sample.before, rows)
+
+
+def _noised(
+    mechanism: str, beta: float, clean: NDArray[np.uint8], before: str, shown: Sequence[RunRecord]
+) -> Noised:
+    noise = _NOISES[mechanism]
+    rng = np.random.default_rng(_SEED)
+    draws = noise(np.repeat(clean[None], DRAWS, axis=0), beta, rng)
+    png, drawn = _png(draws[0]), "for this page"
+    for run in shown:
+        of = run.config["mechanism"]["name"], run.config["beta"], run.sample and run.sample.before
+        if of == (mechanism, beta, before) and run.sample and run.sample.after:
+            png, drawn = run.sample.after, "in the run"
+            break
+    one = similarity(clean, _pixels(png))
+    typical = [similarity(clean, draw) for draw in draws]
+    return Noised(
+        mechanism, beta, png, drawn, *one,
+        median(ssim for ssim, _ in typical), median(psnr for _, psnr in typical),
+        expected_blank_share(clean[None], beta) if mechanism == "ldp_published" else None,
+    )  # fmt: skip
+
+
+def similarity(clean: NDArray[np.uint8], noised: NDArray[np.uint8]) -> tuple[float, float]:
+    """SSIM and PSNR (dB) of two (C, H, W) images of 8-bit values."""
+    ours, theirs = _tensor(noised), _tensor(clean)
+    ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
+    psnr = peak_signal_noise_ratio(ours, theirs, data_range=1.0)
+    assert isinstance(ssim, Tensor)
+    return float(ssim), float(psnr)
+
+
+def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pixels.copy()).float().div(255)[None]  # (1, C, H, W)
+
+
+def figure2_chart(shown: Figure2, name: str) -> Chart:
+    """A row a β: before, independent noise, the published noise."""
+    figure, axes = new_figure(len(shown.rows), 3, 6.6, 0.5 + 2.15 * len(shown.rows))
+    for row, (beta, images) in zip(axes, shown.rows.items(), strict=True):
+        pictures = [
+            ("before", shown.before),
+            *[(image.words.replace(": ", "\n"), image.png) for image in images],
+        ]
+        for each, (caption, png) in zip(row, pictures, strict=True):
+            pixels = np.moveaxis(_pixels(png), 0, -1).squeeze()
+            each.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            each.set_title(caption, fontsize=8.5, fontweight="normal")
+            each.set_xticks([])
+            each.set_yticks([])
+            each.spines[:].set_visible(False)
+        row[0].set_ylabel(f"β = {beta:g}", color=MUTED)
+    words = "; ".join(image.words for images in shown.rows.values() for image in images)
+    return Chart(name, f"One image before and after noise: {shown.dataset}", words, figure)
+
+
+def _pixels(png: str) -> NDArray[np.uint8]:
+    """(C, H, W) of a PNG in base64."""
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.moveaxis(pixels, 0, -1).squeeze()).save(file, "PNG", optimize=True)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,99 @@
+"""The report of one or several sweeps: a page, and the same as Markdown, CSV and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dpmi.errors import UserError
+from dpmi.reporting.cells import Panel, figure4, merge, with_missing
+from dpmi.reporting.charts.style import save
+from dpmi.reporting.cost import Cost
+from dpmi.reporting.figure2 import Noised
+from dpmi.reporting.gap import EXPLANATION
+from dpmi.reporting.page import page
+from dpmi.reporting.sections import Sections, sections
+from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_csv
+from dpmi.run.record import RunRecord, read_records
+
+PAGE, MARKDOWN, CELLS, RUNS = "report.html", "report.md", "cells.csv", "runs.csv"
+
+
+def write_report(folders: Sequence[Path], out: Path) -> list[RunRecord]:
+    """Read every record below the folders and write the report into ``out``.
+
+    Returns:
+        The runs that it tells of, each once.
+
+    Raises:
+        UserError: a folder is absent or has no record, or a record is unreadable or of another
+            version; nothing is written.
+    """
+    sweeps = [_records(folder) for folder in folders]
+    runs = merge(sweeps)
+    panels = [with_missing(panel) for panel in figure4(runs)]
+    made = sections(panels)
+    files = {
+        PAGE: page(made, runs, sum(map(len, sweeps)) - len(runs)),
+        MARKDOWN: _markdown(panels, made),
+        CELLS: cells_csv(panels),
+        RUNS: runs_csv(panels),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (out / name).write_text(text, encoding="utf-8")
+    for its in made:
+        for chart in its.charts():
+            for suffix in (".svg", ".png"):
+                save(chart, out / f"{chart.name}{suffix}")
+    return runs
+
+
+def _records(folder: Path) -> list[RunRecord]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give one that holds run records")
+    records = read_records(folder)
+    if not records:
+        raise UserError(f"{folder}: no run record below it; python -m dpmi.train leaves one a run")
+    return records
+
+
+def _markdown(panels: Sequence[Panel], made: Sequence[Sections]) -> str:
+    parts = ["# Report", "## Accuracy by mechanism and β", as_markdown(panels)]
+    for its in made:
+        parts.append(f"## {its.panel.title}")
+        parts += [f"![{chart.title}]({chart.name}.svg)" for chart in its.charts()]
+        if its.gaps:
+            header = ["train and test under LDP (%)", "whose", "train", "predicted", "test"]
+            rows = [
+                [g.cell, g.who, _percent(g.train), _percent(g.predicted), _percent(g.test)]
+                for g in its.gaps
+            ]
+            parts += [markdown_table(header, rows), EXPLANATION]
+        if its.figure2:
+            header = ["one image after noise", "SSIM", "PSNR (dB)", "median SSIM", "median PSNR"]
+            images = [image for row in its.figure2.rows.values() for image in row]
+            parts.append(markdown_table(header, [_image_row(image) for image in images]))
+        if its.costs:
+            header = ["cost", "seconds in steps", "of the original's", "peak MB", "of its"]
+            parts.append(markdown_table(header, [_cost_row(cost) for cost in its.costs]))
+    return "\n\n".join([*parts, ""])
+
+
+def _image_row(image: Noised) -> list[str]:
+    numbers = f"{image.ssim:.3f}", f"{image.psnr:.1f}"
+    return [image.title, *numbers, f"{image.typical_ssim:.3f}", f"{image.typical_psnr:.1f}"]
+
+
+def _cost_row(cost: Cost) -> list[str]:
+    memory = "" if cost.memory is None else f"{cost.memory:.0f}"
+    seconds = f"{cost.steps:.1f}", _ratio(cost.slowdown)
+    return [cost.column.title, *seconds, memory, _ratio(cost.memory_ratio)]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

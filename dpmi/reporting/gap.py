@@ -1,0 +1,128 @@
+"""Why LDP's test accuracy is above its train accuracy, and what each would be in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from matplotlib.lines import Line2D
+
+from dpmi.privacy.published import predicted_train_accuracy
+from dpmi.reporting.cells import Cell, Column, Panel
+from dpmi.reporting.charts.style import COLOURS, INK, MARKERS, Chart, legend_above, new_figure
+from dpmi.reporting.poster import published
+
+EXPLANATION = (
+    "The poster's LDP networks do better on test than on train, in every cell of pneumonia. Under "
+    "LDP the training images carry noise and the test images do not, so the two figures are "
+    "not of the same task: the gap is no sign that noise made the network generalise. With the "
+    "published noise, one number an image, an image goes wholly black or white with probability "
+    "e^(-1/β) or more. Of those the network can only guess the majority class; the others, of "
+    "which the contrast is untouched, it knows as well as the original. So train accuracy is "
+    "blank · majority + (1 - blank) · original, and test accuracy hardly moves."
+)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Train and test accuracy of one LDP cell, and train accuracy as predicted, in [0, 1].
+
+    Attributes:
+        who: "ours" or "poster".
+        cell: title of the cell.
+        mechanism: of ``COLOURS``.
+        train, test: as measured.
+        blank: share of wholly black or white images that the prediction takes; None where the
+            noise blanks none.
+        predicted: train accuracy in closed form; None where there is none.
+    """
+
+    who: str
+    cell: str
+    mechanism: str
+    train: float
+    test: float
+    blank: float | None
+    predicted: float | None
+
+
+def gaps(panel: Panel) -> list[Gap]:
+    """Those of the panel's own cells, then those of the poster's on the same data set."""
+    ours, posters = [], {}
+    original = [c["train"].mean for col, c in panel.columns.items() if col.mechanism == "none"]
+    for column, cells in panel.columns.items():
+        train, test = cells["train"], cells["test"]
+        if not column.mechanism.startswith("ldp"):
+            continue
+        if train.mean is not None and test.mean is not None:
+            blank, predicted = _prediction(train, original[0] if original else None)
+            ours.append(
+                Gap("ours", column.title, column.mechanism, train.mean, test.mean, blank, predicted)
+            )
+        if train.poster and test.poster:
+            posters[column.beta] = _of_poster(panel, column, cells)
+    return ours + [gap for _, gap in sorted(posters.items()) if gap]
+
+
+def _prediction(train: Cell, original: float | None) -> tuple[float | None, float | None]:
+    told = [
+        r.mechanism for r in train.completed if "nonprivate/expected_blank_share" in r.mechanism
+    ]
+    if not told:
+        return None, None
+    blank = mean(of["nonprivate/expected_blank_share"] for of in told)
+    if original is None:
+        return blank, None
+    majority = mean(of["nonprivate/majority_share"] for of in told)
+    return blank, predicted_train_accuracy(blank, majority, original)
+
+
+def _of_poster(panel: Panel, column: Column, cells: dict[str, Cell]) -> Gap | None:
+    """With e^(-1/β) for the blank share, the least it can be, and the poster's own original."""
+    train, test, majority = cells["train"].poster, cells["test"].poster, panel.majority("train")
+    assert train
+    assert test
+    if majority is None:
+        return None
+    blank = math.exp(-1 / column.beta)
+    original = published()[(panel.dataset, "none", None, "train")].accuracy
+    predicted = predicted_train_accuracy(blank, majority, original)
+    title = f"LDP β={column.beta:g}"
+    return Gap("poster", title, "none", train.accuracy, test.accuracy, blank, predicted)
+
+
+def gap_chart(panel: Panel, found: Sequence[Gap], name: str) -> Chart | None:
+    """Train (hollow), test (filled) and the prediction (a bar) of each cell."""
+    if not found:
+        return None
+    figure, ((axes,),) = new_figure(1, 1, 1.4 + 1.05 * max(len(found), 4), 3.3)
+    for x, gap in enumerate(found):
+        colour, shape = COLOURS[gap.mechanism], MARKERS[gap.mechanism]
+        axes.plot([x, x], [100 * gap.train, 100 * gap.test], color=colour, linewidth=1.2)
+        axes.plot(
+            x, 100 * gap.train, shape, color=colour, markerfacecolor="#ffffff", markersize=7.5
+        )
+        axes.plot(x, 100 * gap.test, shape, color=colour, markersize=7.5)
+        if gap.predicted is not None:
+            axes.plot(x, 100 * gap.predicted, "_", color=INK, markersize=22, markeredgewidth=2)
+    labels = [
+        f"{g.cell.replace(' as published', chr(10) + 'as published' + chr(10))}\n({g.who})"
+        for g in found
+    ]
+    axes.set_xticks(range(len(found)), labels)
+    axes.set_xlim(-0.6, len(found) - 0.4)
+    axes.set_ylabel("accuracy (%)")
+    axes.grid(visible=False, axis="x")
+    legend_above(axes, [
+        Line2D([], [], ls="", marker="o", color=INK, mfc="#ffffff", label="train"),
+        Line2D([], [], ls="", marker="o", color=INK, label="test"),
+        Line2D([], [], ls="", marker="_", ms=14, mew=2, color=INK, label="train, in closed form"),
+    ])  # fmt: skip
+    words = "; ".join(
+        f"{g.cell} ({g.who}): train {100 * g.train:.1f} %, test {100 * g.test:.1f} %"
+        + (f", predicted train {100 * g.predicted:.1f} %" if g.predicted is not None else "")
+        for g in found
+    )
+    return Chart(name, f"Train and test accuracy under LDP: {panel.title}", words + ".", figure)

@@ -1,0 +1,57 @@
+"""How far chance alone moves a figure: 95 % intervals over seeds, or over test images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Literal
+
+from scipy.stats import binomtest, t
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval within [0, 1].
+
+    Attributes:
+        low, high: its ends.
+        over: what was drawn anew: "seeds" (Student's t for the mean) or "images" (Wilson's score).
+        n: how many.
+    """
+
+    low: float
+    high: float
+    over: Literal["seeds", "images"]
+    n: int
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Of the mean of independent repeats: mean ± t(n - 1) s/√n, cut to [0, 1].
+
+    Args:
+        values: shares, one a seed; at least two.
+
+    Raises:
+        ValueError: a single value says nothing of its spread.
+    """
+    n = len(values)
+    if n < 2:
+        raise ValueError("an interval over seeds needs at least two values")
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * stdev(values) / math.sqrt(n)
+    middle = mean(values)
+    return Interval(max(0.0, middle - half), min(1.0, middle + half), "seeds", n)
+
+
+def over_images(share: float, images: int) -> Interval:
+    """Of the share that one network gets right, had other images been drawn (Wilson 1927).
+
+    Args:
+        share: of the images, in [0, 1].
+        images: how many.
+    """
+    found = binomtest(round(share * images), images).proportion_ci(LEVEL, method="wilson")
+    return Interval(float(found.low), float(found.high), "images", images)

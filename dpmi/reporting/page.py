@@ -1,0 +1,114 @@
+"""The report as one HTML page: no network, no file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from statistics import mean
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dpmi.reporting.cells import TITLES, Cell, Column, Panel, scientific
+from dpmi.reporting.charts.figure4 import tip
+from dpmi.reporting.charts.style import inline_svg
+from dpmi.reporting.figure2 import DRAWS, MECHANISMS
+from dpmi.reporting.gap import EXPLANATION
+from dpmi.reporting.sections import Sections
+from dpmi.run.record import RunRecord
+
+_TEMPLATES = "templates"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table of cells: a cell with both its splits."""
+
+    panel: Panel
+    column: Column
+    train: Cell
+    test: Cell
+
+    @property
+    def recall(self) -> float | None:
+        """Recall of the worst class on test, mean over runs."""
+        values = self.test.recalls()
+        return mean(values) if values else None
+
+    @property
+    def auroc(self) -> float | None:
+        """Macro AUROC on test, mean over runs."""
+        values = self.test.values("auroc")
+        return mean(values) if values else None
+
+    @property
+    def picked(self) -> float | None:
+        """Accuracy of our own runs' best epoch on test, where they looked; mean over runs."""
+        name = "selected_on_test/accuracy"
+        values = [run.metrics[name] for run in self.test.completed if name in run.metrics]
+        return mean(values) if values else None
+
+
+def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int) -> str:
+    """The whole page.
+
+    Args:
+        sections: of each panel.
+        runs: all records that were read, each once.
+        repeated: records that were left out because another of the same digest stands for them.
+    """
+    environment = Environment(
+        loader=PackageLoader("dpmi.reporting", _TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": lambda value: "–" if value is None else f"{100 * value:.1f}",
+        "three": lambda value: "–" if value is None else f"{value:.3f}",
+        "whole": lambda value: "–" if value is None else f"{value:.0f}",
+        "ratio": lambda value: "–" if value is None else f"× {value:.2f}",
+        "scientific": scientific,
+        "svg": lambda chart: Markup(inline_svg(chart)),
+    }
+    panels = [its.panel for its in sections]
+    completed = [run for run in runs if run.status == "completed"]
+    return environment.get_template("report.html.j2").render(
+        sections=sections,
+        rows=[
+            Row(panel, column, cells["train"], cells["test"])
+            for panel in panels
+            for column, cells in panel.columns.items()
+        ],
+        posters=any(c["test"].poster for p in panels for c in p.columns.values()),
+        runs=runs,
+        completed=completed,
+        repeated=repeated,
+        titles=TITLES,
+        mechanisms=MECHANISMS,
+        draws=DRAWS,
+        explanation=EXPLANATION,
+        tip=tip,
+        versions=_versions(completed),
+        style=Markup(_text("report.css")),
+        script=Markup(_text("report.js")),
+    )
+
+
+def _text(name: str) -> str:
+    return files("dpmi.reporting").joinpath(_TEMPLATES, name).read_text(encoding="utf-8")
+
+
+def _versions(runs: Sequence[RunRecord]) -> list[str]:
+    """What the runs ran on, each kind once."""
+    told = []
+    for run in runs:
+        its = run.environment
+        packages = its.get("packages") or {}
+        told.append(
+            f"dpmi {packages.get('dpmi')}, torch {packages.get('torch')}, Python "
+            f"{its.get('python')}, {its.get('cpus')} CPUs, {its.get('device')}"
+        )
+    return sorted(set(told))

@@ -1,0 +1,69 @@
+import base64
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpmi.privacy.published import expected_blank_share
+from dpmi.reporting.cells import figure4, merge
+from dpmi.reporting.figure2 import figure2, similarity
+
+
+def pixels(png):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
+
+
+@pytest.fixture
+def shown(real_records):
+    ours, _ = figure4(merge(real_records))
+    return ours, figure2(ours)
+
+
+def test_what_training_saw_is_shown_where_a_run_left_it_else_drawn_for_the_page(shown):
+    _, figure = shown
+    drawn = {(i.mechanism, i.beta): i.drawn for row in figure.rows.values() for i in row}
+    assert drawn == {
+        ("ldp", 1.0): "in the run",
+        ("ldp_published", 1.0): "for this page",
+        ("ldp", 4.0): "for this page",
+        ("ldp_published", 4.0): "in the run",
+    }
+
+
+def test_published_noise_keeps_differences_of_pixels_and_independent_noise_does_not(shown):
+    _, figure = shown
+    clean = pixels(figure.before).astype(int)
+    for row in figure.rows.values():
+        for image in row:
+            noised = pixels(image.png).astype(int)
+            assert noised.shape == clean.shape == (32, 32)
+            inside = (noised > 0) & (noised < 255)
+            moved = np.unique((noised - clean)[inside])
+            assert len(moved) <= 1 if image.mechanism == "ldp_published" else len(moved) > 30
+
+
+def test_the_blank_share_is_the_closed_form_and_at_least_exp_of_minus_epsilon(shown):
+    _, figure = shown
+    clean = pixels(figure.before)[None, None]
+    for beta, (independent, published) in figure.rows.items():
+        assert independent.blank is None
+        assert published.blank == pytest.approx(expected_blank_share(clean, beta))
+        assert published.blank >= math.exp(-1 / beta)
+
+
+def test_similarity_has_its_known_values():
+    rng = np.random.default_rng(0)
+    image = rng.integers(20, 200, (1, 32, 32)).astype(np.uint8)
+    same = similarity(image, image)
+    assert same[0] == pytest.approx(1)
+    assert same[1] == math.inf
+    ssim, psnr = similarity(image, image + np.uint8(10))
+    assert psnr == pytest.approx(20 * math.log10(255 / 10), abs=1e-3)
+    assert 0.9 < ssim < 1
+
+
+def test_without_an_image_that_may_be_shown_there_is_no_figure(real_records):
+    ours, _ = figure4([r.model_copy(update={"sample": None}) for r in merge(real_records)])
+    assert figure2(ours) is None

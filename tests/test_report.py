@@ -1,0 +1,123 @@
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from dpmi.report import main
+
+
+@pytest.fixture(scope="module")
+def report(real_sweeps, tmp_path_factory):
+    """The report of both sweeps, by the command."""
+    out = tmp_path_factory.mktemp("report")
+    assert main([*map(str, real_sweeps), "--out", str(out)]) == 0
+    return out
+
+
+def test_the_report_is_a_page_markdown_csv_and_pictures(report):
+    names = {path.name for path in report.iterdir()}
+    assert {"report.html", "report.md", "cells.csv", "runs.csv"} <= names
+    charts = {"figure4-1", "tradeoff-1", "curves-1", "gap-1", "figure2-1", "cost-1", "figure4-2"}
+    assert {f"{chart}{suffix}" for chart in charts for suffix in (".svg", ".png")} <= names
+    for path in report.glob("*.svg"):
+        ElementTree.parse(path)
+    for target in re.findall(r"!\[.*?\]\((.*?)\)", (report / "report.md").read_text()):
+        assert (report / target).is_file()
+
+
+class Page(HTMLParser):
+    """What the page names and would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.fetched, self.ids = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append((tag, values))
+        self.ids += [values["id"]] if "id" in values else []
+        for name in ("src", "href", "xlink:href", "data", "srcset"):
+            if name in values and tag != "a":
+                self.fetched.append(values[name])
+
+
+def test_the_page_fetches_nothing_and_names_each_thing_once(report):
+    text = (report / "report.html").read_text()
+    page = Page(text)
+    assert all(target.startswith(("data:", "#")) for target in page.fetched)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#|data:)", text)
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_every_picture_has_words_and_every_table_a_caption_and_headings(report):
+    text = (report / "report.html").read_text()
+    page = Page(text)
+    images = [values for tag, values in page.tags if tag == "img"]
+    assert len(images) >= 5
+    assert all(values.get("alt") for values in images)
+    charts = [v for tag, v in page.tags if tag == "svg"]
+    assert len(charts) >= 7
+    for values in charts:
+        title, words = values["aria-labelledby"].split()
+        assert re.search(rf'<title id="{title}">[^<]+</title>', text)
+        assert re.search(rf'<desc id="{words}">[^<]+</desc>', text)
+    for table in re.findall(r"<table.*?</table>", text, flags=re.DOTALL):
+        assert "<caption>" in table
+        assert 'scope="col"' in table
+        assert 'scope="row"' in table
+
+
+def test_every_cell_is_told_with_its_guarantee_or_how_it_ended(report):
+    lines = list(csv.DictReader((report / "cells.csv").open()))
+    assert {line["status"] for line in lines} == {"completed", "failed", "not run"}
+    for line in lines:
+        if line["status"] != "completed":
+            assert not line["accuracy"]
+        elif line["mechanism"] in ("ldp", "dpsgd"):
+            assert all(line[name] for name in ("epsilon", "delta", "unit", "adjacency"))
+        else:
+            assert not line["epsilon"]
+            assert bool(line["claimed_epsilon"]) == line["mechanism"].endswith("_published")
+    text = (report / "report.html").read_text()
+    assert "not run" in text
+    assert re.search(r"<strong class=\"bad\">failed</strong>: .+", text)
+
+
+def test_a_record_of_an_unknown_version_is_refused_by_name(real_sweeps, tmp_path, capsys):
+    shutil.copytree(real_sweeps[0], tmp_path / "sweep")
+    (path, *_) = sorted((tmp_path / "sweep").rglob("record.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
+    assert main([str(tmp_path / "sweep")]) == 2
+    told = capsys.readouterr().err
+    assert str(path) in told
+    assert "99" in told
+    assert not (tmp_path / "sweep" / "report").exists()
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["absent", "empty"])
+def test_a_folder_without_records_is_refused_by_name(tmp_path, capsys, make):
+    folder = tmp_path / "sweep"
+    if make:
+        folder.mkdir()
+    assert main([str(folder)]) == 2
+    assert str(folder) in capsys.readouterr().err
+    assert not (folder / "report").exists()
+
+
+def test_the_same_records_give_the_same_page(real_sweeps, report, tmp_path):
+    assert main([*map(str, real_sweeps), "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").read_text() == (report / "report.html").read_text()
+
+
+def test_two_sweeps_given_twice_are_told_as_repeated_and_change_no_interval(
+    real_sweeps, report, tmp_path
+):
+    assert main([*map(str, real_sweeps * 2), "-o", str(tmp_path)]) == 0
+    assert (tmp_path / "cells.csv").read_text() == (report / "cells.csv").read_text()
+    assert "12 repeated ones counted once" in (tmp_path / "report.html").read_text()
