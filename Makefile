@@ -3,10 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+SEEDS ?= 1
+COMMA := ,
+EMPTY :=
+SEED_LIST = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(shell seq 42 $$((41 + $(SEEDS)))))
 SWEEP := $(BIN)/python -m dpmi.train -m mechanism=none,ldp,dpsgd beta=1,2,4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all lint data figure4 bench clean
+.PHONY: help setup sweep test test-all lint data figure4 report bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,9 +42,13 @@ data: $(READY) ## download the chest X-rays and APTOS with a Kaggle account, or 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kaggle]'
 	$(BIN)/python -m dpmi.download $(ARGS)
 
-figure4: $(READY) ## run the poster's fourteen cells (after make data; hours on a GPU)
-	$(SWEEP) experiment=figure4_pneumonia $(ARGS)
-	$(SWEEP) experiment=figure4_aptos $(ARGS)
+figure4: $(READY) ## run the poster's fourteen cells (after make data; hours on a GPU), SEEDS times, and report
+	$(SWEEP) experiment=figure4_pneumonia seed=$(SEED_LIST) $(ARGS)
+	$(SWEEP) experiment=figure4_aptos seed=$(SEED_LIST) $(ARGS)
+	$(BIN)/python -m dpmi.report
+
+report: $(READY) ## write the report of all runs in outputs/
+	$(BIN)/python -m dpmi.report $(ARGS)
 
 bench: $(READY) ## measure a private training step beside a plain one
 	$(BIN)/python -m dpmi.bench $(ARGS)
