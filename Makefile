@@ -3,14 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SEEDS ?= 1
-COMMA := ,
-EMPTY :=
-SEED_LIST = $(subst $(EMPTY) $(EMPTY),$(COMMA),$(shell seq 42 $$((41 + $(SEEDS)))))
 SWEEP := $(BIN)/python -m dpmi.train -m mechanism=none,ldp,dpsgd beta=1,2,4
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+SEEDS ?= 1
+FIGURE4 := outputs/figure4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all lint data figure4 report bench clean
+.PHONY: help setup sweep test test-all lint data figure4 report dashboard wandb-sync bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -21,7 +20,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than 3.11; name another: make PYTHON=python3.12 setup" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 sweep: $(READY) ## run the benchmark (original, LDP and DP-SGD at β = 1, 2, 4) on drawn images
@@ -39,16 +38,27 @@ lint: $(READY) ## check format, rules and types
 	$(BIN)/mypy
 
 data: $(READY) ## download the chest X-rays and APTOS with a Kaggle account, or say how to place them
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kaggle]'
+	$(INSTALL) -e '.[kaggle]'
 	$(BIN)/python -m dpmi.download $(ARGS)
 
-figure4: $(READY) ## run the poster's fourteen cells (after make data; hours on a GPU), SEEDS times, and report
-	$(SWEEP) experiment=figure4_pneumonia seed=$(SEED_LIST) $(ARGS)
-	$(SWEEP) experiment=figure4_aptos seed=$(SEED_LIST) $(ARGS)
-	$(BIN)/python -m dpmi.report
+# A cell that fails (exit status 1) stops neither the others nor the report, where it is shown.
+figure4: $(READY) ## run the poster's fourteen cells, SEEDS=3 times, then the report (hours on a GPU)
+	@status=0; seeds=$$($(BIN)/python -c 'print(*range(42, 42 + $(SEEDS)), sep=",")') || exit; \
+	for set in pneumonia aptos; do \
+		$(SWEEP) experiment=figure4_$$set seed=$$seeds output_dir=$(FIGURE4) $(ARGS) || \
+			{ status=$$?; [ $$status -eq 1 ] || exit $$status; }; \
+	done; \
+	$(BIN)/python -m dpmi.report $(FIGURE4) && exit $$status
 
-report: $(READY) ## write the report of all runs in outputs/
+report: $(READY) ## write the report of all runs in outputs/, or of ARGS="FOLDER ..."
 	$(BIN)/python -m dpmi.report $(ARGS)
+
+dashboard: $(READY) ## make the W&B dashboard, or write it to a file for later
+	$(INSTALL) -e '.[dashboard]'
+	$(BIN)/python -m dpmi.dashboard $(ARGS)
+
+wandb-sync: $(READY) ## push what was logged offline to W&B; safe to repeat
+	$(BIN)/python -m dpmi.wandb_sync $(ARGS)
 
 bench: $(READY) ## measure a private training step beside a plain one
 	$(BIN)/python -m dpmi.bench $(ARGS)

@@ -8,7 +8,9 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
@@ -17,6 +19,7 @@ from rich.console import Console
 from dpmi.config import WandbConfig
 
 START_SECONDS = 30.0  # patience with a W&B server that does not answer
+REACH_SECONDS = 10.0
 
 
 def csv_logger(folder: Path) -> CSVLogger:
@@ -136,15 +139,31 @@ class OptionalWandbLogger(Logger):
 def _offline(mode: str) -> bool:
     if mode == "auto":
         asked = os.environ.get("WANDB_MODE")
-        return asked == "offline" if asked else not _has_credentials()
+        return asked == "offline" if asked else not has_credentials()
     return mode == "offline"
 
 
-def _has_credentials() -> bool:
+def has_credentials() -> bool:
+    """Whether W&B would find an API key, in the environment or in netrc; reads no key out."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlparse(_base_url()).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def server_in_reach() -> bool:
+    """Whether the W&B server answers at all; its own tools would go on trying for hours."""
+    try:
+        with urlopen(_base_url(), timeout=REACH_SECONDS):
+            return True
+    except HTTPError:  # an answer, too
+        return True
+    except OSError:
+        return False
+
+
+def _base_url() -> str:
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")

@@ -1,0 +1,87 @@
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from dpmi.wandb_sync import main, offline_runs
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """Two offline runs that W&B itself wrote, and no account."""
+    import wandb
+
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "cache"))
+    for name in ("a", "b"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+        run = wandb.init(
+            project="dpmi", dir=str(tmp_path / "sweep" / name), mode="offline",
+            settings=wandb.Settings(silent=True, console="off", reinit="create_new"),
+        )  # fmt: skip
+        run.log({"test/accuracy": 0.5})
+        run.finish()
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # a closed port
+    return tmp_path / "sweep"
+
+
+def mark(run):
+    """What `wandb sync` leaves beside a run that it pushed."""
+    (file,) = run.glob("*.wandb")
+    file.with_name(f"{file.name}.synced").touch()
+
+
+def test_runs_are_pushed_once_however_often_it_is_asked(sweep, capsys):
+    runs = offline_runs([sweep, sweep])
+    assert len(runs) == 2
+    for run in runs:
+        mark(run)
+    assert main([str(sweep)]) == 0
+    assert "2 offline runs, 2 pushed before; nothing to push" in capsys.readouterr().out
+
+
+def test_without_credentials_nothing_is_tried_and_it_is_said(sweep, capsys):
+    mark(offline_runs([sweep])[0])
+    assert main([str(sweep)]) == 2
+    told = capsys.readouterr().err
+    assert "2 offline runs, 1 pushed before, but no W&B credentials" in told
+
+
+def test_a_server_out_of_reach_leaves_the_runs_to_be_pushed_later(sweep, capsys, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert main([str(sweep)]) == 2
+    assert "the W&B server does not answer" in capsys.readouterr().err
+    assert not list(sweep.rglob("*.synced"))
+
+
+class Refusal(BaseHTTPRequestHandler):
+    """A server that is there and takes nothing."""
+
+    def do_GET(self):
+        self.send_error(401)
+
+    def do_POST(self):
+        self.send_error(401)
+
+    def log_message(self, *_):
+        """Keep the test's output clean."""
+
+
+def test_what_the_server_refuses_is_told_as_not_pushed(sweep, capsys, monkeypatch):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        assert main([str(sweep)]) == 1
+        server.shutdown()
+    told = capsys.readouterr()
+    assert "2 offline runs, 0 pushed before, 0 pushed now, 2 not" in told.out
+    for run in offline_runs([sweep]):
+        assert f"not pushed: {run}" in told.err
+
+
+def test_a_folder_without_offline_runs_has_nothing_to_push(tmp_path, capsys):
+    assert main([str(tmp_path)]) == 0
+    assert "0 offline runs" in capsys.readouterr().out
