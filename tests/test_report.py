@@ -120,4 +120,4 @@ def test_two_sweeps_given_twice_are_told_as_repeated_and_change_no_interval(
 ):
     assert main([*map(str, real_sweeps * 2), "-o", str(tmp_path)]) == 0
     assert (tmp_path / "cells.csv").read_text() == (report / "cells.csv").read_text()
-    assert "12 repeated ones counted once" in (tmp_path / "report.html").read_text()
+    assert "12 repeats counted once" in (tmp_path / "report.html").read_text()

@@ -111,7 +111,9 @@ def authors_chart(dataset: str, name: str) -> Chart | None:
                 range(1, len(cell.curve) + 1), [100 * value for value in cell.curve],
                 LINES[number], color=COLOURS[mechanism], linewidth=1.1,
             )  # fmt: skip
-            nearest = min(range(len(cell.curve)), key=lambda e: abs(cell.curve[e] - cell.accuracy))
+            # Of several epochs that fit, the last: it is what one would have at hand.
+            epochs = reversed(range(len(cell.curve)))
+            nearest = min(epochs, key=lambda e: abs(cell.curve[e] - cell.accuracy))
             shape = "*" if cell.epoch == "best" else "x"
             axes.plot(nearest + 1, 100 * cell.accuracy, shape, color=INK, markersize=8)
             of = f"{TITLES[mechanism]}{f' β={beta:g}' if beta else ''}"

@@ -46,7 +46,7 @@ def figure4_chart(panels: Sequence[Panel], name: str = "figure4") -> Chart:
 
 
 def _panel(chart: Chart, axes: Axes, panel: Panel) -> None:
-    lows = [45.0]
+    lows = [62.0]
     for x, (column, by_split) in enumerate(panel.columns.items()):
         for split, cell in by_split.items():
             lows += _cell(chart, axes, x, column, cell, split)
