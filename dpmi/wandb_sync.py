@@ -11,8 +11,10 @@ tried: no credentials, or no server in reach.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from dpmi.run.loggers import has_credentials, server_in_reach
@@ -44,7 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {told}, but the W&B server does not answer", file=sys.stderr)
         return EXIT_NOT_TRIED
     command = [sys.executable, "-m", "wandb", "sync", "-n", str(AT_ONCE), *map(str, left)]
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)  # its own lines tell what failed
+    with (
+        tempfile.TemporaryDirectory() as logs
+    ):  # else it leaves a folder `wandb` where it is called
+        environment = {**os.environ, "WANDB_DIR": logs}
+        # its own lines tell what failed
+        subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
     failed = [run for run in left if not synced(run)]
     print(f"{told}, {len(left) - len(failed)} pushed now, {len(failed)} not")
     for run in failed:
