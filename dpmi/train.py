@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dpmi.config import job_folder, load_config
 from dpmi.errors import UserError
 from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, explain
+from dpmi.threads import let_idle_threads_sleep
 
 EXIT_INTERRUPTED = 130
 
@@ -38,6 +39,7 @@ def _job(composed: DictConfig) -> str:
     """Run one job; return its status."""
     config = load_config(composed)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
+    let_idle_threads_sleep()
     from dpmi.run.terminal import run_job  # torch: not loaded to print help or to compose a config
 
     hydra_config = HydraConfig.get()
