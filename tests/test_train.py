@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import signal
 import time
@@ -142,11 +143,9 @@ def test_the_images_are_drawn_once_for_all_cells(sweep):
 
 
 def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
-    times = []
-    for _ in range(3):  # the best of three: other work may hold the machine up
-        started = time.perf_counter()
-        done = place.run("--help")
-        times.append(time.perf_counter() - started)
+    before = os.times()
+    done = place.run("--help")
+    after = os.times()
     assert done.returncode == 0
     for words in (
         "mechanism: dpsgd, dpsgd_published, ldp, ldp_published, none",
@@ -154,7 +153,9 @@ def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
         "max_physical_batch_size",
     ):
         assert words in done.stdout
-    assert min(times) < 2.0
+    # Of the processor, not of the clock: other work may hold the machine up.
+    seconds = sum(after[2:4]) - sum(before[2:4])
+    assert 0 < seconds < 2.0
 
 
 def test_torch_is_not_loaded_to_print_help_or_to_compose_a_config(place):
