@@ -90,6 +90,13 @@ class Cell:
         return mean(self.accuracies) if self.accuracies else None
 
     @property
+    def best_on_test(self) -> float | None:
+        """Accuracy of our own runs' best epoch on test, where they looked; mean over runs."""
+        name = "selected_on_test/accuracy"
+        values = [run.metrics[name] for run in self.completed if name in run.metrics]
+        return mean(values) if values and self.split == "test" else None
+
+    @property
     def seeds(self) -> int:
         """Different seeds among the completed runs."""
         return len({r.config["seed"] for r in self.completed})

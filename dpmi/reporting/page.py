@@ -42,13 +42,6 @@ class Row:
         values = self.test.values("auroc")
         return mean(values) if values else None
 
-    @property
-    def picked(self) -> float | None:
-        """Accuracy of our own runs' best epoch on test, where they looked; mean over runs."""
-        name = "selected_on_test/accuracy"
-        values = [run.metrics[name] for run in self.test.completed if name in run.metrics]
-        return mean(values) if values else None
-
 
 def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int) -> str:
     """The whole page.

@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from record_builders import failed, record, seven
+from record_builders import failed, published, record, seven
 from rich.console import Console
 
 from dpmi.reporting.cells import Panel, figure4
@@ -60,3 +60,11 @@ def test_the_picture_shows_each_cells_accuracy_the_posters_and_the_majority_clas
     assert drawn.count("failed") == 2
     assert sum("majority class, 62.5 %" in words for words in drawn) == 2
     assert drawn.count("poster, picked on test") == drawn.count("authors' last epoch") == 2
+
+
+def test_the_picture_marks_the_best_epoch_on_test_where_the_runs_looked():
+    (looked,), (not_looked,) = figure4(published()), figure4(seven())
+    told = [tip for tip in figure4_chart([looked]).tips if "best epoch on test" in tip]
+    assert len(told) == 6
+    assert "LDP as published β=1: best epoch on test 73.8 %, picked on the test images" in told
+    assert not any("best epoch on test" in tip for tip in figure4_chart([not_looked]).tips)

@@ -26,6 +26,7 @@ from dpmi.reporting.table import interval_text
 _INCHES_A_CELL, _INCHES_A_PANEL = 1.2, 3.7
 _SHIFT = {"train": -0.26, "test": -0.08}
 _POSTER_SHIFT = 0.34
+_BEST = "best epoch on test"
 
 
 def figure4_chart(panels: Sequence[Panel], name: str = "figure4") -> Chart:
@@ -83,6 +84,9 @@ def _cell(chart: Chart, axes: Axes, x: int, column: Column, cell: Cell, split: s
         markerfacecolor="#ffffff" if split == "train" else colour,
     )  # fmt: skip
     chart.tell(mark, tip(column, cell))
+    if (best := cell.best_on_test) is not None:
+        (mark,) = axes.plot(at, 100 * best, "*", color=colour, markersize=9, mfc="#ffffff")
+        chart.tell(mark, f"{column.title}: {_BEST} {100 * best:.1f} %, picked on the test images")
     if split == "test":
         axes.annotate(f"{y:.1f}", (at, y), (8, 0), textcoords="offset points", va="center",
                       fontsize="small", weight="bold")  # fmt: skip
@@ -108,6 +112,8 @@ def _legend(axes: Axes, panel: Panel) -> list[Artist]:
         Line2D([], [], ls="", marker="o", color=MUTED, mfc="#ffffff", label="train (not private)"),
         Line2D([], [], ls="", marker="o", color=MUTED, label="test, last epoch, 95 %"),
     ]
+    if any(cell.best_on_test is not None for cell in tests):
+        handles.append(Line2D([], [], ls="", marker="*", color=MUTED, mfc="#ffffff", label=_BEST))
     if any(cell.poster for cell in tests):
         handles.append(Line2D([], [], ls="", marker="x", color=INK, label="poster"))
         if any(cell.picked_on_test for cell in tests):
