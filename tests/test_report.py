@@ -10,23 +10,15 @@ import pytest
 from dpmi.report import main
 
 
-@pytest.fixture(scope="module")
-def report(real_sweeps, tmp_path_factory):
-    """The report of both sweeps, by the command."""
-    out = tmp_path_factory.mktemp("report")
-    assert main([*map(str, real_sweeps), "--out", str(out)]) == 0
-    return out
-
-
-def test_the_report_is_a_page_markdown_csv_and_pictures(report):
-    names = {path.name for path in report.iterdir()}
+def test_the_report_is_a_page_markdown_csv_and_pictures(real_report):
+    names = {path.name for path in real_report.iterdir()}
     assert {"report.html", "report.md", "cells.csv", "runs.csv"} <= names
     charts = {"figure4-1", "tradeoff-1", "curves-1", "gap-1", "figure2-1", "cost-1", "figure4-2"}
     assert {f"{chart}{suffix}" for chart in charts for suffix in (".svg", ".png")} <= names
-    for path in report.glob("*.svg"):
+    for path in real_report.glob("*.svg"):
         ElementTree.parse(path)
-    for target in re.findall(r"!\[.*?\]\((.*?)\)", (report / "report.md").read_text()):
-        assert (report / target).is_file()
+    for target in re.findall(r"!\[.*?\]\((.*?)\)", (real_report / "report.md").read_text()):
+        assert (real_report / target).is_file()
 
 
 class Page(HTMLParser):
@@ -46,8 +38,8 @@ class Page(HTMLParser):
                 self.fetched.append(values[name])
 
 
-def test_the_page_fetches_nothing_and_names_each_thing_once(report):
-    text = (report / "report.html").read_text()
+def test_the_page_fetches_nothing_and_names_each_thing_once(real_report):
+    text = (real_report / "report.html").read_text()
     page = Page(text)
     assert all(target.startswith(("data:", "#")) for target in page.fetched)
     assert "@import" not in text
@@ -55,8 +47,8 @@ def test_the_page_fetches_nothing_and_names_each_thing_once(report):
     assert len(page.ids) == len(set(page.ids))
 
 
-def test_every_picture_has_words_and_every_table_a_caption_and_headings(report):
-    text = (report / "report.html").read_text()
+def test_every_picture_has_words_and_every_table_a_caption_and_headings(real_report):
+    text = (real_report / "report.html").read_text()
     page = Page(text)
     images = [values for tag, values in page.tags if tag == "img"]
     assert len(images) >= 5
@@ -73,8 +65,8 @@ def test_every_picture_has_words_and_every_table_a_caption_and_headings(report):
         assert 'scope="row"' in table
 
 
-def test_every_cell_is_told_with_its_guarantee_or_how_it_ended(report):
-    lines = list(csv.DictReader((report / "cells.csv").open()))
+def test_every_cell_is_told_with_its_guarantee_or_how_it_ended(real_report):
+    lines = list(csv.DictReader((real_report / "cells.csv").open()))
     assert {line["status"] for line in lines} == {"completed", "failed", "not run"}
     for line in lines:
         if line["status"] != "completed":
@@ -84,7 +76,7 @@ def test_every_cell_is_told_with_its_guarantee_or_how_it_ended(report):
         else:
             assert not line["epsilon"]
             assert bool(line["claimed_epsilon"]) == line["mechanism"].endswith("_published")
-    text = (report / "report.html").read_text()
+    text = (real_report / "report.html").read_text()
     assert "not run" in text
     assert re.search(r"<strong class=\"bad\">failed</strong>: .+", text)
 
@@ -110,14 +102,14 @@ def test_a_folder_without_records_is_refused_by_name(tmp_path, capsys, make):
     assert not (folder / "report").exists()
 
 
-def test_the_same_records_give_the_same_page(real_sweeps, report, tmp_path):
+def test_the_same_records_give_the_same_page(real_sweeps, real_report, tmp_path):
     assert main([*map(str, real_sweeps), "-o", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").read_text() == (report / "report.html").read_text()
+    assert (tmp_path / "report.html").read_text() == (real_report / "report.html").read_text()
 
 
 def test_two_sweeps_given_twice_are_told_as_repeated_and_change_no_interval(
-    real_sweeps, report, tmp_path
+    real_sweeps, real_report, tmp_path
 ):
     assert main([*map(str, real_sweeps * 2), "-o", str(tmp_path)]) == 0
-    assert (tmp_path / "cells.csv").read_text() == (report / "cells.csv").read_text()
+    assert (tmp_path / "cells.csv").read_text() == (real_report / "cells.csv").read_text()
     assert "12 repeats counted once" in (tmp_path / "report.html").read_text()

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 import torch
@@ -118,26 +117,36 @@ def _noised(
         if of == (mechanism, beta, before) and run.sample and run.sample.after:
             png, drawn = run.sample.after, "in the run"
             break
-    one = similarity(clean, _pixels(png))
-    typical = [similarity(clean, draw) for draw in draws]
+    (ssim,), (psnr,) = similarity(clean, _pixels(png)[None])
+    ssims, psnrs = similarity(clean, draws)
+    blank = expected_blank_share(clean[None], beta) if mechanism == "ldp_published" else None
     return Noised(
-        mechanism, beta, png, drawn, *one,
-        median(ssim for ssim, _ in typical), median(psnr for _, psnr in typical),
-        expected_blank_share(clean[None], beta) if mechanism == "ldp_published" else None,
+        mechanism, beta, png, drawn, ssim, psnr, float(np.median(ssims)), float(np.median(psnrs)),
+        blank,
     )  # fmt: skip
 
 
-def similarity(clean: NDArray[np.uint8], noised: NDArray[np.uint8]) -> tuple[float, float]:
-    """SSIM and PSNR (dB) of two (C, H, W) images of 8-bit values."""
-    ours, theirs = _tensor(noised), _tensor(clean)
-    ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
-    psnr = peak_signal_noise_ratio(ours, theirs, data_range=1.0)
+def similarity(
+    clean: NDArray[np.uint8], noised: NDArray[np.uint8]
+) -> tuple[list[float], list[float]]:
+    """SSIM and PSNR (dB) of images to the one that they were.
+
+    Args:
+        clean: (C, H, W), of 8-bit values.
+        noised: (N, C, H, W), the same.
+
+    Returns:
+        N values of each.
+    """
+    ours, theirs = _tensor(noised), _tensor(clean).expand(noised.shape)
+    ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
+    psnr = peak_signal_noise_ratio(ours, theirs, data_range=1.0, reduction="none", dim=(1, 2, 3))
     assert isinstance(ssim, Tensor)
-    return float(ssim), float(psnr)
+    return ssim.tolist(), psnr.tolist()
 
 
 def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
-    return torch.from_numpy(pixels.copy()).float().div(255)[None]  # (1, C, H, W)
+    return torch.from_numpy(pixels.copy()).float().div(255)
 
 
 def figure2_chart(shown: Figure2, name: str) -> Chart:

@@ -56,12 +56,12 @@ def test_the_blank_share_is_the_closed_form_and_at_least_exp_of_minus_epsilon(sh
 def test_similarity_has_its_known_values():
     rng = np.random.default_rng(0)
     image = rng.integers(20, 200, (1, 32, 32)).astype(np.uint8)
-    same = similarity(image, image)
-    assert same[0] == pytest.approx(1)
-    assert same[1] == math.inf
-    ssim, psnr = similarity(image, image + np.uint8(10))
-    assert psnr == pytest.approx(20 * math.log10(255 / 10), abs=1e-3)
-    assert 0.9 < ssim < 1
+    ssim, psnr = similarity(image, np.stack([image, image + np.uint8(10), 255 - image]))
+    assert ssim[0] == pytest.approx(1)
+    assert psnr[0] == math.inf
+    assert psnr[1] == pytest.approx(20 * math.log10(255 / 10), abs=1e-3)
+    assert 0.9 < ssim[1] < 1
+    assert ssim[2] < 0
 
 
 def test_without_an_image_that_may_be_shown_there_is_no_figure(real_records):

@@ -5,8 +5,6 @@ import shutil
 
 import pytest
 
-from dpmi.report import main
-
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -35,10 +33,8 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(real_sweeps, tmp_path_factory):
-    out = tmp_path_factory.mktemp("report")
-    assert main([*map(str, real_sweeps), "--out", str(out)]) == 0
-    return (out / "report.html").as_uri()
+def address(real_report):
+    return (real_report / "report.html").as_uri()
 
 
 def size(browser, width, dark=False):
@@ -100,6 +96,22 @@ def test_the_figures_are_there_and_have_a_size(page):
     assert page.execute_script(loaded)
     drawn = "return document.querySelectorAll('#figure4 svg .mark').length"
     assert page.execute_script(drawn) >= 12
+
+
+def test_no_word_of_a_chart_is_cut_off(page):
+    cut = page.execute_script(
+        """const cut = [];
+        for (const chart of document.querySelectorAll('main svg')) {
+          const box = chart.getBoundingClientRect();
+          for (const words of chart.querySelectorAll('text')) {
+            const its = words.getBoundingClientRect();
+            if (its.left < box.left - 1 || its.right > box.right + 1 ||
+                its.top < box.top - 1 || its.bottom > box.bottom + 1) cut.push(words.textContent);
+          }
+        }
+        return cut;"""
+    )
+    assert cut == []
 
 
 def test_a_sort_sorts_both_ways_and_leaves_empty_cells_last(page):

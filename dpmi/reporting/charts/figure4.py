@@ -59,14 +59,13 @@ def _panel(chart: Chart, axes: Axes, panel: Panel) -> None:
             )  # fmt: skip
         if test.poster is not None:
             lows += _poster(chart, axes, x, column, test)
-    legend_above(axes, _legend(axes, panel))
+    headline(axes, panel.title, above=legend_above(axes, _legend(axes, panel)))
     labels = [_label(column, by_split["test"]) for column, by_split in panel.columns.items()]
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.5, len(labels) - 0.5)
     axes.set_ylim(min(lows) - 3, 101.5)
     axes.set_ylabel("accuracy (%)")
-    headline(axes, panel.title, above=22)
     axes.grid(visible=False, axis="x")
 
 

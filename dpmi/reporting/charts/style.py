@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +39,8 @@ _VARIABLES = {
     "#ffffff": "paper",
 }
 _VARIABLES |= {colour: f"c-{name.replace('_', '-')}" for name, colour in COLOURS.items()}
+_ENTRY, _LETTER = 0.45, 0.068  # inches that a mark and a letter take in a legend
+_BESIDE = 0.8  # inches of a panel that its axis takes
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # words stay words: to be found, read aloud, and small
     "font.family": "sans-serif",
@@ -84,6 +88,15 @@ class Chart:
         artist.set_gid(f"tip-{len(self.tips)}")
         self.tips.append(tip)
 
+    @cached_property
+    def svg(self) -> str:
+        """What its file holds, and the page in its own colours: drawn once, when it is whole."""
+        out = io.StringIO()
+        with mpl.rc_context(_RC | {"svg.hashsalt": self.name}):
+            self.figure.savefig(out, format="svg", metadata={"Date": None, "Title": self.title})
+        self.figure.set_layout_engine("none")  # the PNG has everything in the same place
+        return out.getvalue()
+
 
 def new_figure(
     rows: int, columns: int, width: float, height: float, *, share_x: Share = False,
@@ -97,21 +110,20 @@ def new_figure(
 
 
 def save(chart: Chart, path: Path) -> None:
-    """Write it in the format of the path's suffix."""
-    with mpl.rc_context(_RC | {"svg.hashsalt": chart.name}):
-        metadata = {"Date": None, "Title": chart.title} if path.suffix == ".svg" else None
-        chart.figure.savefig(path, dpi=160, metadata=metadata)
+    """Write it, as SVG or, by any other suffix, as pixels."""
+    if path.suffix == ".svg":
+        path.write_text(chart.svg, encoding="utf-8")
+        return
+    with mpl.rc_context(_RC):
+        chart.figure.savefig(path, dpi=160)
 
 
 def inline_svg(chart: Chart) -> str:
     """It as SVG for the page: with text for every reader, in the page's own colours."""
-    out = io.StringIO()
-    with mpl.rc_context(_RC | {"svg.hashsalt": chart.name}):
-        chart.figure.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
-    svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = chart.svg[chart.svg.index("<svg") :]
+    svg = re.sub(
+        r"<!--.*?-->|<title>.*?</title>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL
+    )
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
@@ -135,15 +147,33 @@ def inline_svg(chart: Chart) -> str:
     return re.sub(r"(<svg [^>]*>)", lambda found: found[1] + words, svg, count=1)
 
 
-def headline(axes: Axes, text: str, colour: str = INK, above: int = 6) -> None:
+def headline(axes: Axes, text: str, colour: str = INK, above: float = 6) -> None:
     """Name of a panel; ``above`` points over it, more where a legend stands between."""
     axes.set_title(text, loc="left", weight="bold", fontsize=10.5, color=colour, pad=above)
 
 
-def legend_above(axes: Axes, handles: Sequence[Artist], columns: int | None = None) -> None:
-    """The legend over the panel, where no point can be, and under its name."""
+def legend_above(axes: Axes, handles: Sequence[Artist]) -> float:
+    """The legend over the panel, where no point can be, in as many lines as it needs.
+
+    Returns:
+        Its height, in points: a headline stands above it.
+    """
+    grid, figure = axes.get_gridspec(), axes.get_figure(root=True)
+    assert grid
+    assert figure
+    width = figure.get_size_inches()[0] / grid.ncols - _BESIDE
+    entries = [_ENTRY + _LETTER * len(str(handle.get_label())) for handle in handles]
+    columns = len(entries)
+    while columns > 1 and _width(entries, columns) > width:
+        columns -= 1
     axes.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small", frameon=False,
-        ncols=columns or len(handles), handletextpad=0.4, columnspacing=1.3, borderaxespad=0.2,
-        borderpad=0.2,
+        ncols=columns, handletextpad=0.4, columnspacing=1.3, borderaxespad=0.2, borderpad=0.2,
     )  # fmt: skip
+    return 7 + 13.5 * math.ceil(len(entries) / columns)
+
+
+def _width(entries: Sequence[float], columns: int) -> float:
+    """Inches of a legend, which is filled column by column and as wide as its widest entries."""
+    lines = math.ceil(len(entries) / columns)
+    return sum(max(entries[at : at + lines]) for at in range(0, len(entries), lines))
