@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from dpmi.errors import UserError
+from dpmi.errors import UserError, cause_for_user
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -267,6 +267,8 @@ def load_config(composed: DictConfig) -> Config:
     try:
         values = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
+        if refusal := cause_for_user(error):  # of a resolver
+            raise UserError(f"{error.full_key}={refusal}") from error
         line = " ".join(str(error).split()).split(" full_key:")[0]
         raise UserError(f"{error.full_key}: {line[0].lower()}{line[1:]}") from error
     try:

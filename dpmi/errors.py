@@ -9,3 +9,11 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(message.split()))
+
+
+def cause_for_user(error: BaseException) -> UserError | None:
+    """The UserError that other libraries wrapped in errors of their own, if there is one."""
+    at: BaseException | None = error
+    while at is not None and not isinstance(at, UserError):
+        at = at.__cause__ or at.__context__
+    return at

@@ -14,11 +14,11 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dpmi.config import load_config, schema_keys
-from dpmi.errors import UserError
+from dpmi.errors import UserError, cause_for_user
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_RUNS = 1
@@ -34,7 +34,8 @@ class SweepCallback(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
         name = kwargs.get("config_name") or "config"
-        _check(_cells(str(name), list(config.hydra.overrides.task)))
+        given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+        _check(_cells(str(name), [str(override) for override in given]))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
@@ -64,6 +65,7 @@ def _check(configs: Any) -> None:
 
 def explain(error: Exception) -> str:
     """One line of what went wrong in composing or checking a config."""
+    error = cause_for_user(error) or error
     line = " ".join(str(error).split()) or " ".join(str(error.__cause__).split())
     if match := re.match(r"Could not override '([^']+)'", line):
         return _unknown_key(match[1])

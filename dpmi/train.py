@@ -14,12 +14,15 @@ import sys
 from pathlib import Path
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from dpmi.config import job_folder, load_config
+from dpmi.composition import guard_hydra
+from dpmi.config import load_config
 from dpmi.errors import UserError
 from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, explain
 from dpmi.threads import let_idle_threads_sleep
@@ -58,12 +61,14 @@ def _keep_libraries_in(cache_dir: Path) -> None:
 def main() -> None:
     """Compose, check, run; every mistake of the user is one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come here instead of being printed
-    OmegaConf.register_new_resolver(
-        "dpmi.job_folder", lambda *, _root_: job_folder(_root_), replace=True
-    )
+    guard_hydra()
     try:
+        if get_args_parser().parse_args().experimental_rerun is not None:
+            raise UserError(
+                "--experimental-rerun: would run what a pickle holds; repeat by command"
+            )
         _job()
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
