@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dpmi.errors import UserError, cause_for_user
@@ -20,6 +20,15 @@ from dpmi.errors import UserError, cause_for_user
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _count_or_auto(value: object) -> object:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("allowed are auto and integers greater than or equal to 1")
+
+
+CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 
@@ -182,7 +191,7 @@ class Config(_Section):
     noise_seed: Annotated[int, Field(ge=0)] | None
     beta: Positive
     max_grad_norm: Positive
-    max_physical_batch_size: Count
+    max_physical_batch_size: CountOrAuto
     output_dir: str
     cache_dir: str
     data: DataConfig
@@ -279,7 +288,7 @@ def load_config(composed: DictConfig) -> Config:
 
 def _explain(error: ErrorDetails) -> str:
     """One clause a mistake: key, value, what is allowed."""
-    if error["type"] == "value_error":
+    if error["type"] == "value_error" and not error["loc"]:  # of the whole: names its keys itself
         return str(error["ctx"]["error"])
     # In a union pydantic puts the member's name second: data.phantom_xray.image_size.
     keys = [str(part) for part in error["loc"]]
@@ -290,6 +299,7 @@ def _explain(error: ErrorDetails) -> str:
         return f"{key}: no such key here; remove it"
     if error["type"] == "missing":
         return f"{key}: no value; give one"
+    message = message.removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{key}={error['input']}: {message}"
 

@@ -46,6 +46,7 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "max_grad_norm=0": ("max_grad_norm=0", "greater than 0"),
     "mechanism.accountant=gdp": ("mechanism.accountant=gdp", "'prv', 'rdp' or 'pld'"),
     "max_physical_batch_size=0": ("max_physical_batch_size=0", "greater than or equal to 1"),
+    "max_physical_batch_size=all": ("max_physical_batch_size=all", "auto"),
     "trainer.max_epochs=0": ("trainer.max_epochs=0", "greater than or equal to 1"),
     "logger.mode=loud": ("logger.mode=loud", "'auto', 'online' or 'offline'"),
     "beta=[1": ("beta=[1", "KEY=VALUE"),

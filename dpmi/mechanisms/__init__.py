@@ -49,6 +49,7 @@ def build_mechanism(config: Config, n: int) -> Mechanism:
             _plan(config, settings, n, steps_per_epoch * config.trainer.max_epochs),
             steps_per_epoch=steps_per_epoch,
             max_physical_batch_size=config.max_physical_batch_size,
+            image_size=config.data.image_size,
             engine=settings.engine,
             noise=noise,
         )

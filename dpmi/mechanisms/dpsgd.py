@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
+from dpmi.privacy.engines.piece_size import physical_batch_size
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.ledger import Ledger
@@ -21,6 +22,8 @@ from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatchSampler
 
+_CHANNELS = 3  # as the network sees every image, gray ones repeated
+
 
 class DPSGD:
     """Executes a plan and keeps the ledger of what was executed.
@@ -28,7 +31,9 @@ class DPSGD:
     Args:
         plan: what to execute.
         steps_per_epoch: batches of one pass over the loader.
-        max_physical_batch_size: most images in one forward and backward pass.
+        max_physical_batch_size: most images in one forward and backward pass; "auto" takes what
+            half of the free memory holds when training starts.
+        image_size: side of the images that training sees, in pixels.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
     """
@@ -40,13 +45,15 @@ class DPSGD:
         plan: PrivacyPlan,
         *,
         steps_per_epoch: int,
-        max_physical_batch_size: int,
+        max_physical_batch_size: int | Literal["auto"],
+        image_size: int,
         engine: str,
         noise: NoiseSource,
     ) -> None:
         self.plan = plan
         self.ledger = Ledger()
-        self._piece, self._engine, self._noise = max_physical_batch_size, engine, noise
+        self._piece, self._image_size = max_physical_batch_size, image_size
+        self._engine, self._noise = engine, noise
         self._batches = PoissonBatchSampler(plan, steps_per_epoch, noise.torch("sampling")[0])
         self._gradient: PrivateGradient | None = None
 
@@ -65,13 +72,21 @@ class DPSGD:
             ValueError: a layer that DP-SGD cannot train.
         """
         refuse_batch_norm(net)
+        piece = self._piece
+        if piece == "auto":
+            piece = physical_batch_size(
+                net,
+                (_CHANNELS, self._image_size, self._image_size),
+                expected_batch_size=self.plan.expected_batch_size,
+                keeps_gradients=self._engine == "opacus",
+            )
         self._gradient = PrivateGradient(
             net,
             self._make_engine(net),
             plan=self.plan,
             noise=GaussianNoise(self._noise.torch("gradient", next(net.parameters()).device)),
             ledger=self.ledger,
-            max_physical_batch_size=self._piece,
+            physical_batch_size=piece,
         )
         return self._gradient
 
@@ -106,9 +121,10 @@ class DPSGD:
         )
 
     def describe(self) -> dict[str, Any]:
-        """Return the plan, the ledger, and how many gradients were not finite."""
+        """Return the plan, the ledger, the size of pieces, how many gradients were not finite."""
         return {
             "plan": self.plan.to_dict(),
             "ledger": self.ledger.to_dict(),
+            "physical_batch_size": self._gradient.physical_batch_size if self._gradient else None,
             "nonprivate/dropped_gradients": self._gradient.dropped if self._gradient else 0,
         }

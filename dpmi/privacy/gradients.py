@@ -26,7 +26,8 @@ class PrivateGradient:
         plan: what to execute.
         noise: draws the noise, on the network's device.
         ledger: where each release is recorded.
-        max_physical_batch_size: most images in one forward and backward pass.
+        physical_batch_size: most images in one forward and backward pass; may be changed between
+            batches, which changes rounding and nothing else.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class PrivateGradient:
         plan: PrivacyPlan,
         noise: GaussianNoise,
         ledger: Ledger,
-        max_physical_batch_size: int,
+        physical_batch_size: int,
     ) -> None:
         self.plan, self.ledger = plan, ledger
-        self._engine, self._noise, self._piece = engine, noise, max_physical_batch_size
+        self._engine, self._noise = engine, noise
+        self.physical_batch_size = physical_batch_size
         self._parameters = [p for p in net.parameters() if p.requires_grad]
         self._buffer = torch.empty(
             sum(p.numel() for p in self._parameters), device=self._parameters[0].device
@@ -79,7 +81,8 @@ class PrivateGradient:
         for parameter in self._parameters:
             parameter.grad = None  # an engine's backward pass must not add to the last release
         logits = []
-        for piece, target in zip(images.split(self._piece), labels.split(self._piece), strict=True):
+        size = self.physical_batch_size
+        for piece, target in zip(images.split(size), labels.split(size), strict=True):
             if len(piece):
                 logits.append(self._engine.add_clipped_sum(piece, target, self._grads, scale))
         for parameter in self._parameters:

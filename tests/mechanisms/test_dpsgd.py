@@ -95,7 +95,8 @@ def build(composed, n, *overrides):
     return build_mechanism(
         composed(
             *("mechanism=dpsgd", "mechanism.accountant=rdp", "data.batch_size=16"),
-            *("mechanism.calibration=noise_multiplier", "noise_seed=1", *overrides),
+            *("mechanism.calibration=noise_multiplier", "noise_seed=1"),
+            *("max_physical_batch_size=16", *overrides),
         ),
         n,
     )
@@ -176,3 +177,11 @@ def test_a_mechanism_refuses_a_plan_changed_behind_its_back(composed):
     plan = build(composed, 64).plan
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.noise_multiplier = 0.0
+
+
+def test_the_size_of_pieces_is_chosen_when_training_starts_and_told(composed):
+    mechanism = build(composed, 64, "max_physical_batch_size=auto", "data.image_size=32")
+    assert mechanism.describe()["physical_batch_size"] is None
+    gradient = mechanism.make_gradient(build_resnet18(2, "group", None))
+    assert gradient.physical_batch_size == 32  # twice the expected batch: memory is at hand
+    assert mechanism.describe()["physical_batch_size"] == 32

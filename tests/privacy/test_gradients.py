@@ -44,7 +44,7 @@ def private(engine, net, ledger=None, piece=16, **of_plan):
         plan=plan(**of_plan),
         noise=GaussianNoise([torch.Generator().manual_seed(seed) for seed in (0, 1)]),
         ledger=Ledger() if ledger is None else ledger,
-        max_physical_batch_size=piece,
+        physical_batch_size=piece,
     )
 
 

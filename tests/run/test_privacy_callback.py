@@ -108,7 +108,8 @@ class AfterStep(L.Callback):
 @pytest.fixture
 def setting(composed, stripes):
     config = composed(
-        *("mechanism=dpsgd", "beta=1", "data.batch_size=16", f"trainer.max_epochs={EPOCHS}")
+        *("mechanism=dpsgd", "beta=1", "data.batch_size=16", f"trainer.max_epochs={EPOCHS}"),
+        "max_physical_batch_size=64",
     )
     return Setting(config, stripes())
 
