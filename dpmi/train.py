@@ -54,6 +54,11 @@ def _job(composed: DictConfig) -> str:
 
 def _keep_libraries_in(cache_dir: Path) -> None:
     """Give libraries a place for what they would leave in the home or in /tmp when imported."""
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"cache_dir={cache_dir}: no folder can be made there ({why})") from error
     for variable, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torch")):
         os.environ.setdefault(variable, str(cache_dir / folder))
 

@@ -224,6 +224,14 @@ def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, word
     }
 
 
+def test_a_cache_where_no_folder_can_be_is_told_and_not_traced(place, tiny):
+    (place.cwd / "file").touch()
+    done = place.run(*tiny, "cache_dir=file")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: cache_dir=file: no folder can be made")
+    assert "Traceback" not in done.stderr
+
+
 def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(place, tiny):
     done = place.run("-m", "mechanism=dpsgd", "mechanism.delta=0.5,1e-4", "beta=1,2", *tiny)
     assert done.returncode == 1

@@ -21,7 +21,8 @@ EXPLANATION = (
     "published noise, one number an image, an image goes wholly black or white with probability "
     "e^(-1/β) or more. Of those the network can only guess the majority class; the others, of "
     "which the contrast is untouched, it knows as well as the original. So train accuracy is "
-    "blank · majority + (1 - blank) · original, and test accuracy hardly moves."
+    "blank · majority + (1 - blank) · original, and test accuracy hardly moves. That is a mark "
+    "reached late: in a few epochs a network learns less from the images that are left."
 )
 
 

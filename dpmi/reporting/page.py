@@ -25,7 +25,6 @@ _TEMPLATES = "templates"
 class Row:
     """One line of the table of cells: a cell with both its splits."""
 
-    panel: Panel
     column: Column
     train: Cell
     test: Cell
@@ -66,16 +65,14 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         "scientific": scientific,
         "svg": lambda chart: Markup(inline_svg(chart)),
     }
-    panels = [its.panel for its in sections]
+    rows = [(its, _rows(its.panel)) for its in sections]
+    tests = [row.test for _, of_panel in rows for row in of_panel]
     completed = [run for run in runs if run.status == "completed"]
     return environment.get_template("report.html.j2").render(
         sections=sections,
-        rows=[
-            Row(panel, column, cells["train"], cells["test"])
-            for panel in panels
-            for column, cells in panel.columns.items()
-        ],
-        posters=any(c["test"].poster for p in panels for c in p.columns.values()),
+        rows=rows,
+        posters=any(cell.poster for cell in tests),
+        looked=any(cell.best_on_test is not None for cell in tests),
         runs=runs,
         completed=completed,
         repeated=repeated,
@@ -88,6 +85,10 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         style=Markup(_text("report.css")),
         script=Markup(_text("report.js")),
     )
+
+
+def _rows(panel: Panel) -> list[Row]:
+    return [Row(column, of["train"], of["test"]) for column, of in panel.columns.items()]
 
 
 def _text(name: str) -> str:

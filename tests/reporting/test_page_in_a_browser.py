@@ -57,12 +57,13 @@ def page(browser, address):
 
 
 def column(page, name):
-    """Texts of one column of the table of cells, top to bottom."""
+    """Texts of one column of the table of cells, top to bottom, a list a data set."""
     return page.execute_script(
         """const heads = [...document.querySelectorAll('#cells thead th')];
         const at = heads.findIndex((head) => head.textContent.trim() === arguments[0]);
-        return [...document.querySelectorAll('#cells tbody tr')].map(
-            (row) => row.cells[at].innerText.trim());""",
+        return [...document.querySelectorAll('#cells tbody')].map((body) =>
+            [...body.querySelectorAll('tr:not(.group)')].map(
+                (row) => row.cells[at].innerText.trim()));""",
         name,
     )
 
@@ -119,11 +120,16 @@ def test_a_sort_sorts_both_ways_and_leaves_empty_cells_last(page):
     for direction, order in (("ascending", 1), ("descending", -1)):
         head.find_element("tag name", "button").click()
         assert head.get_attribute("aria-sort") == direction
-        told = column(page, "test")
-        numbers = [float(text) for text in told if text[0].isdigit()]
-        assert len(numbers) > 3
-        assert numbers == sorted(numbers)[::order]
-        assert set(told[len(numbers) :]) == {"failed", "not run"}
+        ours, theirs = column(page, "test")
+        for told, absent in ((ours, {"failed", "not run"}), (theirs, set())):
+            numbers = [float(text) for text in told if text[0].isdigit()]
+            assert len(numbers) >= 2
+            assert numbers == sorted(numbers)[::order]
+            assert set(told[len(numbers) :]) == absent
+        groups = page.execute_script(
+            "return [...document.querySelectorAll('#cells tbody')].map((b) => b.rows[0].className)"
+        )
+        assert groups == ["group", "group"]
     sorts = page.execute_script(
         "return [...document.querySelectorAll('#cells th[aria-sort]')].map((h) => h.ariaSort)"
     )
@@ -133,12 +139,9 @@ def test_a_sort_sorts_both_ways_and_leaves_empty_cells_last(page):
 def test_a_filter_leaves_one_panel(page):
     from selenium.webdriver.support.select import Select
 
-    both = len(column(page, "cell"))
     Select(page.find_element("id", "filter")).select_by_value("2")
-    shown = page.execute_script(
-        "return [...document.querySelectorAll('#cells tbody tr')].filter((r) => !r.hidden).length"
-    )
-    assert 0 < shown < both
+    shown = "return [...document.querySelectorAll('#cells tbody')].map((b) => b.offsetHeight > 0)"
+    assert page.execute_script(shown) == [False, True]
     parts = "return [...document.querySelectorAll('article')].filter((a) => a.offsetHeight > 0)"
     panels = page.execute_script(f"{parts}.map((a) => a.dataset.panel)")
     assert set(panels) == {"2"}
@@ -155,6 +158,14 @@ def test_a_cell_tells_its_run_to_the_keyboard_and_escape_hides_it(page):
     assert "phantom_xray-none" in tooltip.text
     button.send_keys(Keys.ESCAPE)
     assert not tooltip.is_displayed()
+
+
+def test_a_failed_cell_tells_why(page):
+    (failed,) = page.find_elements("css selector", "#cells .tip.bad")[:1]
+    page.execute_script("arguments[0].focus()", failed)
+    told = page.find_element("id", "tooltip").text
+    assert "DP-SGD β=4, test: failed" in told
+    assert "no folder" in told or "Not a directory" in told or "File exists" in told
 
 
 def test_it_follows_the_systems_dark_and_light_until_the_button_is_pressed(page, address):

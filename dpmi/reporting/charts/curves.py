@@ -19,6 +19,7 @@ from dpmi.reporting.charts.style import (
     Chart,
     headline,
     legend_above,
+    legend_on_top,
     new_figure,
 )  # fmt: skip
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
@@ -47,10 +48,12 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
         share_x=True, share_y="row",
     )  # fmt: skip
     epochs = max(len(curve) for run in panel.runs for curve in run.curves.values())
+    betas = sorted({c.beta for c in panel.columns if c.mechanism != "none"})
+    line = {beta: LINES[number % len(LINES)] for number, beta in enumerate(betas)}
     told = []
     for x, (mechanism, cells) in enumerate(by_mechanism.items()):
         headline(axes[0][x], TITLES[mechanism], COLOURS[mechanism])
-        for number, (column, runs) in enumerate(cells):
+        for column, runs in cells:
             for y, row in enumerate(rows):
                 curve = mean_curve([run.curves[row] for run in runs if row in run.curves])
                 if not curve:
@@ -58,7 +61,7 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
                 scale = 1 if row == "epsilon" else 100
                 axes[y][x].plot(
                     range(1, len(curve) + 1), [scale * value for value in curve],
-                    LINES[number % len(LINES)], color=COLOURS[mechanism], linewidth=1.5,
+                    line.get(column.beta, "-"), color=COLOURS[mechanism], linewidth=1.5,
                     marker="." if len(curve) < 12 else "",
                 )  # fmt: skip
                 if row == rows[0]:
@@ -66,22 +69,15 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
         if "epsilon" in rows:
             promise = cells[0][1][-1].guarantee
             of = f"per {promise.unit}" if promise and promise.unit else "no ε"
-            axes[rows.index("epsilon")][x].annotate(
-                of, (0.97, 0.05), xycoords="axes fraction", ha="right", color=MUTED
-            )
+            axes[rows.index("epsilon")][x].set_title(of, loc="right", fontsize=8.5, color=MUTED)
         axes[-1][x].set_xlabel("epoch")
         axes[-1][x].set_xlim(0.5, epochs + 0.5)
         axes[-1][x].xaxis.set_major_locator(MaxNLocator(integer=True))
     for y, row in enumerate(rows):
         axes[y][0].set_ylabel(_ROWS[row])
-    betas = list(dict.fromkeys(c.beta for c in panel.columns if c.mechanism != "none"))
-    handles = [
-        Line2D([], [], color=MUTED, ls=LINES[number % len(LINES)], label=f"β={beta:g}")
-        for number, beta in enumerate(betas)
-    ]
-    figure.legend(
-        handles=handles, loc="outside upper left", ncols=4, fontsize="small", frameon=False
-    )
+    handles = [Line2D([], [], color=MUTED, ls=ls, label=f"β={beta:g}") for beta, ls in line.items()]
+    if handles:
+        legend_on_top(figure, handles)
     title = f"Learning curves: {panel.title}"
     words = "Mean over seeds after each epoch. " + "; ".join(told) + "."
     return Chart(name, title, words, figure)

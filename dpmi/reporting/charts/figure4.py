@@ -23,7 +23,7 @@ from dpmi.reporting.charts.style import (
 )  # fmt: skip
 from dpmi.reporting.table import interval_text
 
-_INCHES_A_CELL, _INCHES_A_PANEL = 1.2, 3.7
+_INCHES_A_CELL, _INCHES_A_LINE, _CELLS_A_LINE = 1.2, 3.7, 8
 _SHIFT = {"train": -0.26, "test": -0.08}
 _POSTER_SHIFT = 0.34
 _BEST = "best epoch on test"
@@ -36,22 +36,41 @@ def figure4_chart(panels: Sequence[Panel], name: str = "figure4") -> Chart:
         panels: at least one.
         name: of the chart.
     """
-    widest = max(len(panel.columns) for panel in panels)
-    width = 1.1 + _INCHES_A_CELL * max(widest, 4)
-    figure, axes = new_figure(len(panels), 1, width, _INCHES_A_PANEL * len(panels))
+    lines = [(panel, columns) for panel in panels for columns in _lines(panel)]
+    longest = max(4, *(len(columns) for _, columns in lines))
+    width, height = 1.1 + _INCHES_A_CELL * longest, _INCHES_A_LINE * len(lines)
+    figure, axes = new_figure(len(lines), 1, width, height, share_y=True)
     titles = ", ".join(panel.title for panel in panels)
     chart = Chart(name, f"Accuracy by mechanism and β: {titles}", _words(panels), figure)
-    for (each,), panel in zip(axes, panels, strict=True):
-        _panel(chart, each, panel)
+    lows = [62.0]
+    for (each,), (panel, columns) in zip(axes, lines, strict=True):
+        lows += _line(chart, each, panel, columns)
+        each.set_xlim(-0.5, longest - 0.5)
+    axes[0][0].set_ylim(min(lows) - 3, 101.5)
     return chart
 
 
-def _panel(chart: Chart, axes: Axes, panel: Panel) -> None:
-    lows = [62.0]
-    for x, (column, by_split) in enumerate(panel.columns.items()):
-        for split, cell in by_split.items():
+def _lines(panel: Panel) -> list[list[Column]]:
+    """All in one line, or those that hold apart from those as published, and no line too long."""
+    columns = list(panel.columns)
+    if len(columns) <= _CELLS_A_LINE:
+        return [columns]
+    published = [column for column in columns if column.mechanism.endswith("_published")]
+    honest = [column for column in columns if column not in published]
+    return [
+        some[at : at + _CELLS_A_LINE]
+        for some in (honest, published)
+        for at in range(0, len(some), _CELLS_A_LINE)
+    ]
+
+
+def _line(chart: Chart, axes: Axes, panel: Panel, columns: Sequence[Column]) -> list[float]:
+    lows: list[float] = []
+    tests = [panel.columns[column]["test"] for column in columns]
+    for x, column in enumerate(columns):
+        for split, cell in panel.columns[column].items():
             lows += _cell(chart, axes, x, column, cell, split)
-        test = by_split["test"]
+        test = tests[x]
         if not test.accuracies:
             axes.annotate(
                 test.status, (x, 0.5), ha="center", va="center", rotation=90, color=BAD,
@@ -59,14 +78,14 @@ def _panel(chart: Chart, axes: Axes, panel: Panel) -> None:
             )  # fmt: skip
         if test.poster is not None:
             lows += _poster(chart, axes, x, column, test)
-    headline(axes, panel.title, above=legend_above(axes, _legend(axes, panel)))
-    labels = [_label(column, by_split["test"]) for column, by_split in panel.columns.items()]
+    floor = panel.majority("test")
+    headline(axes, panel.title, above=legend_above(axes, _legend(axes, tests, floor)))
+    labels = [_label(column, test) for column, test in zip(columns, tests, strict=True)]
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
-    axes.set_xlim(-0.5, len(labels) - 0.5)
-    axes.set_ylim(min(lows) - 3, 101.5)
     axes.set_ylabel("accuracy (%)")
     axes.grid(visible=False, axis="x")
+    return lows
 
 
 def _cell(chart: Chart, axes: Axes, x: int, column: Column, cell: Cell, split: str) -> list[float]:
@@ -105,11 +124,10 @@ def _poster(chart: Chart, axes: Axes, x: int, column: Column, cell: Cell) -> lis
     return [y, last]
 
 
-def _legend(axes: Axes, panel: Panel) -> list[Artist]:
-    tests = [cells["test"] for cells in panel.columns.values()]
+def _legend(axes: Axes, tests: Sequence[Cell], floor: float | None) -> list[Artist]:
     handles: list[Artist] = [
-        Line2D([], [], ls="", marker="o", color=MUTED, mfc="#ffffff", label="train (not private)"),
-        Line2D([], [], ls="", marker="o", color=MUTED, label="test, last epoch, 95 %"),
+        Line2D([], [], ls="", marker="o", color=MUTED, mfc="#ffffff", label="train"),
+        Line2D([], [], ls="", marker="o", color=MUTED, label="test, last epoch"),
     ]
     if any(cell.best_on_test is not None for cell in tests):
         handles.append(Line2D([], [], ls="", marker="*", color=MUTED, mfc="#ffffff", label=_BEST))
@@ -119,7 +137,6 @@ def _legend(axes: Axes, panel: Panel) -> list[Artist]:
             label = "poster, picked on test"
             handles.append(Line2D([], [], ls="", marker="*", color=INK, label=label))
         handles.append(Line2D([], [], ls="", marker="_", color=INK, label="authors' last epoch"))
-    floor = panel.majority("test")
     if floor is not None:
         line = axes.axhline(100 * floor, color=RULE, linestyle=(0, (4, 3)), linewidth=1.3)
         line.set_label(f"majority class, {100 * floor:.1f} %")
@@ -140,6 +157,9 @@ def tip(column: Column, cell: Cell) -> str:
     if cell.interval:
         over = f"{cell.interval.n} {cell.interval.over}"
         parts.append(f"95 % interval {interval_text(cell.interval)} over {over}")
+        if cell.interval.over == "seeds" and cell.image_interval:
+            alone = interval_text(cell.image_interval)
+            parts.append(f"what {cell.images} images alone leave open: {alone}")
     elif len(cell.accuracies) > 1:
         parts.append("no interval: the runs share a seed")
     parts.append(" ".join(cell.promise))

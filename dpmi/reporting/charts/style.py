@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,8 +40,15 @@ _VARIABLES = {
     "#ffffff": "paper",
 }
 _VARIABLES |= {colour: f"c-{name.replace('_', '-')}" for name, colour in COLOURS.items()}
-_ENTRY, _LETTER = 0.45, 0.068  # inches that a mark and a letter take in a legend
-_BESIDE = 0.8  # inches of a panel that its axis takes
+_ENTRY, _LETTER = 0.42, 0.058  # inches that a mark and a letter take in a legend
+_LETTER_OF_HEADLINE = 0.098
+_LEGEND: dict[str, Any] = {
+    "fontsize": "small",
+    "frameon": False,
+    "handletextpad": 0.4,
+    "columnspacing": 1.3,
+}
+_BESIDE = 0.55  # inches of a panel that its axis takes
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",  # words stay words: to be found, read aloud, and small
     "font.family": "sans-serif",
@@ -124,6 +132,8 @@ def inline_svg(chart: Chart) -> str:
     svg = re.sub(
         r"<!--.*?-->|<title>.*?</title>|<metadata>.*?</metadata>", "", svg, flags=re.DOTALL
     )
+    # No ground of its own: the page's shows, with the shadow that says there is more to the right.
+    svg = re.sub(r'(<g id="patch_\d+">\s*<path [^>]*fill: )#ffffff', r"\1none", svg)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px var(--sans)", svg)
@@ -149,6 +159,7 @@ def inline_svg(chart: Chart) -> str:
 
 def headline(axes: Axes, text: str, colour: str = INK, above: float = 6) -> None:
     """Name of a panel; ``above`` points over it, more where a legend stands between."""
+    text = textwrap.fill(text, int(_inches(axes) / _LETTER_OF_HEADLINE))
     axes.set_title(text, loc="left", weight="bold", fontsize=10.5, color=colour, pad=above)
 
 
@@ -158,22 +169,33 @@ def legend_above(axes: Axes, handles: Sequence[Artist]) -> float:
     Returns:
         Its height, in points: a headline stands above it.
     """
+    columns = _columns(handles, _inches(axes))
+    axes.legend(
+        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0.2,
+        ncols=columns, **_LEGEND,
+    )  # fmt: skip
+    return 7 + 13.5 * math.ceil(len(handles) / columns)
+
+
+def legend_on_top(figure: Figure, handles: Sequence[Artist]) -> None:
+    """One legend for all panels, over them."""
+    columns = _columns(handles, figure.get_size_inches()[0])
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, **_LEGEND)
+
+
+def _inches(axes: Axes) -> float:
+    """Width of a panel, about: what its axis takes is known when it is drawn."""
     grid, figure = axes.get_gridspec(), axes.get_figure(root=True)
     assert grid
     assert figure
-    width = figure.get_size_inches()[0] / grid.ncols - _BESIDE
+    return float(figure.get_size_inches()[0] / grid.ncols - _BESIDE)
+
+
+def _columns(handles: Sequence[Artist], width: float) -> int:
+    """Most columns of a legend of ``width`` inches, which is filled column by column."""
     entries = [_ENTRY + _LETTER * len(str(handle.get_label())) for handle in handles]
-    columns = len(entries)
-    while columns > 1 and _width(entries, columns) > width:
-        columns -= 1
-    axes.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0, 1), fontsize="small", frameon=False,
-        ncols=columns, handletextpad=0.4, columnspacing=1.3, borderaxespad=0.2, borderpad=0.2,
-    )  # fmt: skip
-    return 7 + 13.5 * math.ceil(len(entries) / columns)
-
-
-def _width(entries: Sequence[float], columns: int) -> float:
-    """Inches of a legend, which is filled column by column and as wide as its widest entries."""
-    lines = math.ceil(len(entries) / columns)
-    return sum(max(entries[at : at + lines]) for at in range(0, len(entries), lines))
+    for columns in range(len(entries), 1, -1):
+        lines = math.ceil(len(entries) / columns)
+        if sum(max(entries[at : at + lines]) for at in range(0, len(entries), lines)) <= width:
+            return columns
+    return 1

@@ -15,6 +15,7 @@ from dpmi.reporting.charts.style import (
     RULE,
     Chart,
     headline,
+    legend_on_top,
     new_figure,
 )  # fmt: skip
 
@@ -38,33 +39,30 @@ def metric_values(cell: Cell, metric: str) -> list[float]:
 
 def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
     """A row a metric, LDP on the left and DP-SGD on the right; None without a private cell."""
-    points = {c: cells["test"] for c, cells in panel.columns.items() if _epsilon(c, cells["test"])}
+    points = {c: cells["test"] for c, cells in panel.columns.items() if _epsilon(cells["test"])}
     if not points:
         return None
     tests = [cells["test"] for cells in panel.columns.values()]
     metrics = [m for m in METRICS if any(metric_values(cell, m) for cell in tests)]
+    sides = [side for side in _SIDES if any(_side(column) == side for column in points)]
     figure, axes = new_figure(
-        len(metrics), 2, 10.6, 0.7 + 2.05 * len(metrics), share_x="col", share_y="row"
+        len(metrics), len(sides), 10.6, 0.9 + 2.05 * len(metrics), share_x="col", share_y="row"
     )
     title = f"The trade-off: {panel.title}"
     words = " ".join(f"{METRICS[m]}: {_words(points, m)}." for m in metrics)
     chart = Chart(name, title, f"Test metrics against ε. {words}", figure)
     for row, metric in zip(axes, metrics, strict=True):
-        for side, each in zip(_SIDES, row, strict=True):
+        for side, each in zip(sides, row, strict=True):
             _draw(chart, each, panel, side, metric)
         row[0].set_ylabel(METRICS[metric])
         low, high = row[0].get_ylim()
         if high - low < _LEAST_RANGE:  # where all is alike, chance must not fill the panel
             row[0].set_ylim((low + high - _LEAST_RANGE) / 2, (low + high + _LEAST_RANGE) / 2)
-    for side, top, bottom in zip(_SIDES, axes[0], axes[-1], strict=True):
+    for side, top, bottom in zip(sides, axes[0], axes[-1], strict=True):
         headline(top, _SIDES[side], COLOURS[side])
-        _ticks(bottom, [e for c, cell in points.items() if side in c.mechanism
-                        and (e := _epsilon(c, cell))])  # fmt: skip
+        _ticks(bottom, _places(panel, side))
         bottom.set_xlabel("ε (log scale; less is more private)")
-    figure.legend(
-        handles=_legend(panel, points), loc="outside upper left", ncols=7, fontsize="small",
-        frameon=False,
-    )  # fmt: skip
+    legend_on_top(figure, _legend(panel, points))
     return chart
 
 
@@ -73,7 +71,7 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
         drawn = []
         for column, cells in panel.columns.items():
             values = metric_values(cells["test"], metric)
-            epsilon = _epsilon(column, cells["test"])
+            epsilon = _epsilon(cells["test"])
             if column.mechanism == mechanism and values and epsilon:
                 drawn.append((epsilon, mean(values), values, column))
         claimed = mechanism.endswith("_published")
@@ -101,10 +99,26 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
             axes.axhline(floor, color=RULE, linestyle=(0, (4, 3)), linewidth=1.2)
         for column, cells in panel.columns.items():
             poster = cells["test"].poster
-            if column.mechanism.removesuffix("_published") == side and poster:
+            if _side(column) == side and poster:
                 shape = "*" if cells["test"].picked_on_test else "x"
-                axes.plot(1 / column.beta, poster.accuracy, shape, color=INK, markersize=7)
+                (mark,) = axes.plot(
+                    1 / column.beta, poster.accuracy, shape, color=INK, markersize=7
+                )
+                said = f"{poster.accuracy:.3f} at the claimed ε {1 / column.beta:.3g}"
+                picked = ", picked on the test images" if shape == "*" else ""
+                chart.tell(mark, f"{column.title}: the poster's accuracy {said}{picked}")
     axes.set_xscale("log")
+
+
+def _places(panel: Panel, side: str) -> list[float]:
+    """Each ε at which the side has a point, of ours or of the poster's."""
+    tests = {c: cells["test"] for c, cells in panel.columns.items() if _side(c) == side}
+    ours = [epsilon for cell in tests.values() if (epsilon := _epsilon(cell))]
+    return ours + [1 / column.beta for column, cell in tests.items() if cell.poster]
+
+
+def _side(column: Column) -> str:
+    return column.mechanism.removesuffix("_published")
 
 
 def _ticks(axes: Axes, epsilons: list[float]) -> None:
@@ -116,7 +130,7 @@ def _ticks(axes: Axes, epsilons: list[float]) -> None:
         axes.set_xlim(ticks[0] / 1.3, ticks[-1] * 1.3)
 
 
-def _epsilon(column: Column, cell: Cell) -> float | None:
+def _epsilon(cell: Cell) -> float | None:
     """ε that holds, or the claimed one of a cell that has none; None for the original."""
     promise = cell.guarantee
     if promise is None:

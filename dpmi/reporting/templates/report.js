@@ -18,7 +18,7 @@
   window.addEventListener("afterprint", () => { root.dataset.theme = before; });
   paint();
 
-  // Sort: by number where the column has numbers, empty cells last either way.
+  // Sort: by number where the column has numbers, empty cells last either way, each data set apart.
   const value = (row, column) => {
     const cell = row.cells[column];
     return cell.dataset.value ?? cell.textContent.trim();
@@ -33,13 +33,15 @@
       const down = head.getAttribute("aria-sort") === "ascending";
       heads.forEach((other) => other.setAttribute("aria-sort", "none"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const rows = [...table.tBodies[0].rows];
-      rows.sort((a, b) => {
-        const [x, y] = [value(a, column), value(b, column)];
-        if (x === "" || y === "") return (x === "") - (y === "");
-        return down ? compare(y, x) : compare(x, y);
-      });
-      table.tBodies[0].append(...rows);
+      for (const body of table.tBodies) {
+        const rows = [...body.rows].filter((row) => row.className !== "group");
+        rows.sort((a, b) => {
+          const [x, y] = [value(a, column), value(b, column)];
+          if (x === "" || y === "") return (x === "") - (y === "");
+          return down ? compare(y, x) : compare(x, y);
+        });
+        body.append(...rows);
+      }
     }));
   }
 
