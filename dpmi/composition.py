@@ -20,12 +20,13 @@ from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dpmi.config import job_folder
+from dpmi.config import job_folder, sweep_folder
 from dpmi.errors import UserError
 
 # Whole names: dpmi.train.os.system begins with dpmi, too.
 TARGETS = frozenset(
     {
+        "dpmi.sweep.DistinctCells",
         "dpmi.sweep.SweepCallback",
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
         "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
@@ -117,9 +118,10 @@ class _CheckedRepository(ConfigRepository):
 
 def register_resolvers() -> None:
     """Register what a config may call in ``${...:...}``: each gives text, none code or sections."""
-    OmegaConf.register_new_resolver(
-        "dpmi.job_folder", lambda *, _root_: job_folder(_root_), replace=True
-    )
+    for name, resolver in (("job_folder", job_folder), ("sweep_folder", sweep_folder)):
+        OmegaConf.register_new_resolver(
+            f"dpmi.{name}", lambda *, _root_, told=resolver: told(_root_), replace=True
+        )
     OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     for name in ("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values"):
         OmegaConf.clear_resolver(name)

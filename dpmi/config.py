@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -162,6 +162,13 @@ class TrainerConfig(_Section):
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu"]
     test_every_epoch: bool
+    checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class PrivacyConfig(_Section):
+    """What may be spent."""
+
+    max_epsilon: Positive | None
 
 
 class CsvLogger(_Section):
@@ -194,6 +201,8 @@ class Config(_Section):
     max_physical_batch_size: CountOrAuto
     output_dir: str
     cache_dir: str
+    rerun: bool
+    privacy: PrivacyConfig
     data: DataConfig
     mechanism: MechanismConfig
     model: ModelSettings
@@ -219,6 +228,11 @@ class Config(_Section):
             raise ValueError(
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
+            )
+        if self.privacy.max_epsilon is not None and self.mechanism.name not in ("ldp", "dpsgd"):
+            raise ValueError(
+                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
+                f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
             )
         if self.model.norm == "frozen_batch" and self.model.weights is None:
             raise ValueError(
@@ -305,7 +319,9 @@ def _explain(error: ErrorDetails) -> str:
 
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
-_NOT_IDENTITY = {"output_dir", "cache_dir", "logger"}
+_NOT_IDENTITY = {"output_dir", "cache_dir", "logger", "rerun", "trainer.checkpoint_seconds"}
+# Raise it with every change that makes the same config compute something else.
+RESULTS_VERSION = 1
 # Root keys that mean something to some mechanisms only.
 _OF_MECHANISMS = {
     "beta": {"ldp", "dpsgd", "ldp_published", "dpsgd_published"},
@@ -326,7 +342,15 @@ def config_digest(config: Config) -> str:
     Keys that the mechanism does not use are left out: the original is one run in a sweep over β.
     """
     unused = {key for key, users in _OF_MECHANISMS.items() if config.mechanism.name not in users}
-    values = config.model_dump(mode="json", exclude=_NOT_IDENTITY | unused)
+    left_out: dict[str, Any] = {}
+    for key in _NOT_IDENTITY | unused:
+        section, _, name = key.partition(".")
+        left_out[section] = left_out.get(section, set()) | {name} if name else True
+    values = config.model_dump(mode="json", exclude=left_out)
+    return _digest([RESULTS_VERSION, values])
+
+
+def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -340,3 +364,18 @@ def job_folder(composed: DictConfig) -> str:
     except UserError:
         return "invalid"
     return f"{cell_name(config)}-{config_digest(config)[:6]}"
+
+
+def sweep_folder(composed: DictConfig) -> str:
+    """Name of a sweep's folder: the same for the same sweep, so that it goes on where it was.
+
+    Falls back to "invalid" for a config that fails the schema, which is then refused.
+    """
+    asked = [str(override) for override in composed.hydra.overrides.task]
+    keys = [override.split("=")[0].lstrip("+~") for override in asked]
+    cells = sorted(
+        override
+        for key, override in zip(keys, asked, strict=True)
+        if not {key, key.split(".")[0]} & _NOT_IDENTITY
+    )
+    return f"sweep-{_digest(cells)[:8]}"

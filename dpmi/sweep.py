@@ -12,12 +12,13 @@ from typing import Any
 from hydra import compose
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from dpmi.config import load_config, schema_keys
+from dpmi.config import job_folder, load_config, schema_keys
 from dpmi.errors import UserError, cause_for_user
 
 EXIT_BAD_INPUT = 2
@@ -36,6 +37,7 @@ class SweepCallback(Callback):
         name = kwargs.get("config_name") or "config"
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         _check(_cells(str(name), [str(override) for override in given]))
+        _fix_folder(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
@@ -52,6 +54,36 @@ def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         for job in batch:
             yield compose(config_name, overrides=list(job), return_hydra_config=False)
+
+
+def _fix_folder(config: DictConfig) -> None:
+    """Make the sweep's folder the same for all its jobs, which each have overrides of their own."""
+    folder = str(config.hydra.sweep.dir)
+    quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
+    with open_dict(config):
+        config.hydra.sweep.dir = folder
+        config.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+
+
+class DistinctCells(BasicSweeper):
+    """Hydra's own sweeper, which runs each cell once.
+
+    Combinations that differ only in keys that a mechanism does not use are the same run: the
+    original has no β.
+    """
+
+    def split_arguments(  # type: ignore[override]
+        self, overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
+        """Every combination, but for those that an earlier one stands for."""
+        assert self.config is not None
+        name = str(self.config.hydra.job.config_name)
+        distinct: dict[str, list[str]] = {}
+        for batch in BasicSweeper.split_arguments(overrides, None):
+            for job in batch:
+                cell = compose(name, overrides=list(job), return_hydra_config=False)
+                distinct.setdefault(job_folder(cell), job)
+        return [list(distinct.values())]
 
 
 def _check(configs: Any) -> None:

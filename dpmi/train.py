@@ -4,7 +4,9 @@
     python -m dpmi.train -m mechanism=ldp,dpsgd beta=1,2,4
     python -m dpmi.train -m data=chest_xray data.root=PATH mechanism=none,ldp,dpsgd beta=1,2,4
 
-Exit status: 0 done, 1 a run failed, 2 the input is bad, 130 interrupted.
+The same command again goes on where it was, and runs nothing twice. Exit status: 0 done, 1 a run
+failed, 2 the input is bad, 75 stopped by SIGTERM or busy (give the same command again), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -24,9 +27,10 @@ from yaml import YAMLError
 from dpmi.composition import guard_hydra
 from dpmi.config import load_config
 from dpmi.errors import UserError
-from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, explain
+from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, DistinctCells, explain
 from dpmi.threads import let_idle_threads_sleep
 
+EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again
 EXIT_INTERRUPTED = 130
 
 
@@ -43,12 +47,21 @@ def _job(composed: DictConfig) -> str:
     config = load_config(composed)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
-    from dpmi.run.terminal import run_job  # torch: not loaded to print help or to compose a config
+    # torch: not loaded to print help or to compose a config
+    from dpmi.run.stopping import StoppedByRequest
+    from dpmi.run.terminal import BUSY, run_job
 
     hydra_config = HydraConfig.get()
-    status = run_job(config, Path(hydra_config.runtime.output_dir))
-    if status == "failed" and hydra_config.mode == hydra.types.RunMode.RUN:
-        sys.exit(EXIT_FAILED_RUNS)  # in a sweep the others go on, and its end tells
+    try:
+        status = run_job(config, Path(hydra_config.runtime.output_dir))
+    except StoppedByRequest:
+        print("stopped by SIGTERM; the same command goes on where it was", file=sys.stderr)
+        sys.exit(EXIT_RESUMABLE)
+    if hydra_config.mode == hydra.types.RunMode.RUN:  # in a sweep the others go on
+        if status == "failed":
+            sys.exit(EXIT_FAILED_RUNS)
+        if status == BUSY:
+            sys.exit(EXIT_RESUMABLE)
     return status
 
 
@@ -67,6 +80,7 @@ def main() -> None:
     """Compose, check, run; every mistake of the user is one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come here instead of being printed
     guard_hydra()
+    Plugins.instance().register(DistinctCells)
     try:
         if get_args_parser().parse_args().experimental_rerun is not None:
             raise UserError(

@@ -9,9 +9,16 @@ import numpy as np
 import pytorch_lightning as L
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from dpmi.data.augment import affine_crops
+from dpmi.data.batches import (
+    Batches,
+    NumberedBatch,
+    ShuffledBatches,
+    StepSampler,
+    step_seed,
+)
 from dpmi.data.prepare import PreparedData, Split
 
 Batch = tuple[Tensor, Tensor]  # images float32 (B, C, S, S) in [0, 1]; labels int64 (B,)
@@ -24,32 +31,33 @@ class ImageDataset(Dataset[Batch]):
     sampling may draw, gives an empty batch: images ``(0, C, S, S)``, labels ``(0,)``.
     """
 
-    def __init__(self, split: Split, image_size: int, augment: str = "none") -> None:
+    def __init__(self, split: Split, image_size: int, augment: str = "none", seed: int = 0) -> None:
         """Serve the centre ``image_size`` square of each image.
 
         Args:
             split: images, uint8 ``(n, C, R, R)``; float images pass unscaled.
             image_size: side S of the square, in pixels; at most R.
-            augment: "none" or "affine" (see ``augment.affine_crops``).
+            augment: "none" or "affine" (see ``augment.affine_crops``), which needs batches that
+                know their step: what is drawn depends on it and on the seed alone.
+            seed: of the augmentation.
         """
         if augment not in ("none", "affine"):
             raise ValueError(f"augment must be 'none' or 'affine', not {augment!r}")
         self._split = split
         self._size = image_size
         self._affine = augment == "affine"
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._split.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        images, labels = self.__getitems__([index])
-        return images[0], labels[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         rows = np.asarray(indices, dtype=np.int64)
         pixels = self._split.pixels[rows]  # (B, C, R, R), a copy
         if self._affine:
-            pixels = affine_crops(pixels, self._size)
+            if not isinstance(indices, NumberedBatch):
+                raise TypeError("an augmented batch must know its step: give a NumberedBatch")
+            pixels = affine_crops(pixels, self._size, step_seed(self._seed, indices.step))
         else:
             edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
             pixels = pixels[..., edge : edge + self._size, edge : edge + self._size]
@@ -76,7 +84,8 @@ class ImageDataModule(L.LightningDataModule):
         augment: str,
         num_workers: int,
         seed: int,
-        train_batch_sampler: Sampler[list[int]] | None = None,
+        train_batches: Batches | None = None,
+        first_step: int = 0,
     ) -> None:
         """Make the loaders' parts.
 
@@ -86,8 +95,9 @@ class ImageDataModule(L.LightningDataModule):
             batch_size: images in a batch, except where ``train_batch_sampler`` decides.
             augment: "none" or "affine", for the training images alone (see ImageDataset).
             num_workers: processes that make batches; 0 makes them in this one.
-            seed: of the order in which training images are shuffled.
-            train_batch_sampler: draws the training batches, instead of shuffling.
+            seed: of the order in which training images are shuffled, and of the augmentation.
+            train_batches: draws the training batches, instead of shuffling.
+            first_step: of training; not 0 where a run is resumed.
         """
         super().__init__()
         self.prepared = prepared
@@ -96,27 +106,18 @@ class ImageDataModule(L.LightningDataModule):
         self._augment = augment
         self._num_workers = num_workers
         self._seed = seed
-        self._train_batch_sampler = train_batch_sampler
+        self._first_step = first_step
+        n = len(prepared.splits["train"].labels)
+        self._train_batches = train_batches or ShuffledBatches(n, batch_size, seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Training batches: drawn by the batch sampler if one was given, else shuffled."""
-        dataset = ImageDataset(self.prepared.splits["train"], self._image_size, self._augment)
-        generator = torch.Generator().manual_seed(self._seed)
-        if self._train_batch_sampler is not None:
-            return DataLoader(
-                dataset,
-                batch_sampler=self._train_batch_sampler,
-                num_workers=self._num_workers,
-                collate_fn=_identity,
-                generator=generator,
-            )
+        """Training batches, from the first step on."""
+        split = self.prepared.splits["train"]
         return DataLoader(
-            dataset,
-            batch_size=self._batch_size,
-            shuffle=True,
+            ImageDataset(split, self._image_size, self._augment, self._seed),
+            batch_sampler=StepSampler(self._train_batches, self._first_step),
             num_workers=self._num_workers,
             collate_fn=_identity,
-            generator=generator,
         )
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:

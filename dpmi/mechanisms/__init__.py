@@ -18,6 +18,8 @@ from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.privacy.accounting import calibrate_noise_multiplier
 from dpmi.privacy.guarantee import Claim
+from dpmi.privacy.journal import Journal
+from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 
@@ -30,28 +32,45 @@ __all__ = [
 SMALLEST_NOISE = 0.1
 
 
-def build_mechanism(config: Config, n: int) -> Mechanism:
+def build_mechanism(
+    config: Config,
+    n: int,
+    noise: NoiseSource | None = None,
+    journal: Journal | None = None,
+    piece: int | None = None,
+) -> Mechanism:
     """Make the mechanism that a config asks for.
 
     Args:
         config: the whole run.
         n: training images.
+        noise: the source of its randomness; None for a new one.
+        journal: where steps are written ahead; None where no process may follow this one.
+        piece: images in one pass, where a resumed run must go on with what it began with.
 
     Raises:
-        UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach).
+        UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
+            DP would pass ``privacy.max_epsilon``.
     """
-    settings, noise = config.mechanism, NoiseSource(config.noise_seed)
+    settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
     if isinstance(settings, LdpMechanism):
+        budget = config.privacy.max_epsilon
+        if budget is not None and pixel_epsilon(config.beta) > budget:
+            raise UserError(
+                f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
+                f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
+            )
         return LocalDP(config.beta, settings.noise_test, noise)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(
             _plan(config, settings, n, steps_per_epoch * config.trainer.max_epochs),
             steps_per_epoch=steps_per_epoch,
-            max_physical_batch_size=config.max_physical_batch_size,
+            max_physical_batch_size=piece or config.max_physical_batch_size,
             image_size=config.data.image_size,
             engine=settings.engine,
             noise=noise,
+            journal=journal,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from torch import nn
-from torch.utils.data import Sampler
 
+from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.guarantee import Guarantee
@@ -21,12 +21,17 @@ class Mechanism(Protocol):
         """Return the images as training may see them; called once a run."""
         ...
 
-    def train_batches(self) -> Sampler[list[int]] | None:
-        """Return the sampler of training batches, None for shuffled ones of a fixed size."""
+    def train_batches(self) -> Batches | None:
+        """Return the training batches, None for shuffled ones of a fixed size."""
         ...
 
-    def make_gradient(self, net: nn.Module) -> Gradient:
-        """Return how a batch of training images becomes a gradient of ``net``."""
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
+        """Return how a batch of training images becomes a gradient of ``net``.
+
+        Args:
+            net: the network, on its device.
+            first_step: number of the first step ahead; not 0 where a run is resumed.
+        """
         ...
 
     def guarantee(self) -> Guarantee:

@@ -16,11 +16,12 @@ from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.privacy.sampling import PoissonBatchSampler
+from dpmi.privacy.sampling import PoissonBatches
 
 _CHANNELS = 3  # as the network sees every image, gray ones repeated
 
@@ -36,6 +37,7 @@ class DPSGD:
         image_size: side of the images that training sees, in pixels.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
+        journal: where steps are written ahead; None where no process may follow this one.
     """
 
     name = "dpsgd"
@@ -49,23 +51,25 @@ class DPSGD:
         image_size: int,
         engine: str,
         noise: NoiseSource,
+        journal: Journal | None = None,
     ) -> None:
         self.plan = plan
         self.ledger = Ledger()
         self._piece, self._image_size = max_physical_batch_size, image_size
         self._engine, self._noise = engine, noise
-        self._batches = PoissonBatchSampler(plan, steps_per_epoch, noise.torch("sampling")[0])
+        self._journal, self._dropped = journal, 0
+        self._batches = PoissonBatches(plan, steps_per_epoch, noise)
         self._gradient: PrivateGradient | None = None
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Leave the images as they are: only gradients are released."""
         return data
 
-    def train_batches(self) -> PoissonBatchSampler:
+    def train_batches(self) -> PoissonBatches:
         """Poisson batches of the plan."""
         return self._batches
 
-    def make_gradient(self, net: nn.Module) -> PrivateGradient:
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> PrivateGradient:
         """Clipped and noised gradient, executed by the plan and written on the ledger.
 
         Raises:
@@ -84,9 +88,11 @@ class DPSGD:
             net,
             self._make_engine(net),
             plan=self.plan,
-            noise=GaussianNoise(self._noise.torch("gradient", next(net.parameters()).device)),
+            noise=GaussianNoise(self._noise),
             ledger=self.ledger,
             physical_batch_size=piece,
+            first_step=first_step,
+            journal=self._journal,
         )
         return self._gradient
 
@@ -115,16 +121,40 @@ class DPSGD:
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
                 self._noise.assumption,
+                *self._lost(),
                 "the noise is a single-precision Gaussian, not hardened against attacks on "
                 "floating-point rounding",
             ),
         )
+
+    def _lost(self) -> list[str]:
+        lost = self.ledger.lost
+        return [f"{lost} steps that an interrupted attempt may have taken are counted"] * bool(lost)
 
     def describe(self) -> dict[str, Any]:
         """Return the plan, the ledger, the size of pieces, how many gradients were not finite."""
         return {
             "plan": self.plan.to_dict(),
             "ledger": self.ledger.to_dict(),
+            "lost_steps": self.ledger.lost,
             "physical_batch_size": self._gradient.physical_batch_size if self._gradient else None,
-            "nonprivate/dropped_gradients": self._gradient.dropped if self._gradient else 0,
+            "nonprivate/dropped_gradients": self._dropped_so_far(),
         }
+
+    def _dropped_so_far(self) -> int:
+        return self._dropped + (self._gradient.dropped if self._gradient else 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a process that resumes the run must know; plain values."""
+        return {
+            "ledger": self.ledger.state_dict(),
+            "dropped": self._dropped_so_far(),
+            "physical_batch_size": (
+                self._gradient.physical_batch_size if self._gradient else self._piece
+            ),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier process executed, before a gradient is made."""
+        self.ledger.load_state_dict(state["ledger"])
+        self._dropped, self._piece = state["dropped"], state["physical_batch_size"]

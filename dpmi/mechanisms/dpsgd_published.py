@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.utils.data import Sampler
 
+from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.microbatches import MicrobatchGradient
@@ -45,18 +45,19 @@ class DPSGDAsPublished:
         """Leave the images as they are."""
         return data
 
-    def train_batches(self) -> Sampler[list[int]] | None:
+    def train_batches(self) -> Batches | None:
         """Shuffled batches of a fixed size, for which the authors' accounting does not hold."""
         return None
 
-    def make_gradient(self, net: nn.Module) -> MicrobatchGradient:
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> MicrobatchGradient:
         """Noised mean of clipped means of microbatches."""
         self._gradient = MicrobatchGradient(
             net,
             microbatches=self._microbatches,
             max_grad_norm=self._bound,
             noise_multiplier=self._noise_multiplier,
-            noise=GaussianNoise(self._noise.torch("gradient", next(net.parameters()).device)),
+            noise=GaussianNoise(self._noise),
+            first_step=first_step,
         )
         return self._gradient
 

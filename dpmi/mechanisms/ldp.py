@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torch.utils.data import Sampler
 
+from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData, Split
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
@@ -51,11 +51,11 @@ class LocalDP:
     def _noised(self, split: Split, rng: np.random.Generator) -> Split:
         return dataclasses.replace(split, pixels=laplace_mechanism(split.pixels, self._beta, rng))
 
-    def train_batches(self) -> Sampler[list[int]] | None:
+    def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""
         return None
 
-    def make_gradient(self, net: nn.Module) -> Gradient:
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient: the images are already released."""
         return MeanGradient(net)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torch.utils.data import Sampler
 
+from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Claim, Guarantee
@@ -49,11 +49,11 @@ class LocalDPAsPublished:
         noised = dataclasses.replace(train, pixels=pixels)
         return dataclasses.replace(data, splits=data.splits | {"train": noised})
 
-    def train_batches(self) -> Sampler[list[int]] | None:
+    def train_batches(self) -> Batches | None:
         """Shuffled batches."""
         return None
 
-    def make_gradient(self, net: nn.Module) -> Gradient:
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient."""
         return MeanGradient(net)
 

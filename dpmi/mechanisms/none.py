@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.utils.data import Sampler
 
+from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
@@ -21,11 +21,11 @@ class NonPrivate:
         """Leave the images as they are."""
         return data
 
-    def train_batches(self) -> Sampler[list[int]] | None:
+    def train_batches(self) -> Batches | None:
         """Shuffled batches."""
         return None
 
-    def make_gradient(self, net: nn.Module) -> Gradient:
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient."""
         return MeanGradient(net)
 

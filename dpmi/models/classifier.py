@@ -24,7 +24,8 @@ class ImageClassifier(L.LightningModule):
         net: (B, C, H, W) images in [0, 1] to (B, K) logits.
         classes: names of the K classes, in the order of the labels.
         graded: the classes are ordered.
-        make_gradient: given the network, on its device, returns how a batch becomes a gradient.
+        make_gradient: given the network, on its device, and the number of the first step ahead,
+            returns how a batch becomes a gradient.
         learning_rate, weight_decay, momentum: of SGD.
     """
 
@@ -34,7 +35,7 @@ class ImageClassifier(L.LightningModule):
         *,
         classes: tuple[str, ...],
         graded: bool,
-        make_gradient: Callable[[nn.Module], Gradient],
+        make_gradient: Callable[[nn.Module, int], Gradient],
         learning_rate: float,
         weight_decay: float,
         momentum: float,
@@ -58,9 +59,9 @@ class ImageClassifier(L.LightningModule):
         trainable = [p for p in self.net.parameters() if p.requires_grad]
         return self._make_sgd(trainable)
 
-    def on_fit_start(self) -> None:
-        """Make the gradient, now that the network is on its device."""
-        self._gradient = self._make_gradient(self.net)
+    def on_train_start(self) -> None:
+        """Make the gradient, now that the network is on its device and a resumed run's restored."""
+        self._gradient = self._make_gradient(self.net, self.global_step)
 
     def on_fit_end(self) -> None:
         """Let go of the gradient: it may have hooks in the network."""

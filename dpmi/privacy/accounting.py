@@ -9,6 +9,7 @@ called alike. Each gives an upper bound of the true ε; ``prv`` is within ``PRV_
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 
 import dp_accounting
@@ -97,16 +98,34 @@ def calibrate_noise_multiplier(
     )
 
 
+def steps_within(max_epsilon: float, plan: PrivacyPlan, most: int) -> int:
+    """Most releases of the plan's kind whose ε is at most ``max_epsilon``; at most ``most``.
+
+    ε grows with the steps, so bisection finds them in log2(steps) calls of the accountant.
+    """
+
+    def passes(steps: int) -> bool:
+        entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
+        return epsilon([entry], plan.delta, plan.accountant) > max_epsilon
+
+    return bisect.bisect_left(range(1, most + 1), True, key=passes)
+
+
 class EpsilonSchedule:
     """ε after each step of a plan, at the price of a look-up.
 
     An accountant takes 10 to 200 ms a call, far too long for every step. ε grows with the steps,
     so it is computed at ``points`` steps and what is told at a step is the value of the next of
     them: exact there, at most one interval ahead in between, and never too small.
+
+    Args:
+        plan: gives noise, sampling, δ and accountant.
+        steps: the last step that is to be told: the plan's, and those that were lost.
+        points: how many values are computed.
     """
 
-    def __init__(self, plan: PrivacyPlan, points: int = 8) -> None:
-        self._marks = sorted({-(-plan.steps * k // points) for k in range(1, points + 1)})
+    def __init__(self, plan: PrivacyPlan, steps: int, points: int = 8) -> None:
+        self._marks = sorted({-(-steps * k // points) for k in range(1, points + 1)})
         self._epsilons = [
             epsilon(
                 [LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
@@ -120,11 +139,11 @@ class EpsilonSchedule:
         """Upper bound of ε after ``steps`` steps.
 
         Raises:
-            ValueError: more steps than the plan has.
+            ValueError: more steps than there should be.
         """
         if steps == 0:
             return 0.0
         for mark, value in zip(self._marks, self._epsilons, strict=True):
             if steps <= mark:
                 return value
-        raise ValueError(f"step {steps} is past the plan's {self._marks[-1]}")
+        raise ValueError(f"step {steps} is past the last, {self._marks[-1]}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpmi.privacy.engines.clipping import ClippingEngine
+from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
+
+_log = logging.getLogger(__name__)
 
 
 class PrivateGradient:
@@ -17,8 +22,10 @@ class PrivateGradient:
 
     Contract: with C = ``plan.max_grad_norm``, one call releases
     (sum_i clip_C(g_i) + N(0, (plan.noise_multiplier C)^2 I)) / plan.expected_batch_size
-    and writes it on the ledger first. The sum's L2 sensitivity to one image is C. Noise is added
-    once, however many pieces the batch is processed in, and also to an empty batch.
+    and writes it on the journal and the ledger first. The sum's L2 sensitivity to one image is C.
+    Noise is added once, however many pieces the batch is processed in, and also to an empty batch.
+    Where memory runs out, the same release is made again from its first image, in pieces of half
+    the size: same batch, same noise, one entry on the ledger.
 
     Args:
         net: the network.
@@ -28,6 +35,12 @@ class PrivateGradient:
         ledger: where each release is recorded.
         physical_batch_size: most images in one forward and backward pass; may be changed between
             batches, which changes rounding and nothing else.
+        first_step: number of the first release, which its noise depends on; not 0 where a run
+            is resumed.
+        journal: where each release is written ahead; None where no process may follow this one.
+
+    Attributes:
+        physical_batch_size: halved where memory ran out.
     """
 
     def __init__(
@@ -39,10 +52,13 @@ class PrivateGradient:
         noise: GaussianNoise,
         ledger: Ledger,
         physical_batch_size: int,
+        first_step: int = 0,
+        journal: Journal | None = None,
     ) -> None:
         self.plan, self.ledger = plan, ledger
-        self._engine, self._noise = engine, noise
         self.physical_batch_size = physical_batch_size
+        self._engine, self._noise, self._journal = engine, noise, journal
+        self._step = first_step
         self._parameters = [p for p in net.parameters() if p.requires_grad]
         self._buffer = torch.empty(
             sum(p.numel() for p in self._parameters), device=self._parameters[0].device
@@ -72,19 +88,44 @@ class PrivateGradient:
         Returns:
             Logits (B, K), detached: computed on private data without noise.
         """
-        plan = self.plan
+        plan, step = self.plan, self._step
+        if self._journal:
+            spent = self.ledger.steps
+            self._journal.cover(
+                spent, plan.noise_multiplier, plan.sample_rate, self.physical_batch_size
+            )
         self.ledger.record(plan.noise_multiplier, plan.sample_rate)
+        self._step += 1
+        dropped = self._engine.dropped
+        while (logits := self._release(images, labels, step)) is None:
+            self._engine.dropped = dropped
+            self._engine.forget()
+            if images.is_cuda:
+                torch.cuda.empty_cache()
+            _log.warning("out of memory: from now on %d images in a pass", self.physical_batch_size)
+        return logits
+
+    def _release(self, images: Tensor, labels: Tensor, step: int) -> Tensor | None:
+        """Make the release of a step from its start; None where memory ran out, pieces halved."""
         # The buffer starts as the noise, and the pieces are added to it: nothing without noise is
         # ever in p.grad, and the parameters are gone through once less.
+        plan = self.plan
         scale = 1.0 / plan.expected_batch_size
-        self._noise.fill(self._buffer, plan.noise_multiplier * plan.max_grad_norm * scale)
+        self._noise.fill(self._buffer, plan.noise_multiplier * plan.max_grad_norm * scale, step)
         for parameter in self._parameters:
             parameter.grad = None  # an engine's backward pass must not add to the last release
         logits = []
         size = self.physical_batch_size
         for piece, target in zip(images.split(size), labels.split(size), strict=True):
-            if len(piece):
+            if not len(piece):
+                continue
+            try:
                 logits.append(self._engine.add_clipped_sum(piece, target, self._grads, scale))
+            except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is the former
+                if len(piece) == 1 or not ran_out_of_memory(error):
+                    raise
+                self.physical_batch_size = len(piece) // 2
+                return None
         for parameter in self._parameters:
             parameter.grad = self._grads[parameter]
         return torch.cat(logits) if logits else images.new_zeros((0, 0))
@@ -92,6 +133,13 @@ class PrivateGradient:
     def close(self) -> None:
         """Leave the network as it was found."""
         self._engine.close()
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether torch says so: on a GPU by its type, on a CPU by its words alone."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+        words in str(error) for words in ("DefaultCPUAllocator", "std::bad_alloc")
+    )
 
 
 def refuse_batch_norm(net: nn.Module) -> None:

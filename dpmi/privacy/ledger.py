@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import dp_accounting
 
@@ -19,9 +20,15 @@ class LedgerEntry:
 
 
 class Ledger:
-    """An append-only account of the noised gradients that left the mechanism."""
+    """An append-only account of the noised gradients that left the mechanism.
+
+    Attributes:
+        lost: steps that are counted and not part of the training that led to the weights: those of
+            an attempt that was killed, which could not be repeated to the bit.
+    """
 
     def __init__(self) -> None:
+        self.lost = 0
         self._entries: list[LedgerEntry] = []
 
     @property
@@ -34,15 +41,35 @@ class Ledger:
         """Noised releases so far."""
         return sum(entry.steps for entry in self._entries)
 
-    def record(self, noise_multiplier: float, sample_rate: float) -> None:
-        """Add one release. Called before the noised gradient is handed out."""
-        steps = 1
+    def record(self, noise_multiplier: float, sample_rate: float, steps: int = 1) -> None:
+        """Add releases. Called before a noised gradient is made, and thus handed out."""
         if self._entries:
             last = self._entries[-1]
             if (last.noise_multiplier, last.sample_rate) == (noise_multiplier, sample_rate):
                 self._entries.pop()
                 steps += last.steps
         self._entries.append(LedgerEntry(noise_multiplier, sample_rate, steps))
+
+    def record_lost(self, noise_multiplier: float, sample_rate: float, steps: int) -> None:
+        """Add releases that may have been executed, by an attempt of which nothing is left."""
+        if steps:
+            self.record(noise_multiplier, sample_rate, steps)
+            self.lost += steps
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values to restore it from."""
+        return {"entries": self.to_dict(), "lost": self.lost}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier process executed; only into an empty ledger.
+
+        Raises:
+            ValueError: something is on it already.
+        """
+        if self._entries:
+            raise ValueError("a ledger in use takes no other's entries")
+        self._entries = [LedgerEntry(**entry) for entry in state["entries"]]
+        self.lost = state["lost"]
 
     def event(self) -> dp_accounting.DpEvent:
         """Describe what ran, in dp-accounting's terms."""

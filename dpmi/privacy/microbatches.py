@@ -33,6 +33,8 @@ class MicrobatchGradient:
         max_grad_norm: C, over all parameters together.
         noise_multiplier: standard deviation of the noise in units of C.
         noise: draws the noise, on the network's device.
+        first_step: number of the first batch, which its noise depends on; not 0 where a run is
+            resumed.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class MicrobatchGradient:
         max_grad_norm: float,
         noise_multiplier: float,
         noise: GaussianNoise,
+        first_step: int = 0,
     ) -> None:
         self._net, self._microbatches = net, microbatches
         self._bound, self._std = max_grad_norm, noise_multiplier * max_grad_norm
@@ -51,7 +54,7 @@ class MicrobatchGradient:
         self._buffer = torch.empty(
             sum(p.numel() for p in self._parameters), device=self._parameters[0].device
         )
-        self.steps = 0
+        self.steps = first_step
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one batch.
@@ -64,7 +67,7 @@ class MicrobatchGradient:
         Returns:
             Logits (B, K), detached.
         """
-        self._noise.fill(self._buffer, self._std)
+        self._noise.fill(self._buffer, self._std, self.steps)
         logits: Tensor = self._net(images)
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
         runs = losses.tensor_split(min(self._microbatches, len(losses)))

@@ -40,6 +40,15 @@ class EpochCurves(L.Callback):
         self.values: dict[str, list[float]] = {}
         self._right, self._images = 0.0, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"values": self.values, "right": self._right, "images": self._images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in the middle of an epoch."""
+        self.values = state_dict["values"]
+        self._right, self._images = state_dict["right"], state_dict["images"]
+
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start to count."""
         self._right, self._images = 0.0, 0

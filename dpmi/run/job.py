@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,14 +23,19 @@ from dpmi.errors import UserError
 from dpmi.mechanisms import DPSGD, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import build_resnet18, imagenet_state_dict, read_state_dict
+from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
+from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
-from dpmi.run.loggers import OptionalWandbLogger, csv_logger
+from dpmi.run.finite import FiniteWeights
+from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.pretrain import phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
 from dpmi.run.record import ImageSample, RunRecord, environment
+from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
+from dpmi.run.stopping import StoppedByRequest, StopRequest
 
 CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)
@@ -50,48 +55,62 @@ class Run:
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
-        self._device: str | None = None
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
         self._memory = PeakMemory()
-        self._timings: dict[str, float] = {}
+        self._clock = Clock()
+        self._stop = StopRequest()
+        self._resumption: Resumption | None = None
+        self._privacy: PrivacyCallback | None = None
 
     def execute(self) -> RunRecord:
-        """Prepare, train, evaluate, and leave the record.
+        """Prepare, train, evaluate, and leave the record; go on where a killed process was.
 
         Returns:
             The record, already written; a failure is a record with ``status="failed"``.
 
         Raises:
             KeyboardInterrupt: interrupted; the record says so and is written.
+            StoppedByRequest: SIGTERM came; a checkpoint and the record are written.
         """
-        started = time.perf_counter()
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
         OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
         try:
-            self._work()
+            with self._stop:
+                self._work()
         except UserError as error:
-            return self._record("failed", str(error), started)
+            return self._record("failed", str(error))
+        except StoppedByRequest:
+            self._record("interrupted", "stopped by SIGTERM; the same command goes on with it")
+            raise
         except (
             KeyboardInterrupt,
             SystemExit,
         ) as error:  # Lightning turns the first into the second
-            self._record("interrupted", "interrupted by the user", started)
+            self._record("interrupted", "interrupted by the user")
             raise KeyboardInterrupt from error
         except Exception as error:
             _log.exception("the run failed")
-            return self._record("failed", f"{type(error).__name__}: {error}", started)
-        return self._record("completed", None, started)
+            return self._record("failed", f"{type(error).__name__}: {error}")
+        record = self._record("completed", None)
+        assert self._resumption is not None
+        self._resumption.complete()
+        return record
 
     def _work(self) -> None:
         config = self.config
         keep_freed_memory()
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
-            delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
-            self._data = data = prepare(config.data, self.cache_dir, delta)
-        self._mechanism = mechanism = build_mechanism(config, len(data.splits["train"].labels))
+            self._data = data = prepared_data(config)
+        self._resumption = begun = Resumption(
+            self.folder, config, data.fingerprint.sha256, _device(config), self.console
+        )
+        n = len(data.splits["train"].labels)
+        self._mechanism = mechanism = build_mechanism(
+            config, n, begun.noise, begun.journal, begun.piece
+        )
         with self._timed("release"):
             released = mechanism.release_data(data)
         self._sample = image_sample(config, data, released)
@@ -113,13 +132,14 @@ class Run:
             augment=config.data.augment,
             num_workers=config.data.num_workers,
             seed=config.seed,
-            train_batch_sampler=mechanism.train_batches(),
+            train_batches=mechanism.train_batches(),
+            first_step=begun.step,
         )
-        with self._wandb() as wandb:
+        with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
                 wandb.log_hyperparams(config.model_dump(mode="json"))
                 log_samples(wandb, config, data, released)
-            self._train_and_evaluate(model, module, mechanism, wandb)
+            self._train_and_evaluate(model, module, mechanism, begun, wandb)
             if wandb:
                 wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
 
@@ -128,42 +148,55 @@ class Run:
         model: ImageClassifier,
         module: ImageDataModule,
         mechanism: Mechanism,
+        begun: Resumption,
         wandb: OptionalWandbLogger | None,
     ) -> None:
         step_time = StepTime()
         # The bar last: it shows what the others log.
         callbacks: list[L.Callback] = [step_time]
         if isinstance(mechanism, DPSGD):
-            callbacks.append(PrivacyCallback(mechanism))
+            budget = self.config.privacy.max_epsilon
+            self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
+            callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
         self._curves = curves = EpochCurves(mechanism.guarantee)
-        callbacks += [curves, progress_callback(self.console)]
+        csv_log = CsvLog(self.folder)
+        checkpoint = RunCheckpoint(
+            self.folder / CHECKPOINTS,
+            self.config.trainer.checkpoint_seconds,
+            self._stop,
+            self.console,
+            self._clock,
+            csv_log,
+        )
+        callbacks += [FiniteWeights(), curves, progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
             default_root_dir=self.folder,
             accelerator=self.config.trainer.accelerator,
             devices=1,
             max_epochs=self.config.trainer.max_epochs,
-            logger=[csv_logger(self.folder), *([wandb] if wandb else [])],
+            logger=[csv_log, *([wandb] if wandb else [])],
             callbacks=callbacks,
+            plugins=[VerifiedFiles()],
             log_every_n_steps=1,
             num_sanity_val_steps=0,
-            enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=self.console.is_terminal,
             use_distributed_sampler=False,  # it would replace the plan's sampler
             deterministic="warn",
         )
-        self._device = _device_name(trainer)
         self._memory.training_starts(trainer.strategy.root_device)
+        # The loader begins at the checkpoint's step, in a way that Lightning does not know.
+        warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
         with self._timed("train"):
-            trainer.fit(model, datamodule=module)
+            trainer.fit(model, datamodule=module, ckpt_path=begun.checkpoint, weights_only=True)
         with self._timed("evaluate"):
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]
             trainer.test(model, dataloaders=loaders, verbose=False)
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
-        self._timings["steps"] = step_time.seconds
+        self._clock.add_earlier({"steps": step_time.seconds})
         with self._timed("save"):
             torch.save(model.net.state_dict(), self.folder / "model.pth")
 
@@ -178,7 +211,7 @@ class Run:
         return read_state_dict(Path(weights).expanduser())
 
     @contextlib.contextmanager
-    def _wandb(self) -> Iterator[OptionalWandbLogger | None]:
+    def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
         settings = self.config.logger
         if not isinstance(settings, WandbConfig):
             yield None
@@ -186,6 +219,7 @@ class Run:
         logger = OptionalWandbLogger(
             settings,
             run=cell_name(self.config),
+            run_id=run_id,
             group=self.folder.parent.name,
             folder=self.folder,
             cache_dir=self.cache_dir,
@@ -200,20 +234,22 @@ class Run:
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        self._clock.start(name)
         try:
             yield
         finally:
-            self._timings[name] = time.perf_counter() - started
+            self._clock.stop(name)
 
-    def _record(self, status: Any, reason: str | None, started: float) -> RunRecord:
+    def _record(self, status: Any, reason: str | None) -> RunRecord:
         """Write down what is known, whatever happened."""
-        self._timings["total"] = time.perf_counter() - started
+        begun = self._resumption
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
             status=status,
             reason=reason,
+            stopped=self._privacy.stopped if self._privacy else None,
+            restarts=begun.state.restarts if begun else 0,
             config=self.config.model_dump(mode="json"),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
@@ -221,14 +257,25 @@ class Run:
             metrics=self._metrics,
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
-            timings=self._timings,
+            timings=self._clock.so_far(),
             peak_memory_mb=self._memory.mb(),
-            environment=environment(self._device),
+            environment=environment(_device(self.config)),
         )
         record.write(self.folder)
         return record
 
 
-def _device_name(trainer: L.Trainer) -> str:
-    device = trainer.strategy.root_device
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def prepared_data(config: Config) -> PreparedData:
+    """Return the data set of a config.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
+    return prepare(config.data, Path(config.cache_dir).expanduser(), delta)
+
+
+def _device(config: Config) -> str:
+    """What will train: "cpu", or the name of a GPU."""
+    on_cpu = config.trainer.accelerator == "cpu" or not torch.cuda.is_available()
+    return "cpu" if on_cpu else torch.cuda.get_device_name()

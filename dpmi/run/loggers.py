@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import netrc
 import os
 from argparse import Namespace
@@ -22,9 +23,29 @@ START_SECONDS = 30.0  # patience with a W&B server that does not answer
 REACH_SECONDS = 10.0
 
 
-def csv_logger(folder: Path) -> CSVLogger:
-    """``metrics.csv`` in the job's folder."""
-    return CSVLogger(folder, name="", version="", flush_logs_every_n_steps=20)
+class CsvLog(CSVLogger):
+    """``metrics.csv`` in the job's folder; of a run that is resumed, the rows that still hold."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="", flush_logs_every_n_steps=20)
+        self.rows = 0  # logged so far
+        self._earlier: list[dict[str, str]] = []
+        path = folder / "metrics.csv"
+        if path.is_file():  # Lightning removes it when it begins to log
+            with path.open(newline="") as file:
+                self._earlier = list(csv.DictReader(file))
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row."""
+        self.rows += 1
+        super().log_metrics(dict(metrics), step)
+
+    def go_on_after(self, rows: int) -> None:
+        """Begin with so many rows of the file that was there."""
+        kept = self._earlier[:rows]
+        self.experiment.metrics = [{k: v for k, v in row.items() if v} for row in kept]
+        self.save()
+        self.rows = rows
 
 
 class OptionalWandbLogger(Logger):
@@ -35,6 +56,7 @@ class OptionalWandbLogger(Logger):
     Args:
         settings: the config's logger section.
         run, group: names of the cell and of the sweep.
+        run_id: at W&B; that of the run that is resumed, where one is.
         folder: the job's folder.
         cache_dir: where W&B keeps what it caches.
         console: where a failure is said.
@@ -45,6 +67,7 @@ class OptionalWandbLogger(Logger):
         settings: WandbConfig,
         *,
         run: str,
+        run_id: str,
         group: str,
         folder: Path,
         cache_dir: Path,
@@ -54,10 +77,16 @@ class OptionalWandbLogger(Logger):
         self._console, self._group = console, group
         self._logger: WandbLogger | None = None
         offline = _offline(settings.mode)
-        self._attempt(lambda: self._start(settings, run, folder, cache_dir, offline))
+        self._attempt(lambda: self._start(settings, run, run_id, folder, cache_dir, offline))
 
     def _start(
-        self, settings: WandbConfig, run: str, folder: Path, cache_dir: Path, offline: bool
+        self,
+        settings: WandbConfig,
+        run: str,
+        run_id: str,
+        folder: Path,
+        cache_dir: Path,
+        offline: bool,
     ) -> None:
         for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
             os.environ.setdefault(variable, str(cache_dir / "wandb"))
@@ -65,6 +94,8 @@ class OptionalWandbLogger(Logger):
 
         started = wandb.init(
             name=run,
+            id=run_id,
+            resume=None if offline else "allow",
             project=settings.project,
             entity=settings.entity,
             group=self._group,

@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpmi.errors import UserError
 from dpmi.mechanisms.dpsgd import DPSGD
-from dpmi.privacy.accounting import EpsilonSchedule
-from dpmi.privacy.sampling import PoissonBatchSampler
+from dpmi.privacy.accounting import EpsilonSchedule, steps_within
+from dpmi.privacy.sampling import PoissonBatches
 
 
 class PrivacyCallback(L.Callback):
@@ -22,19 +22,49 @@ class PrivacyCallback(L.Callback):
 
     Args:
         mechanism: holds the plan and the ledger.
+        reserved: releases that earlier attempts of this run may have made and cannot be repeated
+            to the bit: all of them that a checkpoint does not know are counted as lost.
+        max_epsilon: the budget; training stops before the step that would pass it.
+
+    Attributes:
+        stopped: why training stopped before the plan's end, None where it did not.
 
     Raises:
         UserError: at the start of training or of a batch, where a part in hand is not the plan's.
     """
 
-    def __init__(self, mechanism: DPSGD) -> None:
+    def __init__(
+        self, mechanism: DPSGD, reserved: int = 0, max_epsilon: float | None = None
+    ) -> None:
+        self._mechanism, self._reserved, self._max_epsilon = mechanism, reserved, max_epsilon
         self._plan, self._ledger = mechanism.plan, mechanism.ledger
         self._schedule: EpsilonSchedule | None = None
+        self._affordable: int | None = None  # releases on the ledger, those lost among them
+        self.stopped: str | None = None
         self.seconds = 0.0  # spent here, at the ends of steps
 
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: what was executed."""
+        return self._mechanism.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what the process before this one executed."""
+        self._mechanism.load_state_dict(state_dict)
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compute ε for the steps ahead, before the first of them."""
-        self._schedule = EpsilonSchedule(self._plan)
+        """Count what was lost, and compute ε for the steps ahead, before the first of them."""
+        plan, ledger = self._plan, self._ledger
+        lost = max(0, self._reserved - ledger.steps)
+        ledger.record_lost(plan.noise_multiplier, plan.sample_rate, lost)
+        self._schedule = EpsilonSchedule(plan, plan.steps + ledger.lost)
+        if self._max_epsilon is not None:
+            self._affordable = steps_within(self._max_epsilon, plan, plan.steps + ledger.lost)
+            if self._affordable <= ledger.lost:
+                raise UserError(
+                    f"privacy.max_epsilon={self._max_epsilon:g}: not one step of this run fits "
+                    f"({self._affordable} in all, {ledger.lost} lost to an interruption); allow "
+                    "more, or raise beta"
+                )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare the parts in hand with the plan."""
@@ -47,19 +77,26 @@ class PrivacyCallback(L.Callback):
         if trainer.world_size != 1:
             raise UserError(f"{trainer.world_size} devices: the plan's batches are drawn for one")
         self._check_sampler(trainer.train_dataloader)
-        planned = self._plan.steps
-        will_run = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
-        if self._ledger.steps + will_run != planned:
+        planned, done = self._plan.steps, self._taken
+        in_all = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
+        will_run = in_all - trainer.global_step
+        if done + will_run != planned:
             raise UserError(
-                f"{will_run} steps are ahead and {self._ledger.steps} done, but the plan has "
+                f"{will_run} steps are ahead and {done} done, but the plan has "
                 f"{planned}: its noise is calibrated for just that many"
             )
 
+    @property
+    def _taken(self) -> int:
+        """Steps of this training, without those that an earlier attempt lost."""
+        return self._ledger.steps - self._ledger.lost
+
     def _check_sampler(self, loader: Any) -> None:
         sampler = getattr(loader, "batch_sampler", None)
-        if not isinstance(sampler, PoissonBatchSampler) or sampler.plan != self._plan:
+        batches = getattr(sampler, "batches", sampler)
+        if not isinstance(batches, PoissonBatches) or batches.plan != self._plan:
             raise UserError(
-                f"the training loader draws its batches by {type(sampler).__name__}, not by the "
+                f"the training loader draws its batches by {type(batches).__name__}, not by the "
                 f"plan's Poisson sampler (n={self._plan.n}, sample rate "
                 f"{self._plan.sample_rate:.4g}): ε would be that of another mechanism"
             )
@@ -78,8 +115,10 @@ class PrivacyCallback(L.Callback):
                     f"layer {name} is a BatchNorm in training mode: it mixes the images of a "
                     "batch, so clipping bounds nothing; use model.norm=group or frozen_batch"
                 )
-        if self._ledger.steps >= self._plan.steps:
+        if self._taken >= self._plan.steps:
             raise UserError(f"the plan's {self._plan.steps} steps are spent; train no further")
+        if self._affordable is not None and self._ledger.steps >= self._affordable:
+            raise UserError(f"privacy.max_epsilon={self._max_epsilon:g} is spent; train no further")
 
     def on_train_batch_end(
         self,
@@ -91,13 +130,20 @@ class PrivacyCallback(L.Callback):
     ) -> None:
         """Check that the step released exactly once, and tell ε."""
         started = time.perf_counter()
-        if self._ledger.steps != trainer.global_step:
+        if self._taken != trainer.global_step:
             raise UserError(
-                f"{trainer.global_step} steps were taken but {self._ledger.steps} noised "
+                f"{trainer.global_step} steps were taken but {self._taken} noised "
                 "gradients are on the ledger: something trains past the mechanism"
             )
         assert self._schedule is not None
         spent = {"epsilon": self._schedule.at(self._ledger.steps), "delta": self._plan.delta}
         pl_module.log("epsilon", spent["epsilon"], prog_bar=True, batch_size=1)
         pl_module.log("delta", spent["delta"], batch_size=1)
+        if self._affordable is not None and self._ledger.steps >= self._affordable:
+            if self._taken < self._plan.steps:
+                self.stopped = (
+                    f"privacy.max_epsilon={self._max_epsilon:g} was reached after {self._taken} of "
+                    f"the plan's {self._plan.steps} steps"
+                )
+            trainer.should_stop = True
         self.seconds += time.perf_counter() - started

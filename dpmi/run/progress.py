@@ -25,6 +25,14 @@ class StepTime(Callback):
         self.first_step_at: float | None = None
         self._started = 0.0
 
+    def state_dict(self) -> dict[str, float]:
+        """For the checkpoint."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Go on counting."""
+        self.seconds = state_dict["seconds"]
+
     def on_train_batch_start(self, *_: Any) -> None:
         """Start the clock."""
         self._started = time.perf_counter()

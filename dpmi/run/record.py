@@ -16,8 +16,9 @@ from dpmi.errors import UserError
 from dpmi.privacy.guarantee import Guarantee
 
 RECORD_FILE = "record.json"
+SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
 SCHEMA = "dpmi.run-record"
-VERSION = 2
+VERSION = 3
 
 _PACKAGES = (
     "dpmi", "torch", "torchvision", "pytorch-lightning", "opacus", "dp-accounting", "torchmetrics",
@@ -52,6 +53,8 @@ class RunRecord(BaseModel):
         run: name of the cell, dataset-mechanism-β-seed.
         config_digest: equal for runs that compute the same.
         status: how it ended; ``reason`` says why, where it did not complete.
+        stopped: why a run that completed has fewer steps than planned, where it has.
+        restarts: how often it was resumed after its process was killed.
         config: the composed config.
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
@@ -70,11 +73,13 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     schema_name: Literal["dpmi.run-record"] = "dpmi.run-record"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     run: str
     config_digest: str
     status: Literal["completed", "failed", "interrupted"]
     reason: str | None
+    stopped: str | None
+    restarts: int
     config: dict[str, Any]
     data: dict[str, Any] | None
     guarantee: Guarantee | None
@@ -124,8 +129,12 @@ def read_record(path: Path) -> RunRecord:
 
 
 def read_records(folder: Path) -> list[RunRecord]:
-    """Every record below a folder, of a job, a sweep or several, by name of the job's folder."""
-    return [read_record(path) for path in sorted(folder.rglob(RECORD_FILE))]
+    """Every record below a folder, of a job, a sweep or several, by name of the job's folder.
+
+    Those that a new run of the same cell superseded are left out.
+    """
+    paths = sorted(folder.rglob(RECORD_FILE))
+    return [read_record(p) for p in paths if SUPERSEDED not in p.relative_to(folder).parts]
 
 
 def environment(device: str | None) -> dict[str, Any]:

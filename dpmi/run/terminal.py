@@ -5,37 +5,74 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
 from dpmi.config import Config, cell_name, config_digest
+from dpmi.errors import UserError
 from dpmi.models.names import TRAIN_METRICS
-from dpmi.run.job import Run
+from dpmi.run.job import Run, prepared_data
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record
+from dpmi.run.resume import LOCK_FILE, clear, supersede
+
+BUSY = "busy"
 
 
 def run_job(config: Config, folder: Path) -> str:
-    """Run one job in ``folder``, unless the very same one is done there; return its status."""
+    """Run one job in ``folder``, unless the very same one is done there.
+
+    Returns:
+        The status of its record; "busy" where another process is at work in the folder.
+
+    Raises:
+        KeyboardInterrupt: interrupted by the user.
+        StoppedByRequest: SIGTERM came.
+    """
     console = Console()
-    done = _completed(folder, config)
-    if done:
-        console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
-        return done.status
-    console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
-    record = Run(config, folder, console).execute()
-    _tell(record, folder, console)
-    return record.status
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        console.print(
+            f"{folder}: another process is at work on {cell_name(config)}; skipped here, give the "
+            "same command again to see how it ended",
+            style="yellow",
+            markup=False,
+        )
+        return BUSY
+    with lock:
+        if config.rerun:
+            supersede(folder)
+        elif done := _completed(folder, config, console):
+            clear(folder)  # a process may have been killed when all but this was done
+            console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
+            return done.status
+        console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
+        record = Run(config, folder, console).execute()
+        _tell(record, folder, console)
+        return record.status
 
 
-def _completed(folder: Path, config: Config) -> RunRecord | None:
-    """Record of the same run, completed. A sweep over β meets the original once for each β."""
+def _completed(folder: Path, config: Config, console: Console) -> RunRecord | None:
+    """Record of the same run on the same data, completed."""
     path = folder / RECORD_FILE
     if not path.is_file():
         return None
     record = read_record(path)
-    same = record.status == "completed" and record.config_digest == config_digest(config)
-    return record if same else None
+    if record.status != "completed" or record.config_digest != config_digest(config):
+        return None
+    try:
+        found = prepared_data(config).fingerprint.sha256
+    except UserError as error:
+        console.print(f"whether the data are still the same is not known: {error}", markup=False)
+        return record
+    if record.data and record.data["sha256"] == found:
+        return record
+    console.print(f"the data have changed since {escape(str(folder))} was run: running anew")
+    supersede(folder)
+    return None
 
 
 def config_tree(config: Config) -> dict[str, Any]:
@@ -58,6 +95,8 @@ def _tell(record: RunRecord, folder: Path, console: Console) -> None:
     if record.status != "completed":
         console.print(f"{record.run} {record.status}: {record.reason}", style="red", markup=False)
         return
+    if record.stopped:
+        console.print(record.stopped, style="yellow", markup=False)
     test, train = (record.metrics[name] for name in ("test/accuracy", f"{TRAIN_METRICS}/accuracy"))
     console.print(
         f"[bold]{record.run}[/]  test accuracy {test:.1%}, train accuracy {train:.1%} (not "

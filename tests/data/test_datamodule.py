@@ -11,6 +11,7 @@ from torchvision.transforms import v2
 
 from dpmi.config import DataConfig
 from dpmi.data.augment import affine_crops
+from dpmi.data.batches import NumberedBatch, step_seed
 from dpmi.data.datamodule import ImageDataModule, ImageDataset
 from dpmi.data.prepare import PreparedData, Split, prepare
 
@@ -33,17 +34,14 @@ def module(prepared: PreparedData, **changes: Any) -> ImageDataModule:
     return ImageDataModule(prepared, **(options | changes))
 
 
-class Fixed(torch.utils.data.Sampler[list[int]]):
+class Fixed:
     """Batches that are given."""
 
     def __init__(self, batches: list[list[int]]) -> None:
-        self.batches = batches
+        self.batches, self.steps_per_epoch = batches, len(batches)
 
-    def __iter__(self) -> Any:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
+    def draw(self, step: int) -> list[int]:
+        return self.batches[step % self.steps_per_epoch]
 
 
 @pytest.mark.parametrize("augment", ["none", "affine"])
@@ -52,9 +50,7 @@ def test_batches_follow_the_batch_sampler_and_may_be_empty(
     prepared: PreparedData, augment: str, workers: int
 ) -> None:
     batches = [[4, 0], [], [6]]
-    data = module(
-        prepared, augment=augment, num_workers=workers, train_batch_sampler=Fixed(batches)
-    )
+    data = module(prepared, augment=augment, num_workers=workers, train_batches=Fixed(batches))
     served = list(data.train_dataloader())
     assert [images.shape for images, _ in served] == [
         (2, 3, 32, 32),
@@ -105,10 +101,9 @@ def test_the_affine_moves_vertically_and_enlarges_and_nothing_else() -> None:
     pixels[:, :, 40:60, 40:60] = 255
     split = Split(pixels, np.zeros(1, dtype=np.int64), ("",))
     dataset = ImageDataset(split, 100, "affine")
-    torch.manual_seed(0)
     tops, widths = [], []
-    for _ in range(200):
-        image = dataset[0][0][0]
+    for step in range(200):
+        image = dataset.__getitems__(NumberedBatch([0], step))[0][0, 0]
         columns = image.amax(0).nonzero().flatten()
         rows = image.amax(1).nonzero().flatten()
         assert abs(int(columns[0]) + int(columns[-1]) - 99) <= 1
@@ -125,9 +120,8 @@ def test_on_square_images_the_affine_draws_what_the_posters_pipeline_draws() -> 
     poster = v2.Compose(
         [v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1)), v2.CenterCrop(56)]
     )
-    torch.manual_seed(3)
-    served = dataset.__getitems__(range(5))[0]
-    torch.manual_seed(3)
+    served = dataset.__getitems__(NumberedBatch(range(5), 3))[0]
+    torch.manual_seed(step_seed(0, 3))
     expected = torch.stack([poster(image) for image in torch.from_numpy(pixels)]) / 255
     assert torch.equal(served, expected)
 
@@ -138,8 +132,7 @@ def test_the_affine_serves_float_images_of_any_side_as_torchvision_does(
 ) -> None:
     pixels = np.random.default_rng(0).normal(size=(20, 1, side, side)).astype(np.float32)
     affine = v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1))
-    torch.manual_seed(5)
-    served = affine_crops(pixels, crop)
+    served = affine_crops(pixels, crop, 5)
     torch.manual_seed(5)
     whole = torch.stack([affine(image) for image in torch.from_numpy(pixels)])
     # In the middle row and column of an odd side, rounding may choose the other neighbour.

@@ -147,7 +147,7 @@ def trained_accuracy(composed, data, noise_multiplier):
         augment="none",
         num_workers=0,
         seed=0,
-        train_batch_sampler=mechanism.train_batches(),
+        train_batches=mechanism.train_batches(),
     )
     trainer = L.Trainer(
         accelerator="cpu",

@@ -8,6 +8,7 @@ from dpmi.privacy.accounting import (
     EpsilonSchedule,
     calibrate_noise_multiplier,
     epsilon,
+    steps_within,
 )
 from dpmi.privacy.ledger import LedgerEntry
 from dpmi.privacy.plan import PrivacyPlan
@@ -73,7 +74,7 @@ def test_the_schedule_never_tells_less_than_was_spent():
         n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=1.5, steps=37,
         delta=DELTA, accountant="prv",
     )  # fmt: skip
-    schedule = EpsilonSchedule(plan)
+    schedule = EpsilonSchedule(plan, plan.steps)
     told = [schedule.at(step) for step in range(plan.steps + 1)]
     spent = [0.0] + [
         epsilon([LedgerEntry(1.5, plan.sample_rate, step)], DELTA, "prv")
@@ -81,5 +82,21 @@ def test_the_schedule_never_tells_less_than_was_spent():
     ]
     assert all(a >= b for a, b in zip(told, spent, strict=True))
     assert told[-1] == spent[-1]
-    with pytest.raises(ValueError, match="past the plan"):
+    with pytest.raises(ValueError, match="past the last"):
         schedule.at(plan.steps + 1)
+
+
+@pytest.mark.parametrize("budget", [1e-3, 0.2, 0.5, 100.0])
+def test_a_budget_allows_as_many_steps_as_fit_and_not_one_more(budget):
+    plan = PrivacyPlan(
+        n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=1.5, steps=37,
+        delta=DELTA, accountant="rdp",
+    )  # fmt: skip
+    allowed = steps_within(budget, plan, plan.steps)
+
+    def spent(steps):
+        return epsilon([LedgerEntry(1.5, plan.sample_rate, steps)] if steps else [], DELTA, "rdp")
+
+    assert 0 <= allowed <= plan.steps
+    assert spent(allowed) <= budget
+    assert allowed == plan.steps or spent(allowed + 1) > budget

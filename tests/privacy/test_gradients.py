@@ -14,6 +14,7 @@ from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.randomness import NoiseSource
 
 CLIP = 0.5
 TINY_NOISE = 1e-12  # a plan has noise; so little that it does not show in single precision
@@ -42,7 +43,7 @@ def private(engine, net, ledger=None, piece=16, **of_plan):
         net,
         kind(net, CLIP, layers),
         plan=plan(**of_plan),
-        noise=GaussianNoise([torch.Generator().manual_seed(seed) for seed in (0, 1)]),
+        noise=GaussianNoise(NoiseSource(0)),
         ledger=Ledger() if ledger is None else ledger,
         physical_batch_size=piece,
     )

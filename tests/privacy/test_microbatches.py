@@ -4,6 +4,7 @@ from torch import nn
 
 from dpmi.privacy.microbatches import MicrobatchGradient
 from dpmi.privacy.noise import GaussianNoise
+from dpmi.privacy.randomness import NoiseSource
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,7 +32,7 @@ def made(net, microbatches, bound, noise_multiplier=0.0, seed=1):
         microbatches=microbatches,
         max_grad_norm=bound,
         noise_multiplier=noise_multiplier,
-        noise=GaussianNoise([torch.Generator().manual_seed(seed)]),
+        noise=GaussianNoise(NoiseSource(seed)),
     )
 
 

@@ -1,10 +1,9 @@
 import numpy as np
-import torch
 from scipy import stats
 
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.privacy.sampling import PoissonBatchSampler
+from dpmi.privacy.sampling import PoissonBatches
 
 FALSE_ALARM = 1e-6  # of each statistical test below, were its seed not fixed
 
@@ -18,10 +17,10 @@ def plan(n, expected_batch_size, steps=1):
 
 def test_each_image_is_included_at_the_plans_rate_independently():
     the_plan, passes = plan(200, 30), 5000
-    sampler = PoissonBatchSampler(the_plan, passes, torch.Generator().manual_seed(3))
+    batches = PoissonBatches(the_plan, passes, NoiseSource(3))
     member = np.zeros((passes, the_plan.n), bool)
-    for row, batch in zip(member, sampler, strict=True):
-        row[batch] = True
+    for step, row in enumerate(member):
+        row[batches.draw(step)] = True
     by_image = member.sum(0)
     expected = passes * the_plan.sample_rate
     variance = expected * (1 - the_plan.sample_rate)
@@ -39,17 +38,18 @@ def test_each_image_is_included_at_the_plans_rate_independently():
 
 
 def test_empty_batches_are_batches():
-    sampler = PoissonBatchSampler(plan(10, 1), 200, torch.Generator().manual_seed(0))
-    batches = list(sampler)
-    assert len(batches) == len(sampler) == 200
-    assert [] in batches
+    batches = PoissonBatches(plan(10, 1), 200, NoiseSource(0))
+    assert [] in [batches.draw(step) for step in range(200)]
 
 
-def test_a_second_pass_draws_new_batches():
-    sampler = PoissonBatchSampler(plan(100, 10), 5, torch.Generator().manual_seed(0))
-    assert list(sampler) != list(sampler)
+def test_a_batch_is_that_of_its_step_and_key_whatever_was_drawn_before():
+    batches, others = (PoissonBatches(plan(100, 10), 5, NoiseSource(seed)) for seed in (0, 1))
+    first = [batches.draw(step) for step in range(12)]
+    assert [batches.draw(step) for step in reversed(range(12))] == first[::-1]
+    assert len({tuple(batch) for batch in first}) == 12
+    assert first != [others.draw(step) for step in range(12)]
 
 
 def test_a_guarantee_is_told_where_its_randomness_came_from():
-    assert "not kept" in NoiseSource(None).assumption
+    assert "only until" in NoiseSource(None).assumption
     assert "secret" in NoiseSource(5).assumption

@@ -31,6 +31,8 @@ def record(mechanism="dpsgd", beta=1.0, test=0.8, train=0.9, **changes):
         },
         "data": None,
         "guarantee": promise(mechanism, beta),
+        "stopped": None,
+        "restarts": 0,
         "mechanism": {},
         "metrics": {
             "test/accuracy": test,

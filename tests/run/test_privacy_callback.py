@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from dpmi.data.batches import StepSampler
 from dpmi.data.datamodule import ImageDataModule, ImageDataset
 from dpmi.errors import UserError
 from dpmi.mechanisms import build_mechanism
@@ -15,7 +16,7 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.models.gradient import MeanGradient
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
-from dpmi.privacy.sampling import PoissonBatchSampler
+from dpmi.privacy.sampling import PoissonBatches
 from dpmi.run.privacy_callback import PrivacyCallback
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,7 +47,7 @@ class Setting:
             augment="none",
             num_workers=0,
             seed=0,
-            train_batch_sampler=self.mechanism.train_batches(),
+            train_batches=self.mechanism.train_batches(),
         )
         self.model = self.classifier(net or Small(), self.mechanism.make_gradient)
         self.callback = PrivacyCallback(self.mechanism)
@@ -85,6 +86,10 @@ class Setting:
         assert self.mechanism.ledger.steps == after
         if after == 0:
             assert last.steps == 0
+
+
+def plain(net, first_step):
+    return MeanGradient(net)
 
 
 class Last(L.Callback):
@@ -147,21 +152,22 @@ def test_a_shuffled_loader_is_refused(setting):
 def test_a_poisson_sampler_of_another_plan_is_refused(setting, composed):
     other = build_mechanism(setting.config.model_copy(update={"beta": 2.0}), 64)
     loader = DataLoader(
-        ImageDataset(setting.data.splits["train"], 32), batch_sampler=other.train_batches()
+        ImageDataset(setting.data.splits["train"], 32),
+        batch_sampler=StepSampler(other.train_batches()),
     )
     setting.refuses("not by the plan's Poisson sampler", loader=loader)
 
 
 def test_a_loader_with_other_images_than_the_plan_counts_is_refused(setting):
     dataset = Subset(ImageDataset(setting.data.splits["train"], 32), range(60))
-    loader = DataLoader(dataset, batch_sampler=setting.mechanism.train_batches())
+    loader = DataLoader(dataset, batch_sampler=StepSampler(setting.mechanism.train_batches()))
     setting.refuses("60 images, the plan 64", loader=loader)
 
 
 def test_lightning_does_not_exchange_the_plans_sampler(setting):
     """Left to itself, it would for more than one device."""
     trainer = setting.fit()
-    assert isinstance(trainer.train_dataloader.batch_sampler, PoissonBatchSampler)
+    assert isinstance(trainer.train_dataloader.batch_sampler.batches, PoissonBatches)
 
 
 def test_a_network_with_batch_norm_is_refused(setting):
@@ -169,7 +175,7 @@ def test_a_network_with_batch_norm_is_refused(setting):
     setting.model = setting.classifier(batch_norm, setting.mechanism.make_gradient)
     with pytest.raises(ValueError, match="BatchNorm"):
         setting.fit()
-    setting.model = setting.classifier(batch_norm, MeanGradient)  # past the check of its layers
+    setting.model = setting.classifier(batch_norm, plain)  # past the check of its layers
     setting.refuses(r"layer net\.net\.bn1 is a BatchNorm in training mode")
 
 
@@ -231,7 +237,7 @@ def test_epochs_added_in_mid_run_end_with_the_plan(setting):
 
 
 def test_a_step_that_releases_nothing_through_the_ledger_is_refused(setting):
-    setting.model = setting.classifier(Small(), MeanGradient)
+    setting.model = setting.classifier(Small(), plain)
     setting.refuses("1 steps were taken but 0 noised gradients")
 
 
@@ -246,8 +252,8 @@ def test_a_gradient_exchanged_in_mid_run_is_refused(setting):
 def test_a_second_release_in_a_step_is_refused(setting):
     make = setting.mechanism.make_gradient
 
-    def twice(net):
-        gradient = make(net)
+    def twice(net, first_step):
+        gradient = make(net, first_step)
 
         def call(images, labels):
             gradient(images, labels)

@@ -21,6 +21,8 @@ def record(**changes):
         "config_digest": "0123456789ab",
         "status": "completed",
         "reason": None,
+        "stopped": None,
+        "restarts": 0,
         "config": {"beta": 1.0, "data": {"root": "/bilder/größe"}, "noise_seed": None},
         "data": {"sha256": "00", "counts": {"train": 3}, "largest_images_per_patient": None},
         "guarantee": Guarantee(
@@ -60,7 +62,7 @@ def test_what_is_written_is_what_is_read(tmp_path, changes):
 def test_a_record_is_plain_json_with_its_schema_and_version_first(tmp_path):
     content = json.loads(record().write(tmp_path).read_text(), parse_constant=pytest.fail)
     assert list(content)[:2] == ["schema_name", "version"]
-    assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 2)
+    assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 3)
     assert content["guarantee"]["assumptions"] == ["n is public", "ε"]
 
 
@@ -71,11 +73,11 @@ def broken(path, **changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"version": 1}, {"version": 3}, {"schema_name": "other.record"}, {"version": None}]
+    "changes", [{"version": 1}, {"version": 4}, {"schema_name": "other.record"}, {"version": None}]
 )
 def test_another_schema_or_version_is_refused_by_name(tmp_path, changes):
     path = broken(tmp_path, **changes)
-    with pytest.raises(UserError, match=r"this dpmi reads dpmi\.run-record version 2") as refusal:
+    with pytest.raises(UserError, match=r"this dpmi reads dpmi\.run-record version 3") as refusal:
         read_record(path)
     assert str(path) in str(refusal.value)
     for value in changes.values():

@@ -91,6 +91,10 @@ class BookKeeping:
             _, contribution = self._tape.popitem()
             contribution.add_weighted_sum(factors * scale, finite, sums)
 
+    def forget(self) -> None:
+        """Drop the tape."""
+        self._tape.clear()
+
     def close(self) -> None:
         """Give the layers their own forward back."""
         for layer, _ in self._layers.values():

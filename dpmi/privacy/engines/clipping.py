@@ -26,6 +26,10 @@ class ClippingEngine(Protocol):
         """Process (B, C, H, W) images and (B,) labels, B at least 1; return detached logits."""
         ...
 
+    def forget(self) -> None:
+        """Let go of what a pass that was broken off left behind."""
+        ...
+
     def close(self) -> None:
         """Leave the network as it was found."""
         ...

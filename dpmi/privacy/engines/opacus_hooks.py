@@ -64,6 +64,15 @@ class OpacusHooks:
             parameter.grad_sample = None  # type: ignore[attr-defined]
         return logits.detach()
 
+    def forget(self) -> None:
+        """Start over with new hooks: the old ones have inputs without their backward pass."""
+        self._hooks.cleanup()
+        for layer in self._net.modules():
+            layer.__dict__.pop("activations", None)
+        for parameter in self._net.parameters():
+            parameter.grad = None
+        self._hooks = GradSampleHooks(self._net, loss_reduction="sum", strict=False)
+
     def close(self) -> None:
         """Take the hooks off the network."""
         self._hooks.remove_hooks()

@@ -1,0 +1,100 @@
+"""Steps that may have been released, on disk before they are: ε is never under-counted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+AHEAD = 8  # steps reserved at once: a disk's flush takes some of a step's time
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Releases ``first`` to ``last`` - 1 of a run, which may have been executed.
+
+    Attributes:
+        first, last: number of the releases on the ledger before and after them.
+        noise_multiplier, sample_rate: of each.
+        physical_batch_size: images in one pass, on which the rounding of a release depends.
+    """
+
+    first: int
+    last: int
+    noise_multiplier: float
+    sample_rate: float
+    physical_batch_size: int
+
+
+class Journal:
+    """An append-only file of reservations, each flushed to the disk before it is used.
+
+    Contract: a process that dies at any moment, by a power cut too, has executed no release that
+    is not reserved here. It may have reserved up to ``AHEAD`` that it did not execute.
+
+    Args:
+        path: of the file; made when the first reservation is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._last: Reservation | None = None
+
+    def cover(
+        self, release: int, noise_multiplier: float, sample_rate: float, physical_batch_size: int
+    ) -> None:
+        """Return only when the ``release``-th release (counted from 0) is on the disk.
+
+        Raises:
+            OSError: it cannot be written; nothing may be released then.
+        """
+        last = self._last
+        same = last and (last.noise_multiplier, last.sample_rate, last.physical_batch_size) == (
+            noise_multiplier, sample_rate, physical_batch_size,
+        )  # fmt: skip
+        if same and last and last.first <= release < last.last:
+            return
+        reservation = Reservation(
+            release, release + AHEAD, noise_multiplier, sample_rate, physical_batch_size
+        )
+        line = json.dumps(asdict(reservation)) + "\n"
+        # A line that a full disk cut short is closed by the line break that the next begins with.
+        is_new = not self._path.exists()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            whole = ("\n" + line).encode()
+            if os.write(descriptor, whole) != len(whole):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if is_new:
+            sync_folder(self._path.parent)
+        self._last = reservation
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_journal(path: Path) -> list[Reservation]:
+    """Reservations in the order they were made; none where there is no file.
+
+    A last line cut short is left out: what it was to reserve was not executed.
+    """
+    if not path.is_file():
+        return []
+    reservations = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            reservations.append(Reservation(**json.loads(line)))
+        except (ValueError, TypeError):
+            continue
+    return reservations

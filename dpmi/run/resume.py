@@ -1,0 +1,195 @@
+"""What a run keeps in its folder until it is complete, so that it may be killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+
+from dpmi.config import Config
+from dpmi.errors import UserError
+from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
+from dpmi.privacy.randomness import NoiseSource
+from dpmi.run.checkpoint import FOLDER, newest_checkpoint
+from dpmi.run.record import SUPERSEDED
+
+STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
+LOCK_FILE = ".lock"
+_STAY = {LOCK_FILE, "train.log", SUPERSEDED}  # when a job's folder is cleared for a new run
+
+
+class RunState(BaseModel):
+    """Written before training, removed when the run is complete; readable by its owner alone.
+
+    Attributes:
+        noise_key: of the noise source, in hexadecimal: a secret.
+        data: fingerprint of the data set.
+        place: what the arithmetic depends on to the last bit.
+        attempt: how often the run was resumed where its steps could not be repeated to the bit.
+        reserved: releases that attempts before this one may have made.
+        restarts: how often the run was resumed at all.
+        wandb_id: of the run at W&B.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    noise_key: str
+    data: str
+    place: dict[str, str]
+    attempt: int = 0
+    reserved: int = 0
+    restarts: int = 0
+    wandb_id: str
+
+    def write(self, folder: Path) -> None:
+        """Write whole or not at all, and flush: the key must outlive what is drawn with it."""
+        path = folder / STATE_FILE
+        part = path.with_suffix(".part")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(self.model_dump_json(indent=1))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(folder)
+
+
+class Resumption:
+    """Where a run begins: at its start, or where a process before this one was killed.
+
+    Args:
+        folder: the job's folder, locked by this process.
+        config: of the run.
+        data: fingerprint of the data set as it is now.
+        device: what will train: "cpu", or the name of a GPU.
+        console: where it is said that a run resumes, and what was damaged.
+
+    Attributes:
+        state: on disk.
+        noise: the source of the run's randomness.
+        journal: where its releases are written ahead.
+        checkpoint: to start from; None for the first step.
+        step: steps that the checkpoint has.
+        piece: images in one pass, where earlier releases were made in such pieces; else None.
+
+    Raises:
+        UserError: the state in the folder cannot be read; or local DP's noise, of which a run has
+            one draw, cannot be drawn again as it was.
+    """
+
+    def __init__(
+        self, folder: Path, config: Config, data: str, device: str, console: Console
+    ) -> None:
+        place, noise_seed = _place(device), config.noise_seed
+        state = _read(folder)
+        if state is not None and state.data != data:
+            console.print(f"the data have changed since {folder} was begun: starting anew")
+            supersede(folder)
+            state = None
+        self.checkpoint: Path | None = None
+        self.step = 0
+        self.piece: int | None = None
+        if state is None:
+            key = NoiseSource(noise_seed).key
+            state = RunState(
+                noise_key=f"{key:x}", data=data, place=place, wandb_id=secrets.token_hex(4)
+            )
+        else:
+            _check_release(state, place, config, folder)
+            if found := newest_checkpoint(folder / FOLDER, console):
+                self.checkpoint, self.step = found
+            reservations = read_journal(folder / JOURNAL_FILE)
+            self.piece = reservations[-1].physical_batch_size if reservations else None
+            state = _next_attempt(state, place, reservations)
+            console.print(f"resumed after {self.step} steps")
+        state.write(folder)
+        self.state, self._folder = state, folder
+        self.noise = NoiseSource(noise_seed, int(state.noise_key, 16), state.attempt)
+        self.journal = Journal(folder / JOURNAL_FILE)
+
+    def complete(self) -> None:
+        """Remove what only a run that is not complete needs; the record tells the rest."""
+        clear(self._folder)
+
+
+def clear(folder: Path) -> None:
+    """Remove a completed run's key, journal and checkpoints, the key first."""
+    for name in (STATE_FILE, JOURNAL_FILE):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def supersede(folder: Path) -> None:
+    """Move what a run left in a job's folder out of the way of a new one; nothing is lost."""
+    old = [path for path in folder.iterdir() if path.name not in _STAY]
+    if not old:
+        return
+    shelf = folder / SUPERSEDED
+    place = shelf / str(1 + sum(1 for _ in shelf.iterdir()) if shelf.is_dir() else 1)
+    place.mkdir(parents=True)
+    for path in old:
+        path.rename(place / path.name)
+
+
+def _next_attempt(
+    state: RunState, place: dict[str, str], reservations: list[Reservation]
+) -> RunState:
+    """Decide whether the steps that were lost can be repeated to the bit.
+
+    On a CPU, in the same place, they can: the same batches and noise give the same releases, and
+    what was released before is released again. Elsewhere a rounding could differ, and two releases
+    that differ in it with the same noise would tell the difference. So the noise is drawn anew,
+    and all that may have been released before is counted beside it.
+    """
+    state = state.model_copy(update={"restarts": state.restarts + 1})
+    one_size = len({r.physical_batch_size for r in reservations}) <= 1  # memory never ran out
+    if place == state.place and place["device"] == "cpu" and one_size:
+        return state
+    reserved = max((r.last for r in reservations), default=0)
+    return state.model_copy(
+        update={
+            "attempt": state.attempt + 1,
+            "reserved": max(reserved, state.reserved),
+            "place": place,
+        }
+    )
+
+
+def _check_release(state: RunState, place: dict[str, str], config: Config, folder: Path) -> None:
+    for library in ("numpy", "torch"):
+        if config.mechanism.name == "ldp" and state.place[library] != place[library]:
+            raise UserError(
+                f"{folder}: its noise was drawn with {library} {state.place[library]}, and this is "
+                f"{place[library]}, which may draw another: a second release; resume with the "
+                "former, or give rerun=true to release anew"
+            )
+
+
+def _place(device: str) -> dict[str, str]:
+    return {
+        "device": device,
+        "torch": torch.__version__,
+        "numpy": version("numpy"),
+        "threads": str(torch.get_num_threads()),
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def _read(folder: Path) -> RunState | None:
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return None
+    try:
+        return RunState.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, ValueError) as error:
+        raise UserError(
+            f"{path}: damaged, so the run cannot be resumed and what it spent is not known; "
+            "give rerun=true to begin anew (the old files are kept in superseded/)"
+        ) from error
