@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -20,6 +20,12 @@ from rich.console import Console
 
 from dpmi.config import job_folder, load_config, schema_keys
 from dpmi.errors import UserError, cause_for_user
+
+# Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
+# was imported before would have a base that its super() does not know.
+Plugins.instance()
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
 EXIT_BAD_INPUT = 2
 EXIT_FAILED_RUNS = 1

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dpmi.composition import guard_hydra
+from dpmi.composition import TARGETS, guard_hydra
 from dpmi.config import load_config
 from dpmi.errors import UserError
 from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, DistinctCells, explain
@@ -80,6 +80,10 @@ def main() -> None:
     """Compose, check, run; every mistake of the user is one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come here instead of being printed
     guard_hydra()
+    # Hydra asks that plugins lie in a package hydra_plugins; here a list of whole names says more.
+    Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[assignment]
+        TARGETS.__contains__
+    )
     Plugins.instance().register(DistinctCells)
     try:
         if get_args_parser().parse_args().experimental_rerun is not None:
