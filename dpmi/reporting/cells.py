@@ -23,6 +23,7 @@ TITLES = {
     "ldp_published": "LDP as published",
     "dpsgd_published": "DP-SGD as published",
 }
+WORST_RECALL = "worst_recall"
 # Sections that all cells of a set-up share, and keys that tell repeats of a cell apart, not cells.
 _SETUP = ("data", "model", "trainer")
 _OF_MECHANISM = {"dpsgd": ("max_grad_norm",), "dpsgd_published": ("max_grad_norm",)}
@@ -68,16 +69,27 @@ class Cell:
         return "completed" if self.completed else self.runs[0].status
 
     def values(self, metric: str) -> list[float]:
-        """A metric of the cell's split, one a completed run that has it as a number."""
-        name = f"{SPLITS[self.split]}/{metric}"
-        found = [r.metrics[name] for r in self.completed if name in r.metrics]
+        """A metric of the cell's split, one a completed run that has it as a number.
+
+        ``WORST_RECALL`` is the recall of the class that fared worst.
+        """
+        prefix = f"{SPLITS[self.split]}/"
+        if metric == WORST_RECALL:
+            prefix += "recall/"
+            by_run = [
+                [v for k, v in r.metrics.items() if k.startswith(prefix)] for r in self.completed
+            ]
+            found = [min(values) for values in by_run if values]
+        else:
+            found = [
+                r.metrics[prefix + metric] for r in self.completed if prefix + metric in r.metrics
+            ]
         return [value for value in found if math.isfinite(value)]
 
-    def recalls(self) -> list[float]:
-        """Recall of the class that fared worst, one a completed run."""
-        prefix = f"{SPLITS[self.split]}/recall/"
-        by_run = [[v for k, v in r.metrics.items() if k.startswith(prefix)] for r in self.completed]
-        return [min(values) for values in by_run if values]
+    def mean_of(self, metric: str) -> float | None:
+        """Its mean over the completed runs; None where no run has it."""
+        values = self.values(metric)
+        return mean(values) if values else None
 
     @property
     def accuracies(self) -> list[float]:
@@ -87,7 +99,7 @@ class Cell:
     @property
     def mean(self) -> float | None:
         """Accuracy, mean over the completed runs."""
-        return mean(self.accuracies) if self.accuracies else None
+        return self.mean_of("accuracy")
 
     @property
     def best_on_test(self) -> float | None:
@@ -151,8 +163,8 @@ class Cell:
     @property
     def auroc(self) -> str:
         """Macro AUROC, mean over the completed runs: what no threshold moves."""
-        values = self.values("auroc")
-        return f"{mean(values):.3f}" if values else ""
+        value = self.mean_of("auroc")
+        return "" if value is None else f"{value:.3f}"
 
     @property
     def promise(self) -> tuple[str, ...]:

@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
-from statistics import mean
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from dpmi.reporting.cells import TITLES, Cell, Column, Panel, scientific
+from dpmi.reporting.cells import scientific
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import inline_svg
-from dpmi.reporting.figure2 import DRAWS, MECHANISMS
+from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
 from dpmi.run.record import RunRecord
 
 _TEMPLATES = "templates"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table of cells: a cell with both its splits."""
-
-    column: Column
-    train: Cell
-    test: Cell
-
-    @property
-    def recall(self) -> float | None:
-        """Recall of the worst class on test, mean over runs."""
-        values = self.test.recalls()
-        return mean(values) if values else None
-
-    @property
-    def auroc(self) -> float | None:
-        """Macro AUROC on test, mean over runs."""
-        values = self.test.values("auroc")
-        return mean(values) if values else None
 
 
 def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int) -> str:
@@ -65,19 +42,15 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         "scientific": scientific,
         "svg": lambda chart: Markup(inline_svg(chart)),
     }
-    rows = [(its, _rows(its.panel)) for its in sections]
-    tests = [row.test for _, of_panel in rows for row in of_panel]
+    tests = [cells["test"] for its in sections for cells in its.panel.columns.values()]
     completed = [run for run in runs if run.status == "completed"]
     return environment.get_template("report.html.j2").render(
         sections=sections,
-        rows=rows,
         posters=any(cell.poster for cell in tests),
         looked=any(cell.best_on_test is not None for cell in tests),
         runs=runs,
         completed=completed,
         repeated=repeated,
-        titles=TITLES,
-        mechanisms=MECHANISMS,
         draws=DRAWS,
         explanation=EXPLANATION,
         tip=tip,
@@ -85,10 +58,6 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         style=Markup(_text("report.css")),
         script=Markup(_text("report.js")),
     )
-
-
-def _rows(panel: Panel) -> list[Row]:
-    return [Row(column, of["train"], of["test"]) for column, of in panel.columns.items()]
 
 
 def _text(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, Row, published_rows
-from dpmi.reporting.cells import SPLITS, Cell, Panel
+from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
 
 _RUN_HEADER = (
@@ -20,7 +20,8 @@ _RUN_HEADER = (
 )
 _CELL_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "variant", "status", "runs", "seeds"),
-    *("accuracy", "low_95", "high_95", "interval_over", "majority_class", "auroc"),
+    *("accuracy", "low_95", "high_95", "interval_over", "majority_class"),
+    *("auroc", "kappa", WORST_RECALL),
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
 )
@@ -139,14 +140,14 @@ def cells_csv(panels: Sequence[Panel]) -> str:
                 *(panel.dataset, panel.setup, split, column.mechanism),
                 *("" if column.mechanism == "none" else f"{column.beta:g}", column.variant),
                 *(cell.status, len(cell.completed), cell.seeds),
-                "" if cell.mean is None else f"{cell.mean:.6f}",
+                _places(cell.mean),
                 *(
                     (f"{interval.low:.6f}", f"{interval.high:.6f}", interval.over)
                     if interval
                     else ("", "", "")
                 ),
-                "" if majority is None else f"{majority:.6f}",
-                cell.auroc,
+                _places(majority),
+                *(_places(cell.mean_of(name)) for name in ("auroc", "kappa", WORST_RECALL)),
                 *(
                     (f"{cell.poster.accuracy:.4f}", cell.poster.epoch, f"{cell.poster.last:.4f}")
                     if cell.poster
@@ -156,6 +157,10 @@ def cells_csv(panels: Sequence[Panel]) -> str:
             ]
         )
     return _csv(_CELL_HEADER, lines)
+
+
+def _places(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
 
 
 def _each(panels: Sequence[Panel]) -> Iterable[tuple[Panel, str, Any, Cell]]:

@@ -3,7 +3,7 @@ import csv
 import pytest
 from record_builders import failed, record
 
-from dpmi.reporting.cells import figure4, merge, with_missing
+from dpmi.reporting.cells import WORST_RECALL, figure4, merge, with_missing
 from dpmi.reporting.table import cells_csv
 
 
@@ -98,4 +98,4 @@ def test_the_worst_recall_is_that_of_the_class_that_fared_worst():
     metrics = {"test/accuracy": 0.7, "test/recall/NORMAL": 0.2, "test/recall/PNEUMONIA": 0.9}
     (panel,) = figure4([record(metrics=metrics)])
     (cells,) = panel.columns.values()
-    assert cells["test"].recalls() == [0.2]
+    assert cells["test"].values(WORST_RECALL) == [0.2]

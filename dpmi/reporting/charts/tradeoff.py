@@ -7,7 +7,7 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from dpmi.reporting.cells import TITLES, Cell, Column, Panel
+from dpmi.reporting.cells import TITLES, WORST_RECALL, Cell, Column, Panel
 from dpmi.reporting.charts.style import (
     COLOURS,
     INK,
@@ -23,7 +23,7 @@ METRICS = {
     "accuracy": "accuracy",
     "auroc": "AUROC",
     "kappa": "weighted κ",
-    "recall": "worst recall",
+    WORST_RECALL: "worst recall",
 }
 _LEAST_RANGE = 0.1
 _SIDES = {  # an ε is of something: one axis for each
@@ -32,18 +32,13 @@ _SIDES = {  # an ε is of something: one axis for each
 }
 
 
-def metric_values(cell: Cell, metric: str) -> list[float]:
-    """One value a completed run; "recall" is that of the worst class."""
-    return cell.recalls() if metric == "recall" else cell.values(metric)
-
-
 def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
     """A row a metric, LDP on the left and DP-SGD on the right; None without a private cell."""
     points = {c: cells["test"] for c, cells in panel.columns.items() if _epsilon(cells["test"])}
     if not points:
         return None
     tests = [cells["test"] for cells in panel.columns.values()]
-    metrics = [m for m in METRICS if any(metric_values(cell, m) for cell in tests)]
+    metrics = [m for m in METRICS if any(cell.values(m) for cell in tests)]
     sides = [side for side in _SIDES if any(_side(column) == side for column in points)]
     figure, axes = new_figure(
         len(metrics), len(sides), 10.6, 0.9 + 2.05 * len(metrics), share_x="col", share_y="row"
@@ -70,7 +65,7 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
     for mechanism in (side, f"{side}_published"):
         drawn = []
         for column, cells in panel.columns.items():
-            values = metric_values(cells["test"], metric)
+            values = cells["test"].values(metric)
             epsilon = _epsilon(cells["test"])
             if column.mechanism == mechanism and values and epsilon:
                 drawn.append((epsilon, mean(values), values, column))
@@ -91,7 +86,7 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
                 mark, f"{column.title}: {METRICS[metric]} {value:.3f} at {said} {epsilon:.3g}"
             )
     originals = [cells["test"] for c, cells in panel.columns.items() if c.mechanism == "none"]
-    values = [value for cell in originals for value in metric_values(cell, metric)]
+    values = [value for cell in originals for value in cell.values(metric)]
     if values:
         axes.axhline(mean(values), color=COLOURS["none"], linewidth=1.2)
     if metric == "accuracy":
@@ -160,6 +155,6 @@ def _words(points: dict[Column, Cell], metric: str) -> str:
     told = [
         f"{column.title} {mean(values):.3f}"
         for column, cell in points.items()
-        if (values := metric_values(cell, metric))
+        if (values := cell.values(metric))
     ]
     return ", ".join(told) or "none"
