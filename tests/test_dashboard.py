@@ -1,4 +1,5 @@
 import pytest
+from wandb_server import WandbServer
 
 from dpmi.dashboard import main
 from dpmi.reporting.workspace import dashboard, read_dashboard, to_workspace
@@ -67,6 +68,19 @@ def test_a_server_out_of_reach_loses_nothing(tmp_path, capsys, monkeypatch):
     assert main(["--entity", "team", "--out", str(file)]) == 0
     assert "the W&B server does not answer" in capsys.readouterr().out
     assert read_dashboard(file) == dashboard()
+
+
+def test_a_written_specification_is_saved_where_there_is_a_server(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "dashboard.json"
+    main(["--entity", "team", "--project", "lungs", "--out", str(file)])
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with WandbServer() as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        assert main(["--project", "lungs", "--apply", str(file)]) == 0  # of the account's entity
+    (saved,) = server.views
+    named = [section["name"] for section in saved["section"]["panelBankConfig"]["sections"]]
+    assert [section.name for section in dashboard().sections] == named[:5]
+    assert f"saved: {server.url}/team/lungs?nw=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", [None, "{", '{"name": 1}'], ids=["absent", "no JSON", "other"])

@@ -1,7 +1,5 @@
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
+from wandb_server import WandbServer
 
 from dpmi.wandb_sync import main, offline_runs
 
@@ -56,30 +54,36 @@ def test_a_server_out_of_reach_leaves_the_runs_to_be_pushed_later(sweep, capsys,
     assert not list(sweep.rglob("*.synced"))
 
 
-class Refusal(BaseHTTPRequestHandler):
-    """A server that is there and takes nothing."""
-
-    def do_GET(self):
-        self.send_error(401)
-
-    def do_POST(self):
-        self.send_error(401)
-
-    def log_message(self, *_):
-        """Keep the test's output clean."""
+def account(monkeypatch, server):
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
 
 
 def test_what_the_server_refuses_is_told_as_not_pushed(sweep, capsys, monkeypatch):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with WandbServer(refuses=True) as server:
+        account(monkeypatch, server)
         assert main([str(sweep)]) == 1
-        server.shutdown()
     told = capsys.readouterr()
     assert "2 offline runs, 0 pushed before, 0 pushed now, 2 not" in told.out
     for run in offline_runs([sweep]):
         assert f"not pushed: {run}" in told.err
+
+
+def test_runs_are_pushed_at_the_same_time_whole_and_once(sweep, capsys, monkeypatch):
+    """The server answers neither run before it has heard of both."""
+    with WandbServer(at_once=2) as server:
+        account(monkeypatch, server)
+        assert main([str(sweep)]) == 0
+        assert "2 offline runs, 0 pushed before, 2 pushed now, 0 not" in capsys.readouterr().out
+        assert server.came_together
+        names = {run.name.split("-")[-1] for run in offline_runs([sweep])}
+        assert server.runs == set(server.lines) == names
+        for lines in server.lines.values():
+            assert [line["test/accuracy"] for line in lines] == [0.5]
+        server.runs.clear()
+        assert main([str(sweep)]) == 0
+        assert "2 pushed before; nothing to push" in capsys.readouterr().out
+        assert server.runs == set()
 
 
 def test_a_folder_without_offline_runs_has_nothing_to_push(tmp_path, capsys):
