@@ -26,13 +26,11 @@ from dpmi.errors import UserError
 # Whole names: dpmi.train.os.system begins with dpmi, too.
 TARGETS = frozenset(
     {
+        "dpmi.launch.local_pool.LocalPoolLauncher",
         "dpmi.sweep.DistinctCells",
         "dpmi.sweep.SweepCallback",
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
         "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-        "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher",
-        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
-        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
     }
 )
 # Environment variables that a config may read: none of them holds a secret.
@@ -42,36 +40,6 @@ OWN_VARIABLES = "DPMI_"
 _LOG_CLASSES = frozenset({"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler"})
 _LOG_STREAMS = frozenset({"ext://sys.stdout", "ext://sys.stderr"})
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
-# Of what ray.init and ray.remote take: no runtime_env, which installs and starts programs.
-_RAY = {
-    "init": {
-        *("address", "num_cpus", "num_gpus", "resources", "labels", "object_store_memory"),
-        *("namespace", "include_dashboard", "dashboard_host", "dashboard_port"),
-        *("ignore_reinit_error", "log_to_driver", "logging_level", "configure_logging"),
-    },
-    "remote": {
-        *("num_cpus", "num_gpus", "resources", "memory", "accelerator_type", "max_calls"),
-        *("max_retries", "scheduling_strategy", "label_selector"),
-    },
-}
-# Any other scheme is the name of a module, which Ray imports.
-_RAY_ADDRESS = re.compile(r"(ray://)?[\w.\-\[\]:]+")
-_SUBMITIT = {
-    *("_target_", "submitit_folder", "timeout_min", "cpus_per_task", "gpus_per_node"),
-    *(
-        "tasks_per_node",
-        "mem_gb",
-        "nodes",
-        "name",
-        "stderr_to_stdout",
-        "partition",
-        "qos",
-        "comment",
-        "constraint",
-    ),
-    *("exclude", "gres", "cpus_per_gpu", "gpus_per_task", "mem_per_gpu", "mem_per_cpu", "account"),
-    *("signal_delay_s", "max_num_timeout", "additional_parameters", "array_parallelism"),
-}  # all but setup: lines of a shell script
 
 _Path = tuple[str, ...]
 
@@ -156,7 +124,7 @@ def check_composed(composed: DictConfig) -> None:
             raise _refused(
                 path,
                 value,
-                "dpmi.sweep.SweepCallback, and Hydra's, Ray's and submitit's launchers and sweeper "
+                "dpmi.sweep.SweepCallback, and Hydra's and dpmi's launchers and sweeper "
                 "(docs/operations.md lists them)",
             )
     for section in ("hydra_logging", "job_logging"):
@@ -199,21 +167,6 @@ def _check_launcher(composed: DictConfig, launcher: Any) -> None:
             told = value  # of what is known only when the job runs
         if any("\n" in text for text in (*path, str(told))):
             raise _refused(path, told, "one line")
-    target = str(launcher.get("_target_"))
-    if ".hydra_submitit_launcher." in target:
-        for key, value in launcher.items():
-            if key not in _SUBMITIT and value is not None:
-                raise _refused((*here, key), value, ", ".join(sorted(_SUBMITIT)))
-    if ".hydra_ray_launcher." in target:
-        for part, allowed in _RAY.items():
-            given = launcher["ray"].get(part) or {}
-            for key, value in given.items():
-                if key not in allowed:
-                    raise _refused((*here, "ray", part, key), value, ", ".join(sorted(allowed)))
-            address = OmegaConf.select(composed, "hydra.launcher.ray.init.address")
-            if address is not None and not _RAY_ADDRESS.fullmatch(str(address)):
-                where = (*here, "ray", "init", "address")
-                raise _refused(where, address, "auto, local, HOST:PORT or ray://HOST:PORT")
 
 
 def _leaves(node: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:

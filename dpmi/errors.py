@@ -1,4 +1,7 @@
-"""The one kind of error a user is meant to read."""
+"""The one kind of error a user is meant to read, and what an exit status says."""
+
+# 75 is EX_TEMPFAIL of sysexits.h: try again.
+EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_RESUMABLE, EXIT_INTERRUPTED = 1, 2, 75, 130
 
 
 class UserError(Exception):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from dpmi.config import job_folder, load_config, schema_keys
-from dpmi.errors import UserError, cause_for_user
+from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -27,8 +27,7 @@ Plugins.instance()
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
-EXIT_BAD_INPUT = 2
-EXIT_FAILED_RUNS = 1
+BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 class SweepCallback(Callback):
@@ -37,6 +36,9 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a config that fails the schema, before anything is written."""
         _check([config])
+        if config.hydra.launcher._target_ != BASIC_LAUNCHER:
+            chosen = config.hydra.runtime.choices["hydra/launcher"]
+            _refuse(UserError(f"hydra/launcher={chosen}: launches the jobs of a sweep; add -m"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
@@ -97,8 +99,12 @@ def _check(configs: Any) -> None:
         for config in configs:
             load_config(config)
     except (UserError, HydraException) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        _refuse(error)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    print(f"error: {explain(error)}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
 
 
 def explain(error: Exception) -> str:
@@ -108,7 +114,7 @@ def explain(error: Exception) -> str:
     if match := re.match(r"Could not override '([^']+)'", line):
         return _unknown_key(match[1])
     if match := re.search(
-        r"Could not find '(\w+)/(\w+)' Available options in '\w+': ([\w ]+)", line
+        r"Could not find '([\w/]+)/(\w+)' Available options in '[\w/]+': ([\w ]+)", line
     ):
         group, option, others = match.groups()
         allowed = ", ".join(others.removesuffix(" Config search path").split())
@@ -122,6 +128,8 @@ def explain(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
+    if key.startswith("hydra.launcher."):
+        return f"{key}: no such key of this launcher; choose another with hydra/launcher=OPTION"
     near = get_close_matches(key, schema_keys(), n=1)
     if near == [key]:
         hint = f"another option of {key.split('.')[0]} has it; "

@@ -7,6 +7,8 @@
 The same command again goes on where it was, and runs nothing twice. Exit status: 0 done, 1 a run
 failed, 2 the input is bad, 75 stopped by SIGTERM or busy (give the same command again), 130
 interrupted.
+
+A sweep runs its jobs one after another, or side by side: hydra/launcher=local_pool.
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ from yaml import YAMLError
 
 from dpmi.composition import TARGETS, guard_hydra
 from dpmi.config import load_config
-from dpmi.errors import UserError
-from dpmi.sweep import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, DistinctCells, explain
+from dpmi.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_FAILED_RUNS,
+    EXIT_INTERRUPTED,
+    EXIT_RESUMABLE,
+    UserError,
+)
+from dpmi.launch.local_pool import LocalPoolLauncher
+from dpmi.sweep import DistinctCells, explain
 from dpmi.threads import let_idle_threads_sleep
-
-EXIT_RESUMABLE = 75  # EX_TEMPFAIL of sysexits.h: try again
-EXIT_INTERRUPTED = 130
 
 
 def config_dir() -> str:
@@ -41,8 +47,7 @@ def config_dir() -> str:
     return str(checkout if (checkout / "config.yaml").is_file() else package / "conf")
 
 
-@hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
-def _job(composed: DictConfig) -> str:
+def job(composed: DictConfig) -> str:
     """Run one job; return its status."""
     config = load_config(composed)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
@@ -65,6 +70,10 @@ def _job(composed: DictConfig) -> str:
     return status
 
 
+# Not as a decorator, which would hide the job from the processes that look it up by its name.
+_run = hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(job)
+
+
 def _keep_libraries_in(cache_dir: Path) -> None:
     """Give libraries a place for what they would leave in the home or in /tmp when imported."""
     try:
@@ -84,13 +93,14 @@ def main() -> None:
     Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[assignment]
         TARGETS.__contains__
     )
-    Plugins.instance().register(DistinctCells)
+    for plugin in (DistinctCells, LocalPoolLauncher):
+        Plugins.instance().register(plugin)
     try:
         if get_args_parser().parse_args().experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun: would run what a pickle holds; repeat by command"
             )
-        _job()
+        _run()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         print(f"error: {explain(error)}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -209,17 +209,22 @@ def keys_with_lines(text):
     return list(walk(yaml.compose(text), ()))
 
 
+LAUNCHERS = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
 OPTIONS = sorted(
-    path for path in CONF.rglob("*.yaml") if path.parent.name not in ("experiment", "conf")
+    path
+    for path in CONF.rglob("*.yaml")
+    if path.parent.name not in ("experiment", "conf", "launcher")
 )
 
 
-@pytest.mark.parametrize("file", [CONF / "config.yaml", *OPTIONS], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "file", [CONF / "config.yaml", *OPTIONS, *LAUNCHERS], ids=lambda path: path.stem
+)
 def test_every_key_says_in_a_comment_what_it_means(file):
     text = file.read_text()
     assert text.startswith("# ")
     for path, line in keys_with_lines(text):
-        if path[0] == "hydra" or path == ("name",):  # Hydra's own; and the option that was chosen
+        if path[0] == "hydra" or path in (("name",), ("_target_",)):  # Hydra's own; the option
             continue
         comment = line.partition(" # ")[2] or line.partition("  # ")[2]
         assert len(comment.strip()) >= 5, f"{file.name}: {'.'.join(path)} has no comment"

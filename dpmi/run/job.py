@@ -35,6 +35,7 @@ from dpmi.run.progress import StepTime, progress_callback
 from dpmi.run.record import ImageSample, RunRecord, environment
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
+from dpmi.run.status_file import StatusFile
 from dpmi.run.stopping import StoppedByRequest, StopRequest
 
 CONFIG_FILE = "config.yaml"
@@ -63,6 +64,7 @@ class Run:
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
         self._privacy: PrivacyCallback | None = None
+        self._status = StatusFile(folder)
 
     def execute(self) -> RunRecord:
         """Prepare, train, evaluate, and leave the record; go on where a killed process was.
@@ -170,7 +172,9 @@ class Run:
             self._clock,
             csv_log,
         )
-        callbacks += [FiniteWeights(), curves, progress_callback(self.console), checkpoint]
+        self._status.watch(mechanism.guarantee)
+        bar = progress_callback(self.console)
+        callbacks += [FiniteWeights(), curves, self._status, bar, checkpoint]
         trainer = L.Trainer(
             default_root_dir=self.folder,
             accelerator=self.config.trainer.accelerator,
@@ -262,6 +266,7 @@ class Run:
             environment=environment(_device(self.config)),
         )
         record.write(self.folder)
+        self._status.remove()
         return record
 
 

@@ -19,10 +19,16 @@ from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
 from dpmi.run.record import SUPERSEDED
+from dpmi.run.status import STATUS_FILE
 
 STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
-_STAY = {LOCK_FILE, "train.log", SUPERSEDED}  # when a job's folder is cleared for a new run
+_STAY = {
+    LOCK_FILE,
+    "train.log",
+    STATUS_FILE,
+    SUPERSEDED,
+}  # when a job's folder is cleared for a new run
 
 
 class RunState(BaseModel):

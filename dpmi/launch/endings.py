@@ -1,0 +1,54 @@
+"""What is known of a job whose process has ended."""
+
+from __future__ import annotations
+
+from dpmi.config import cell_name, config_digest, load_config
+from dpmi.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, UserError
+from dpmi.launch.jobs import Ending, Job
+from dpmi.run.record import RECORD_FILE, RunRecord, environment, read_record
+
+
+def note_ending(job: Job, ending: Ending) -> RunRecord | None:
+    """Return the record of a job, and write that of one which could not: it was killed.
+
+    What such a run had executed is in its folder, not in this record: it states no guarantee.
+
+    Returns:
+        None where a job left none that was interrupted, or that had nothing to do.
+    """
+    record = _written(job)
+    if ending.status in (0, EXIT_INTERRUPTED, EXIT_RESUMABLE):
+        return record
+    if record is not None and record.status == "completed":  # it died of its own tidying up
+        return record
+    config = load_config(job.config)
+    died = RunRecord(
+        run=cell_name(config),
+        config_digest=config_digest(config),
+        status="failed",
+        reason=f"{ending.reason}; the same command goes on where it was",
+        stopped=None,
+        restarts=record.restarts if record else 0,
+        config=config.model_dump(mode="json"),
+        data=None,
+        guarantee=None,
+        mechanism={},
+        metrics={},
+        curves={},
+        sample=None,
+        timings={},
+        peak_memory_mb=None,
+        environment=environment(None),
+    )
+    job.folder.mkdir(parents=True, exist_ok=True)
+    died.write(job.folder)
+    return died
+
+
+def _written(job: Job) -> RunRecord | None:
+    """The record that the job's own run left, not one of another config or of an earlier time."""
+    try:
+        record = read_record(job.folder / RECORD_FILE)
+    except UserError:
+        return None
+    return record if record.config_digest == config_digest(load_config(job.config)) else None

@@ -1,0 +1,207 @@
+import json
+import os
+import re
+import signal
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpmi.errors import UserError
+from dpmi.launch.local_pool import make_slots
+from dpmi.run.record import read_records
+from dpmi.run.status import read_status
+from tests.launch.probe import ENDLESS, KILLED, NOISY
+
+PROBE = ("-m", "tests.launch.probe")
+POOL = ("-m", "hydra/launcher=local_pool")
+CPU = ("trainer.accelerator=cpu", "model.weights=null", "logger=csv")
+
+
+@given(st.integers(1, 9), st.integers(1, 64), st.none() | st.integers(1, 9))
+def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs):
+    names = [f"GPU-{i}" for i in range(gpus)]
+    if jobs is not None and jobs > gpus:
+        with pytest.raises(UserError, match=rf"jobs={jobs}: allowed is 1 to {gpus}, one job a GPU"):
+            make_slots(jobs, names, range(cores))
+        return
+    slots = make_slots(jobs, names, range(cores))
+    assert len(slots) == (jobs or gpus)
+    assert len({slot.gpu for slot in slots}) == len(slots)
+    taken = [core for slot in slots for core in slot.cores]
+    if cores >= len(slots):
+        assert sorted(taken) == list(range(cores))
+        assert all(slot.threads <= len(slot.cores) for slot in slots)
+    else:
+        assert not taken  # all share all
+        assert {slot.threads for slot in slots} == {1}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "told"),
+    [
+        ("0", "hydra.launcher.jobs=0: allowed is 1 or more"),
+        ("-1", "hydra.launcher.jobs=-1: allowed is 1 or more"),
+        ("two", "hydra.launcher.jobs=two: allowed is a whole number"),
+        ("1.5", "hydra.launcher.jobs=1.5: allowed is a whole number"),
+        ("null", "no GPU is to be used here; give how many"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_written(place, jobs, told):
+    done = place.run(*POOL, "beta=1,2", *CPU, f"hydra.launcher.jobs={jobs}")
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
+    assert told in done.stderr
+    assert place.files(place.cwd) == set()
+
+
+def test_a_launcher_without_a_sweep_is_refused(place):
+    done = place.run("hydra/launcher=local_pool", *CPU)
+    assert done.returncode == 2
+    assert "-m" in done.stderr
+    assert place.files(place.cwd) == set()
+
+
+def test_each_job_has_a_gpu_to_itself_from_before_torch_is_imported(place):
+    """With the names of GPUs that are not there: nothing is computed on them."""
+    seeds = ("-m", "seed=1,2,3,4")
+    done = place.run(*POOL, *seeds[1:], command=PROBE, PROBE_GPUS="5,7", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    facts = [json.loads(path.read_text()) for path in place.outputs.glob("*/*/facts.json")]
+    assert len(facts) == 4
+    assert not any(fact["torch came with the job"] for fact in facts)
+    assert {fact["gpu"] for fact in facts} == {"5", "7"}
+    for gpu in ("5", "7"):
+        on_it = sorted((f["began"], f["ended"]) for f in facts if f["gpu"] == gpu)
+        assert len(on_it) >= 2
+        assert all(first[1] <= then[0] for first, then in pairwise(on_it))
+    both = [[f for f in facts if f["gpu"] == gpu] for gpu in ("5", "7")]
+    assert any(
+        a["began"] < b["ended"] and b["began"] < a["ended"] for a in both[0] for b in both[1]
+    )  # at the same time
+    assert len({fact["pid"] for fact in facts}) == 4
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one core to share out")
+def test_the_cores_are_shared_out_among_jobs_on_the_processor(place):
+    words = ("seed=1,2", *CPU, "hydra.launcher.jobs=2")
+    done = place.run(*POOL, *words, command=PROBE, OMP_NUM_THREADS="")
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads(path.read_text()) for path in place.outputs.glob("*/*/facts.json"))
+    assert one["gpu"] == two["gpu"] == ""
+    assert not set(one["cores"]) & set(two["cores"])
+    assert sorted(one["cores"] + two["cores"]) == sorted(os.sched_getaffinity(0))
+    for fact in (one, two):
+        assert fact["threads"] <= len(fact["cores"])
+
+
+def test_a_job_that_dies_takes_no_other_along_and_is_reported(place):
+    words = (f"seed=1,{KILLED},{NOISY},2", *CPU, "hydra.launcher.jobs=2")
+    done = place.run(*POOL, *words, command=PROBE)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len(list(place.outputs.glob("*/*/facts.json"))) == 4
+    failed = {r.config["seed"]: r for r in read_records(place.outputs)}
+    assert {seed: record.status for seed, record in failed.items()} == {
+        KILLED: "failed", NOISY: "failed",
+    }  # fmt: skip
+    assert "killed by SIGKILL" in failed[KILLED].reason
+    assert "status 3" in failed[NOISY].reason
+    assert failed[KILLED].guarantee is None
+    for seed in (KILLED, NOISY):
+        assert f"seed={seed}  failed: {failed[seed].reason}" in done.stdout
+    (log,) = place.outputs.glob(f"*/*seed{NOISY}*/probe.log")
+    assert "a library's last words" in log.read_text()
+
+
+@pytest.fixture
+def two_endless(place):
+    """A sweep of three endless jobs, of which two have begun."""
+    words = (f"seed={ENDLESS}", "beta=1,2,3", *CPU, "hydra.launcher.jobs=2")
+    process = place.start(*POOL, *words, command=PROBE)
+    deadline = time.monotonic() + 120
+    while len(list(place.outputs.glob("*/*/facts.json"))) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.3)
+    place.pids = [json.loads(p.read_text())["pid"] for p in place.outputs.glob("*/*/facts.json")]
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def all_gone(pids):
+    deadline = time.monotonic() + 30
+    while any(running(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_ctrl_c_interrupts_all_jobs_and_starts_no_more(place, two_endless):
+    two_endless.send_signal(signal.SIGINT)
+    out, err = two_endless.communicate(timeout=60)
+    assert two_endless.returncode == 130, err
+    assert err == "interrupted\n"
+    assert "Traceback" not in out
+    assert len(list(place.outputs.glob("*/*/interrupted"))) == 2
+    assert len(list(place.outputs.glob("*/*/facts.json"))) == 2
+    assert all_gone(place.pids)
+
+
+def test_sigterm_ends_all_jobs_with_the_status_that_says_resumable(place, two_endless):
+    two_endless.terminate()
+    out, err = two_endless.communicate(timeout=60)
+    assert two_endless.returncode == 75, (out, err)
+    assert "Traceback" not in out + err
+    assert all_gone(place.pids)
+
+
+def test_jobs_do_not_outlive_a_sweep_that_is_killed(place, two_endless):
+    two_endless.kill()
+    two_endless.communicate(timeout=60)
+    assert all_gone(place.pids)
+
+
+def test_the_others_complete_when_a_training_job_is_killed(place, tiny):
+    """The real thing: the table shows the failed cell, the exit status tells."""
+    words = ("mechanism=ldp,dpsgd", "hydra.launcher.jobs=2")
+    longer = [word.replace("max_epochs=1", "max_epochs=6") for word in tiny]
+    process = place.start(*POOL, *words, *longer)
+    try:
+        deadline = time.monotonic() + 120
+        while not (victim := training(place)):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(victim, signal.SIGKILL)
+        out, err = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    assert process.returncode == 1, err
+    assert "Traceback" not in out + err
+    statuses = sorted(r.status for r in read_records(place.outputs))
+    assert statuses == ["completed", "failed"]
+    assert "SIGKILL" in out[out.index("accuracy by") :]
+    assert re.search(
+        r"(ldp|dpsgd)  epoch 1/6  val accuracy \S+  ε \S+ per (pixel|image)  \S+ left", out
+    )
+    assert not list(place.outputs.rglob("status.*"))
+
+
+def training(place):
+    """Process of a job that is training."""
+    told = [read_status(path) for path in place.outputs.glob("*/*")]
+    return next((status.pid for status in told if status and status.phase == "training"), None)
