@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from dpmi.models.names import TRAIN_METRICS
 from dpmi.privacy.published import predicted_train_accuracy
+from dpmi.reporting.cells import Panel
 from dpmi.run.record import RunRecord
 
 Row = tuple[str, list[str]]  # title, a text a column
@@ -18,48 +18,51 @@ PUBLISHED_FOOTNOTE = (
 )
 
 
-def published_rows(columns: Sequence[Sequence[RunRecord]]) -> list[Row]:
-    """Rows for a table of one data set; none where no run is as published.
-
-    Args:
-        columns: the completed runs of each column, in the table's order.
-    """
-    if not any(
-        run.config["mechanism"]["name"].endswith("_published") for runs in columns for run in runs
-    ):
+def published_rows(panel: Panel) -> list[Row]:
+    """Rows for its table, a text a column; none where no run is as published."""
+    cells = list(panel.columns.values())
+    completed = [column for column, of in panel.columns.items() if of["test"].completed]
+    if not any(column.mechanism.endswith("_published") for column in completed):
         return []
-    originals = [
-        run.metrics[f"{TRAIN_METRICS}/accuracy"]
-        for runs in columns
-        for run in runs
-        if run.config["mechanism"]["name"] == "none"
-    ]
-    original = mean(originals) if originals else None
+    original = train_accuracy_of_original(panel)
+    predicted = [prediction(of["train"].completed, original)[1] for of in cells]
     rows = [
-        ("best epoch on test", [_selected(runs) for runs in columns]),
-        ("train, predicted", [_predicted(runs, original) for runs in columns]),
+        ("best epoch on test", [_percent(of["test"].best_on_test) for of in cells]),
+        ("train, predicted", [_percent(value) for value in predicted]),
     ]
     return [row for row in rows if any(row[1])]
 
 
-def _selected(runs: Sequence[RunRecord]) -> str:
-    best = [
-        run.metrics["selected_on_test/accuracy"]
-        for run in runs
-        if "selected_on_test/accuracy" in run.metrics
-    ]
-    return f"{100 * mean(best):.1f}%" if best else ""
+def train_accuracy_of_original(panel: Panel) -> float | None:
+    """In [0, 1], mean over its runs; None where it was not run."""
+    return next(
+        (of["train"].mean for column, of in panel.columns.items() if column.mechanism == "none"),
+        None,
+    )
 
 
-def _predicted(runs: Sequence[RunRecord], original: float | None) -> str:
-    """In closed form, where the original was run too."""
+def prediction(
+    runs: Sequence[RunRecord], original: float | None
+) -> tuple[float | None, float | None]:
+    """Share of blank images that is expected, and the train accuracy that it predicts.
+
+    Args:
+        runs: of one cell.
+        original: train accuracy without noise.
+
+    Returns:
+        Both in [0, 1], means over the runs; None where the runs' noise blanks nothing, or where
+        there is no original.
+    """
     told = [run.mechanism for run in runs if "nonprivate/expected_blank_share" in run.mechanism]
-    if original is None or not told:
-        return ""
-    predicted = [
-        predicted_train_accuracy(
-            of["nonprivate/expected_blank_share"], of["nonprivate/majority_share"], original
-        )
-        for of in told
-    ]
-    return f"{100 * mean(predicted):.1f}%"
+    if not told:
+        return None, None
+    blank = mean(of["nonprivate/expected_blank_share"] for of in told)
+    if original is None:
+        return blank, None
+    majority = mean(of["nonprivate/majority_share"] for of in told)
+    return blank, predicted_train_accuracy(blank, majority, original)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}%"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean
 
 from matplotlib.lines import Line2D
 
 from dpmi.privacy.published import predicted_train_accuracy
-from dpmi.reporting.cells import Cell, Column, Panel
+from dpmi.reporting.as_published import prediction, train_accuracy_of_original
+from dpmi.reporting.cells import Column, Panel
 from dpmi.reporting.charts.style import COLOURS, INK, MARKERS, Chart, legend_above, new_figure
-from dpmi.reporting.poster import published
+from dpmi.reporting.poster import TRAIN_MAJORITY, Published, published
 
 EXPLANATION = (
     "The poster's LDP networks do better on test than on train, in every cell of pneumonia. Under "
@@ -52,44 +52,26 @@ class Gap:
 def gaps(panel: Panel) -> list[Gap]:
     """Those of the panel's own cells, then those of the poster's on the same data set."""
     ours, posters = [], {}
-    original = [c["train"].mean for col, c in panel.columns.items() if col.mechanism == "none"]
+    original = train_accuracy_of_original(panel)
     for column, cells in panel.columns.items():
         train, test = cells["train"], cells["test"]
         if not column.mechanism.startswith("ldp"):
             continue
         if train.mean is not None and test.mean is not None:
-            blank, predicted = _prediction(train, original[0] if original else None)
+            blank, predicted = prediction(train.completed, original)
             ours.append(
                 Gap("ours", column.title, column.mechanism, train.mean, test.mean, blank, predicted)
             )
         if train.poster and test.poster:
-            posters[column.beta] = _of_poster(panel, column, cells)
-    return ours + [gap for _, gap in sorted(posters.items()) if gap]
+            posters[column.beta] = _of_poster(panel.dataset, column, train.poster, test.poster)
+    return ours + [gap for _, gap in sorted(posters.items())]
 
 
-def _prediction(train: Cell, original: float | None) -> tuple[float | None, float | None]:
-    told = [
-        r.mechanism for r in train.completed if "nonprivate/expected_blank_share" in r.mechanism
-    ]
-    if not told:
-        return None, None
-    blank = mean(of["nonprivate/expected_blank_share"] for of in told)
-    if original is None:
-        return blank, None
-    majority = mean(of["nonprivate/majority_share"] for of in told)
-    return blank, predicted_train_accuracy(blank, majority, original)
-
-
-def _of_poster(panel: Panel, column: Column, cells: dict[str, Cell]) -> Gap | None:
+def _of_poster(dataset: str, column: Column, train: Published, test: Published) -> Gap:
     """With e^(-1/β) for the blank share, the least it can be, and the poster's own original."""
-    train, test, majority = cells["train"].poster, cells["test"].poster, panel.majority("train")
-    assert train
-    assert test
-    if majority is None:
-        return None
     blank = math.exp(-1 / column.beta)
-    original = published()[(panel.dataset, "none", None, "train")].accuracy
-    predicted = predicted_train_accuracy(blank, majority, original)
+    original = published()[(dataset, "none", None, "train")].accuracy
+    predicted = predicted_train_accuracy(blank, TRAIN_MAJORITY[dataset], original)
     title = f"LDP β={column.beta:g}"
     return Gap("poster", title, "none", train.accuracy, test.accuracy, blank, predicted)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, Row, published_rows
+from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
 
@@ -64,7 +64,7 @@ def terminal_table(panel: Panel) -> Table:
             texts.append("\n".join(filter(None, lines)))
         table.add_row(split, *texts)
     table.add_row("test AUROC", *[cells["test"].auroc for cells in columns.values()])
-    for title, texts in _published_rows(panel):
+    for title, texts in published_rows(panel):
         table.add_row(title, *texts)
     promises = []
     for cells in columns.values():  # why a run failed is said below the table, where there is room
@@ -85,7 +85,7 @@ def as_markdown(panels: Sequence[Panel]) -> str:
             for split in SPLITS
         ]
         rows.append([f"{panel.title}, test AUROC", *[cell.auroc for cell in tests]])
-        rows += [[f"{panel.title}, {title}", *texts] for title, texts in _published_rows(panel)]
+        rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
     return "\n".join([*parts, footnote(panels), ""])
@@ -106,7 +106,7 @@ def in_markdown(text: str) -> str:
 def footnote(panels: Sequence[Panel]) -> str:
     """What a reader of the table must know."""
     picked = any(c["test"].picked_on_test for p in panels for c in p.columns.values())
-    published = any(_published_rows(panel) for panel in panels)
+    published = any(published_rows(panel) for panel in panels)
     return " ".join([FOOTNOTE, *([STAR] if picked else []), *([PUBLISHED_FOOTNOTE] * published)])
 
 
@@ -183,10 +183,6 @@ def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
     writer.writerow(header)
     writer.writerows(lines)
     return out.getvalue()
-
-
-def _published_rows(panel: Panel) -> list[Row]:
-    return published_rows([by_split["test"].completed for by_split in panel.columns.values()])
 
 
 def _accuracy_in_markdown(cell: Cell) -> str:
