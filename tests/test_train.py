@@ -60,7 +60,8 @@ def test_a_record_holds_the_config_that_repeats_it(sweep, records):
         assert config_digest(again) == record.config_digest
     for folder in (path for path in sweep[1].iterdir() if path.is_dir()):
         assert {path.name for path in folder.iterdir()} == {
-            *(".lock", "config.yaml", "metrics.csv", "model.pth", "record.json", "train.log")
+            *(".lock", "config.yaml", "metrics.csv", "model.safetensors"),
+            *("record.json", "train.log"),
         }
         assert folder.name.endswith(read_record(folder / "record.json").config_digest[:6])
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
+import hashlib
+import logging
+import os
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
 from dpmi.errors import UserError
 from dpmi.models.resnet import ResNet18, convert_norms
+
+SUFFIX = ".safetensors"
+_DIGEST = "sha256"  # in the file's metadata
+
+_log = logging.getLogger(__name__)
 
 _HEAD = ("fc.weight", "fc.bias")
 
@@ -55,19 +64,43 @@ def _load(model: ResNet18, state: dict[str, Tensor]) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a state dict; only tensors are unpickled (``weights_only``).
+    """Read a state dict: safetensors by its ending, else what ``torch.save`` wrote.
+
+    Of the latter only tensors are unpickled (``weights_only``). The digest that
+    :func:`write_state_dict` leaves in a file is verified.
 
     Raises:
-        UserError: no such file, or not a state dict.
+        UserError: no such file, not a state dict, or damaged.
     """
     if not path.is_file():
         raise UserError(
             f"model.weights={path}: no such file; allowed are phantom, imagenet, null, or the "
-            "path of a state dict of torchvision's resnet18"
+            "path of a state dict of torchvision's resnet18 (.safetensors, or of torch.save)"
         )
+    return _read_safetensors(path) if path.suffix == SUFFIX else _read_pickle(path)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            digest = (file.metadata() or {}).get(_DIGEST)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(
+            f"model.weights={path}: not a whole file of safetensors ({error}); get it again"
+        ) from error
+    if digest is not None and digest != _digest(state):
+        raise UserError(
+            f"model.weights={path}: damaged, its tensors are not those that were written; get it "
+            "again"
+        )
+    return state
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # a file may hold anything, and torch raises many types on it
         raise UserError(
             f"model.weights={path}: not a state dict that loads with weights_only=True "
             f"({type(error).__name__}); save one with torch.save(net.state_dict(), PATH)"
@@ -80,13 +113,46 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def write_state_dict(state: dict[str, Tensor], path: Path) -> None:
+    """Write safetensors with a digest, whole or not at all.
+
+    Args:
+        state: names to tensors, on any device.
+        path: ends in ``.safetensors``.
+
+    Raises:
+        OSError: it cannot be written; nothing is left of it then.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    content = safetensors.torch.save(state, {"format": "pt", _DIGEST: _digest(state)})
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _digest(state: dict[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    sha256 = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        sha256.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        sha256.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
 def imagenet_state_dict(cache_dir: Path) -> dict[str, Tensor]:
-    """torchvision's IMAGENET1K_V1 weights, downloaded once into ``cache_dir``.
+    """torchvision's IMAGENET1K_V1 weights, downloaded once into ``cache_dir`` and verified.
 
     Raises:
         UserError: not in the cache, and the download failed.
     """
     folder = cache_dir / "weights"
+    file = folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    if file.is_file() and not file.stem.endswith(f"-{_file_digest(file)[:8]}"):
+        _log.warning("%s: damaged; downloaded again.", file)
+        file.unlink()
     try:
         state: dict[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
             model_dir=str(folder), check_hash=True, map_location="cpu", weights_only=True
@@ -94,6 +160,11 @@ def imagenet_state_dict(cache_dir: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"model.weights=imagenet: the download into {folder} failed ({error}); connect, put "
-            "torchvision's file resnet18-f37072fd.pth there by hand, or use model.weights=phantom"
+            f"torchvision's file {file.name} there by hand, or use model.weights=phantom"
         ) from error
     return state
+
+
+def _file_digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

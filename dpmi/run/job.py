@@ -22,7 +22,12 @@ from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.mechanisms import DPSGD, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.weights import build_resnet18, imagenet_state_dict, read_state_dict
+from dpmi.models.weights import (
+    build_resnet18,
+    imagenet_state_dict,
+    read_state_dict,
+    write_state_dict,
+)
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
@@ -202,7 +207,7 @@ class Run:
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
         with self._timed("save"):
-            torch.save(model.net.state_dict(), self.folder / "model.pth")
+            write_state_dict(model.net.state_dict(), self.folder / "model.safetensors")
 
     def _first_weights(self) -> dict[str, Tensor] | None:
         weights = self.config.model.weights
@@ -211,7 +216,7 @@ class Run:
         if weights == "imagenet":
             return imagenet_state_dict(self.cache_dir)
         if weights == "phantom":
-            return read_state_dict(phantom_weights(self.cache_dir, self.console))
+            return phantom_weights(self.cache_dir, self.console)
         return read_state_dict(Path(weights).expanduser())
 
     @contextlib.contextmanager

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from dpmi.data.phantoms.public import CLASSES, draw_public
 from dpmi.data.readers.phantom import DRAWING_VERSION
 from dpmi.errors import UserError
 from dpmi.models.resnet import ResNet18
+from dpmi.models.weights import SUFFIX, read_state_dict, write_state_dict
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,15 @@ class PretrainRecipe:
     def file_name(self) -> str:
         """Name of the file of weights."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"phantom-{digest[:12]}.pth"
+        return f"phantom-{digest[:12]}{SUFFIX}"
 
 
 def phantom_weights(
     cache_dir: Path, console: Console, recipe: PretrainRecipe = PretrainRecipe()
-) -> Path:
+) -> dict[str, Tensor]:
     """Find or make the weights; several processes that ask at once pretrain once.
+
+    A damaged file is told and made anew.
 
     The caller's random state is left as it was. The weights depend on public drawings only: no
     patient's image is touched and no privacy is spent.
@@ -65,31 +68,43 @@ def phantom_weights(
         recipe: how to pretrain.
 
     Returns:
-        Path of a state dict of torchvision's ``resnet18``.
+        A state dict of torchvision's ``resnet18``.
 
     Raises:
         UserError: the cache cannot be written.
     """
     path = cache_dir / "weights" / recipe.file_name
-    if path.is_file():
-        return path
+    if (state := _read(path, console)) is not None:
+        return state
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
-            if not path.is_file():  # not made by another process in the meantime
-                console.print(
-                    f"model.weights=phantom: pretraining once on {recipe.images} drawn public "
-                    f"phantoms (no patient, no privacy spent); kept in {path}"
-                )
-                part = path.with_suffix(f".{os.getpid()}.part")
-                torch.save(pretrain(recipe, console), part)
-                os.replace(part, path)
+            if path.is_file():  # made by another process in the meantime, or damaged
+                with contextlib.suppress(UserError):
+                    return read_state_dict(path)
+            console.print(
+                f"model.weights=phantom: pretraining once on {recipe.images} drawn public "
+                f"phantoms (no patient, no privacy spent); kept in {path}"
+            )
+            state = pretrain(recipe, console)
+            write_state_dict(state, path)
     except OSError as error:
         raise UserError(
             f"cache_dir={cache_dir}: the pretrained weights cannot be kept there "
             f"({error.strerror}); name a folder that can be written"
         ) from error
-    return path
+    return state
+
+
+def _read(path: Path, console: Console) -> dict[str, Tensor] | None:
+    """Weights that are there and whole."""
+    if not path.is_file():
+        return None
+    try:
+        return read_state_dict(path)
+    except UserError:
+        console.print(f"{path}: damaged; made anew", style="yellow", markup=False)
+        return None
 
 
 def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:

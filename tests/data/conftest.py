@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,23 +84,3 @@ def classes(tmp_path: Path, draw: Callable[..., Path]) -> Path:
                 draw(root / split / name / f"{number}.png", seed)
                 seed += 1
     return root
-
-
-@pytest.fixture
-def disk() -> Callable[..., AbstractContextManager[Path]]:
-    """Mount a small disk in memory: ``with disk(folder, "size=100k") as folder``."""
-
-    @contextmanager
-    def mount(folder: Path, options: str) -> Iterator[Path]:
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("no right to mount a disk here, so a full or read-only one is not tested")
-        try:
-            yield folder
-        finally:
-            subprocess.run(["umount", str(folder)], check=True)
-
-    return mount

@@ -1,12 +1,20 @@
+import os
 import pickle
+import zipfile
 
 import pytest
+import safetensors.torch
 import torch
 from torchvision.models import resnet18
 
 from dpmi.errors import UserError
 from dpmi.models import weights
-from dpmi.models.weights import build_resnet18, imagenet_state_dict, read_state_dict
+from dpmi.models.weights import (
+    build_resnet18,
+    imagenet_state_dict,
+    read_state_dict,
+    write_state_dict,
+)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +77,86 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path):
     assert not victim.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"not weights", pickle.dumps(1)])
-def test_a_file_that_holds_no_weights_is_one_line(tmp_path, content):
-    file = tmp_path / "bad.pth"
+@pytest.mark.parametrize("old_format", [False, True])
+def test_code_in_a_raw_pickle_is_not_run_whatever_the_format(tmp_path, old_format):
+    victim, file = tmp_path / "written", tmp_path / "evil.pth"
+    payload = pickle.dumps(Payload(str(victim)))
+    if old_format:
+        file.write_bytes(payload)
+    else:
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("evil/data.pkl", payload)
+            archive.writestr("evil/version", "3\n")
+    with pytest.raises(UserError, match="weights_only") as caught:
+        read_state_dict(file)
+    assert not victim.exists()
+    assert "\n" not in str(caught.value)
+    with open(file, "rb") if old_format else zipfile.ZipFile(file).open("evil/data.pkl") as stream:
+        pickle.load(stream)
+    assert victim.exists()  # it would have run
+
+
+@pytest.mark.parametrize("kind", ["pth", "safetensors"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights", pickle.dumps(1), b"\xff" * 64, b"\0" * 8 + b"{}"]
+)
+def test_a_file_that_holds_no_weights_is_one_line(tmp_path, content, kind):
+    file = tmp_path / f"bad.{kind}"
     file.write_bytes(content)
     with pytest.raises(UserError) as caught:
         read_state_dict(file)
     assert "\n" not in str(caught.value)
+
+
+def test_safetensors_hold_what_was_written_to_the_bit(state, tmp_path):
+    write_state_dict(state, tmp_path / "net.safetensors")
+    again = read_state_dict(tmp_path / "net.safetensors")
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[name], state[name]) for name in state)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+def test_safetensors_of_another_program_are_read_in_half_precision_too(state, tmp_path):
+    half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    safetensors.torch.save_file(half, tmp_path / "half.safetensors")
+    net = build_resnet18(10, "batch", read_state_dict(tmp_path / "half.safetensors"))
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    torch.testing.assert_close(net.net.conv1.weight, state["conv1.weight"], atol=1e-3, rtol=1e-2)
+
+
+def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_path):
+    small = {"a": torch.arange(3.0), "b": torch.tensor(7), "c": torch.ones(2, 2).half()}
+    file = tmp_path / "small.safetensors"
+    write_state_dict(small, file)
+    whole = file.read_bytes()
+    flips = [(at, 1 << at % 8) for at in range(len(whole))]
+    damaged = [whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :] for at, mask in flips]
+    refused = 0
+    for content in damaged + [whole[:length] for length in range(len(whole))]:
+        file.write_bytes(content)
+        try:
+            again = read_state_dict(file)
+        except UserError:
+            refused += 1
+        else:  # a bit that means nothing, as in the name of the digest
+            assert again.keys() == small.keys()
+            assert all(torch.equal(again[k], small[k]) for k in small)
+            assert all(again[k].dtype == small[k].dtype for k in small)
+    assert refused > 0.9 * len(damaged)
+
+
+def test_the_weights_that_a_run_leaves_are_weights_to_start_from(real_sweeps):
+    (file,) = (real_sweeps[1] / "3").glob("model.*")  # trained with BatchNorm
+    left = read_state_dict(file)
+    again = build_resnet18(2, "batch", left).net.state_dict()
+    assert all(torch.equal(again[name], left[name]) for name in left)
+
+
+def test_a_full_disk_leaves_no_half_written_weights(state, tmp_path, disk):
+    with disk(tmp_path / "small", "size=1m") as folder:
+        with pytest.raises(OSError, match="No space left"):
+            write_state_dict(state, folder / "net.safetensors")
+        assert list(folder.iterdir()) == []
 
 
 def test_imagenet_weights_come_from_the_cache_once_they_are_there(state, tmp_path, monkeypatch):
@@ -90,6 +171,17 @@ def test_imagenet_weights_come_from_the_cache_once_they_are_there(state, tmp_pat
     assert asked["model_dir"] == str(tmp_path / "weights")
     assert asked["check_hash"] is True
     assert asked["weights_only"] is True
+
+
+def test_damaged_imagenet_weights_are_downloaded_again(tmp_path, monkeypatch, caplog):
+    file = tmp_path / "weights" / "resnet18-f37072fd.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"damaged")
+    monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: os.stat("/nowhere"))
+    with pytest.raises(UserError, match=r"model\.weights=imagenet: the download"):
+        imagenet_state_dict(tmp_path)
+    assert not file.exists()
+    assert f"{file}: damaged" in caplog.text
 
 
 def test_without_a_network_the_imagenet_download_is_one_line(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from dpmi.data.phantoms.public import CLASSES, draw_public
 from dpmi.errors import UserError
-from dpmi.models.weights import build_resnet18, read_state_dict
+from dpmi.models.weights import build_resnet18
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights, pretrain
 
 TINY = PretrainRecipe(images=40, size=32, epochs=1, batch_size=20)
@@ -17,22 +17,49 @@ def quiet():
     return Console(file=open("/dev/null", "w"))
 
 
+def file_of(cache_dir):
+    return cache_dir / "weights" / TINY.file_name
+
+
 def test_the_weights_are_torchvisions_resnet18_and_are_made_once(tmp_path):
-    path = phantom_weights(tmp_path, quiet(), TINY)
-    made = path.stat().st_mtime_ns
-    net = build_resnet18(2, "frozen_batch", read_state_dict(path))
+    first = phantom_weights(tmp_path, quiet(), TINY)
+    made = file_of(tmp_path).stat().st_mtime_ns
+    net = build_resnet18(2, "frozen_batch", first)
     assert torch.isfinite(net(torch.rand(2, 1, 32, 32))).all()
-    assert phantom_weights(tmp_path, quiet(), TINY) == path
-    assert path.stat().st_mtime_ns == made
-    assert not list(path.parent.glob("*.part"))
+    again = phantom_weights(tmp_path, quiet(), TINY)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert file_of(tmp_path).stat().st_mtime_ns == made
+    assert not list(file_of(tmp_path).parent.glob("*.part"))
 
 
 def test_pretraining_says_what_it_does_and_that_it_costs_no_privacy(tmp_path):
     console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
-    path = phantom_weights(tmp_path, console, TINY)
+    phantom_weights(tmp_path, console, TINY)
     told = console.export_text()
     assert "no privacy spent" in told
-    assert path.name in told.replace("\n", "")
+    assert TINY.file_name in told.replace("\n", "")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_damaged_weights_are_told_and_made_anew(tmp_path, damage):
+    first = phantom_weights(tmp_path, quiet(), TINY)
+    file = file_of(tmp_path)
+    content = bytearray(file.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
+    for told in (f"{file}: damaged; made anew", ""):
+        console = Console(record=True, width=1000, file=open("/dev/null", "w"))  # noqa: SIM115
+        again = phantom_weights(tmp_path, console, TINY)
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        assert (told in console.export_text()) if told else console.export_text() == ""
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_half_written_weights(tmp_path, disk):
+    with disk(tmp_path / "small", "size=1m") as cache_dir:
+        with pytest.raises(UserError, match=r"cache_dir=.*No space left"):
+            phantom_weights(cache_dir, quiet(), TINY)
+        assert [path.suffix for path in (cache_dir / "weights").iterdir()] in ([], [".lock"])
 
 
 def test_pretraining_repeats_itself_and_leaves_the_callers_random_state_alone():
@@ -49,8 +76,9 @@ def test_another_recipe_is_another_file():
 
 def _ask(folder, queue):
     console = Console(record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    path = phantom_weights(Path(folder), console, TINY)
-    queue.put((str(path), "pretraining once" in console.export_text()))
+    state = phantom_weights(Path(folder), console, TINY)
+    total = sum(float(value.double().sum()) for value in state.values())
+    queue.put((total, "pretraining once" in console.export_text()))
 
 
 def test_processes_that_ask_at_once_pretrain_once(tmp_path):
@@ -62,7 +90,7 @@ def test_processes_that_ask_at_once_pretrain_once(tmp_path):
     answers = [queue.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
-    assert len({path for path, _ in answers}) == 1
+    assert len({total for total, _ in answers}) == 1
     assert [made for _, made in answers].count(True) == 1
 
 
