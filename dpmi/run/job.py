@@ -207,7 +207,9 @@ class Run:
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
         with self._timed("save"):
-            write_state_dict(model.net.state_dict(), self.folder / "model.safetensors")
+            write_state_dict(
+                model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
+            )
 
     def _first_weights(self) -> dict[str, Tensor] | None:
         weights = self.config.model.weights
