@@ -10,6 +10,7 @@ import job_processes
 import pytest
 import torch
 
+from dpmi.models.weights import read_state_dict
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import AHEAD, read_journal
 from dpmi.privacy.ledger import LedgerEntry
@@ -50,7 +51,7 @@ def whole(words, tmp_path_factory):
 
 
 def weights(folder):
-    return torch.load(folder / "model.pth", weights_only=True)
+    return read_state_dict(folder / "model.safetensors")
 
 
 def rows(folder):
