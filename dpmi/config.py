@@ -161,6 +161,9 @@ class TrainerConfig(_Section):
 
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu"]
+    precision: Literal["32-true", "bf16-mixed"]
+    channels_last: bool
+    compile: bool
     test_every_epoch: bool
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -233,6 +236,15 @@ class Config(_Section):
             raise ValueError(
                 f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
                 f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
+            )
+        if self.trainer.compile and (
+            isinstance(self.mechanism, DpsgdPublishedMechanism)
+            or (isinstance(self.mechanism, DpsgdMechanism) and self.mechanism.engine == "opacus")
+        ):
+            raise ValueError(
+                "trainer.compile=True: compiled code runs no hooks of Opacus, and goes backward "
+                "once, not once for each microbatch; allowed is false, or mechanism none, ldp, or "
+                "dpsgd with mechanism.engine=fast"
             )
         if self.model.norm == "frozen_batch" and self.model.weights is None:
             raise ValueError(

@@ -47,6 +47,8 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "mechanism.accountant=gdp": ("mechanism.accountant=gdp", "'prv', 'rdp' or 'pld'"),
     "max_physical_batch_size=0": ("max_physical_batch_size=0", "greater than or equal to 1"),
     "max_physical_batch_size=all": ("max_physical_batch_size=all", "auto"),
+    "trainer.precision=16-mixed": ("trainer.precision=16-mixed", "'32-true' or 'bf16-mixed'"),
+    "trainer.compile=true mechanism.engine=opacus": ("trainer.compile=True", "fast"),
     "trainer.max_epochs=0": ("trainer.max_epochs=0", "greater than or equal to 1"),
     "privacy.max_epsilon=0": ("privacy.max_epsilon=0", "greater than 0"),
     "mechanism=none privacy.max_epsilon=1": ("privacy.max_epsilon=1", "mechanism=none", "null"),

@@ -27,6 +27,7 @@ class ImageClassifier(L.LightningModule):
         make_gradient: given the network, on its device, and the number of the first step ahead,
             returns how a batch becomes a gradient.
         learning_rate, weight_decay, momentum: of SGD.
+        compiled: let torch.compile generate code for the network when training starts.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class ImageClassifier(L.LightningModule):
         learning_rate: float,
         weight_decay: float,
         momentum: float,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a batch may take several backward passes, one step
         self.net = net
         self.classes = classes
-        self._make_gradient = make_gradient
+        self._make_gradient, self._compiled = make_gradient, compiled
         self._gradient: Gradient | None = None
         self._make_sgd = partial(
             torch.optim.SGD, lr=learning_rate, weight_decay=weight_decay, momentum=momentum
@@ -62,6 +64,8 @@ class ImageClassifier(L.LightningModule):
     def on_train_start(self) -> None:
         """Make the gradient, now that the network is on its device and a resumed run's restored."""
         self._gradient = self._make_gradient(self.net, self.global_step)
+        if self._compiled:  # after the gradient, which may have changed how layers run
+            self.net.compile(dynamic=True)  # Poisson batches are of every size
 
     def on_fit_end(self) -> None:
         """Let go of the gradient: it may have hooks in the network."""
@@ -108,7 +112,9 @@ class ImageClassifier(L.LightningModule):
 
     def _count(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        metrics.update(self.net(images), labels)
+        # In float32 whatever trained it: logits of 8 bits would tie, and AUROC ranks them.
+        with torch.autocast(images.device.type, enabled=False):
+            metrics.update(self.net(images), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
         values: dict[str, Tensor] = metrics.compute()

@@ -24,6 +24,6 @@ class MeanGradient:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one batch of at least one image."""
         self._net.zero_grad()
-        logits: Tensor = self._net(images)
+        logits: Tensor = self._net(images).float()
         nn.functional.cross_entropy(logits, labels).backward()
         return logits.detach()

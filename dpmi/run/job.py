@@ -123,6 +123,8 @@ class Run:
         self._sample = image_sample(config, data, released)
         state = self._first_weights()
         net = build_resnet18(len(data.classes), config.model.norm, state)
+        if config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -131,6 +133,7 @@ class Run:
             learning_rate=config.model.learning_rate,
             weight_decay=config.model.weight_decay,
             momentum=config.model.momentum,
+            compiled=config.trainer.compile,
         )
         module = ImageDataModule(
             released,
@@ -184,6 +187,7 @@ class Run:
             default_root_dir=self.folder,
             accelerator=self.config.trainer.accelerator,
             devices=1,
+            precision=self.config.trainer.precision,
             max_epochs=self.config.trainer.max_epochs,
             logger=[csv_log, *([wandb] if wandb else [])],
             callbacks=callbacks,

@@ -55,6 +55,7 @@ class BookKeeping:
             plain = layer.forward
             layer.forward = partial(self._forward, name, layer, rule, anchor, plain)
 
+    @torch.compiler.disable  # what stands between the recorded layers compiles
     def _forward(
         self, name: str, layer: nn.Module, rule: LayerRule, anchor: Tensor, plain: Any, x: Tensor
     ) -> Tensor:
@@ -75,10 +76,13 @@ class BookKeeping:
     def add_clipped_sum(self, images: Tensor, labels: Tensor, sums: Sums, scale: float) -> Tensor:
         """Process one piece of a batch."""
         self._tape.clear()
-        logits: Tensor = self._net(images)
-        nn.functional.cross_entropy(logits.float(), labels, reduction="sum").backward()
-        with torch.no_grad():  # the inputs that layers kept are part of a graph
-            self._add_weighted_sums(sums, scale)
+        logits: Tensor = self._net(images).float()
+        # Autocast is for the forward pass alone: each rule's backward pass takes the type that its
+        # forward pass took, and what is measured and summed is float32.
+        with torch.autocast(images.device.type, enabled=False):
+            nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+            with torch.no_grad():  # the inputs that layers kept are part of a graph
+                self._add_weighted_sums(sums, scale)
         return logits.detach()
 
     def _add_weighted_sums(self, sums: Sums, scale: float) -> None:

@@ -8,16 +8,17 @@ one weight gradient of the whole batch ("mixed ghost norm", Bu et al. 2022, arXi
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dpmi.privacy.engines.clipping import squared_norms
-from dpmi.privacy.engines.rules import Contribution, Rows, Sums
+from dpmi.privacy.engines.rules import Contribution, Rows, Sums, in_compute_type
 
 # Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
 _COST_OF_MOVING = 24
@@ -41,6 +42,7 @@ class ConvolutionRule:
 
     def forward(self, layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, C, H, W) to (B, C', H', W')."""
+        x = in_compute_type(x)
         y = nn.functional.conv2d(
             x, layer.weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups
         )
@@ -54,7 +56,7 @@ class ConvolutionRule:
         grad_input = _backward(layer, x, grad_output, 0) if needs_input else None
         bias = None
         if layer.bias is not None and layer.bias.requires_grad:
-            bias = grad_output.sum((2, 3))
+            bias = grad_output.sum((2, 3), dtype=torch.float32)
         if not layer.weight.requires_grad:
             assert layer.bias is not None
             assert bias is not None
@@ -83,7 +85,12 @@ def gram_is_cheaper(layer: nn.Conv2d, grad_output: Tensor) -> bool:
 
 @dataclass
 class GramContribution:
-    """Of a convolution: input and output gradient, until the factors are known."""
+    """Of a convolution: input and output gradient, until the factors are known.
+
+    What was measured is what is summed: both go by these two tensors as they are, in float32. A
+    sum in the bfloat16 of the passes, rounded to 8 bits, would move by more than the clip norm
+    with one example.
+    """
 
     layer: nn.Conv2d
     x: Tensor
@@ -99,17 +106,29 @@ class GramContribution:
 
     def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
         """One weight gradient of the batch, its output gradients weighted."""
-        x, grad_output, bias = self.x, self.grad_output, self.bias
+        x, grad_output, bias = self.x.float(), self.grad_output.float(), self.bias
         if finite is not None:
             out = ~finite
             x = x.masked_fill(out[:, None, None, None], 0.0)
             grad_output = grad_output.masked_fill(out[:, None, None, None], 0.0)
             bias = None if bias is None else bias.masked_fill(out[:, None], 0.0)
-        weighted = grad_output * factors.to(grad_output.dtype).view(-1, 1, 1, 1)
-        sums[self.layer.weight].add_(_backward(self.layer, x, weighted, 1))
+        weighted = grad_output * factors.view(-1, 1, 1, 1)
+        with _whole_float32():
+            sums[self.layer.weight].add_(_backward(self.layer, x, weighted, 1))
         if bias is not None:
             assert self.layer.bias is not None
-            sums[self.layer.bias].addmv_(bias.t(), factors.to(bias.dtype))
+            sums[self.layer.bias].addmv_(bias.t(), factors)
+
+
+@contextlib.contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Keep cuDNN from rounding what it multiplies to 11 bits (TF32), as it does by default."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _padding(layer: nn.Conv2d) -> tuple[int, int]:
@@ -125,8 +144,8 @@ def _padding(layer: nn.Conv2d) -> tuple[int, int]:
 def _backward(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, of: int) -> Tensor:
     """Gradient of the input (``of=0``) or of the weight (``of=1``)."""
     result: Tensor = torch.ops.aten.convolution_backward(
-        grad_output, x, layer.weight, None, layer.stride, _padding(layer), layer.dilation,
-        False, [0, 0], layer.groups, [of == 0, of == 1, False],
+        grad_output, x, layer.weight.to(x.dtype), None, layer.stride, _padding(layer),
+        layer.dilation, False, [0, 0], layer.groups, [of == 0, of == 1, False],
     )[of]  # fmt: skip
     return result
 

@@ -49,8 +49,13 @@ class OpacusHooks:
         self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
     ) -> Tensor:
         """Process one piece of a batch."""
-        logits: Tensor = self._net(images)
+        logits: Tensor = self._net(images).float()
         nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+        with torch.autocast(images.device.type, enabled=False):
+            self._add_weighted_sums(sums, scale)
+        return logits.detach()
+
+    def _add_weighted_sums(self, sums: dict[Tensor, Tensor], scale: float) -> None:
         rows = {p: getattr(p, "grad_sample") for p in sums}  # noqa: B009
         norms = torch.stack([squared_norms(row) for row in rows.values()]).sum(0).sqrt()
         factors, finite = clip_factors(norms, self._max_grad_norm)
@@ -59,10 +64,9 @@ class OpacusHooks:
             for row in rows.values():
                 row[~finite] = 0.0
         for parameter, row in rows.items():
-            sums[parameter] += torch.einsum("b,b...->...", factors * scale, row)
+            sums[parameter] += torch.einsum("b,b...->...", factors * scale, row.float())
             parameter.grad = None  # the plain gradient, made in passing
             parameter.grad_sample = None  # type: ignore[attr-defined]
-        return logits.detach()
 
     def forget(self) -> None:
         """Start over with new hooks: the old ones have inputs without their backward pass."""

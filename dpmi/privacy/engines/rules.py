@@ -19,6 +19,12 @@ from dpmi.privacy.engines.clipping import squared_norms
 Sums = dict[Tensor, Tensor]
 
 
+def in_compute_type(x: Tensor) -> Tensor:
+    """``x`` as autocast, where it is on, hands it to convolutions and products: in bfloat16."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 class Contribution(Protocol):
     """The gradients that the examples of a piece have of one layer's parameters."""
 
@@ -96,8 +102,7 @@ class LinearContribution:
 
     def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
         """(f a)^T x."""
-        x = self.x
-        grad_output = self.grad_output
+        x, grad_output = self.x.float(), self.grad_output.float()
         if finite is not None:
             grad_output = grad_output.masked_fill(~finite[:, None], 0.0)
             x = x.masked_fill(~finite[:, None], 0.0)
@@ -123,13 +128,15 @@ class LinearRule:
         """
         if x.ndim != 2:
             raise ValueError(f"a Linear layer on {x.ndim} axes; allowed are (B, features)")
+        x = in_compute_type(x)
         return nn.functional.linear(x, layer.weight, layer.bias), (x,)
 
     def backward(
         self, layer: nn.Linear, saved: tuple[Tensor, ...], grad_output: Tensor, needs_input: bool
     ) -> tuple[Tensor | None, Contribution]:
         """(B, O) to (B, I)."""
-        grad_input = grad_output @ layer.weight if needs_input else None
+        weight = layer.weight.to(grad_output.dtype)
+        grad_input = grad_output @ weight if needs_input else None
         return grad_input, LinearContribution(layer, saved[0], grad_output)
 
 
@@ -149,6 +156,8 @@ class GroupNormRule:
         """(B, C, ...) to the same shape."""
         b, c = x.shape[:2]
         x = x.contiguous()
+        if x.is_cuda:  # where the kernel takes one type only, and autocast chooses float32, too
+            x = x.float()
         y, mean, rstd = torch.ops.aten.native_group_norm(
             x.view(1, b * c, -1), layer.weight.repeat(b), layer.bias.repeat(b),
             1, b * c, x[0, 0].numel(), b * layer.num_groups, layer.eps,
