@@ -68,7 +68,8 @@ class MicrobatchGradient:
             Logits (B, K), detached.
         """
         self._noise.fill(self._buffer, self._std, self.steps)
-        logits: Tensor = self._net(images).float()
+        logits: Tensor = self._net(images)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast
         losses = nn.functional.cross_entropy(logits, labels, reduction="none")
         runs = losses.tensor_split(min(self._microbatches, len(losses)))
         for number, run in enumerate(runs, start=1):
