@@ -2,13 +2,16 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import dp_accounting
+import numpy as np
 import pytest
 from dp_accounting import pld
+from PIL import Image
 
 from dpmi.config import Config, config_digest
 from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, PRV_ERROR
@@ -269,6 +272,35 @@ def test_an_interrupted_run_leaves_a_record_of_what_was_spent(place, tiny):
     assert 0 < spent < record.mechanism["plan"]["steps"] == 6000
     assert 0 < record.guarantee.epsilon < 1  # of the steps that ran, not of the plan
     assert json.loads(path.read_text())["status"] == "interrupted"
+
+
+def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
+    rng = np.random.default_rng(0)
+    for name in ("ill", "well"):
+        (place.cwd / "own" / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = rng.integers(0, 256, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(place.cwd / "own" / name / f"{number}.png")
+    own = ("data=folder", "data.root=own", "data.channels=1", "data.image_size=32")
+    words = (*own, "data.batch_size=10", *tiny[6:], "mechanism=none", "trainer.max_epochs=40")
+    process = place.start(*words)
+    try:
+        deadline = time.monotonic() + 120
+        while not metrics_lines(place):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        shutil.rmtree(place.cwd / "own" / "ill")
+        (place.cwd / "own" / "well" / "0.png").unlink()
+        assert process.poll() is None  # in the midst of it
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (0, ""), out
+    (path,) = place.outputs.glob("*/*/record.json")
+    record = read_record(path)
+    assert record.status == "completed"
+    assert record.data["counts"] == {"train": 36, "val": 12, "test": 12}
 
 
 def metrics_lines(place):

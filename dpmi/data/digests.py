@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import time
@@ -13,6 +14,8 @@ from typing import Protocol, runtime_checkable
 
 from dpmi.data.catalogue import Source
 from dpmi.data.parallel import in_threads
+
+log = logging.getLogger(__name__)
 
 # A file changed this shortly before it was read may change again within the same time stamp.
 _SETTLED_NS = 2_000_000_000
@@ -38,13 +41,13 @@ def content_digests(source: Source, paths: tuple[str, ...], cache_dir: Path) -> 
     """Return the SHA-256 hex digest of each image's content, in the order of ``paths``.
 
     Files whose path, size and time of last change are known from an earlier run are not read
-    again.
+    again. What is remembered is verified: a damaged memory is told, and all files are read.
     """
     if not isinstance(source, StampedSource):
         return list(in_threads(lambda path: _digest(source.fetch(path)), paths))
 
     stamped = source
-    memo_file = cache_dir / "digests" / f"{_digest(source.place.encode())[:16]}.json"
+    memo_file = cache_dir / "digests" / f"{_digest(source.place.encode())[:16]}.memo"
     memo = _read_memo(memo_file)
 
     def entry(path: str) -> _Entry:
@@ -66,15 +69,16 @@ def _digest(data: bytes) -> str:
 
 
 def _read_memo(file: Path) -> dict[str, _Entry]:
+    """A line with the digest of the rest, and the rest: entries by path, as JSON."""
     try:
-        memo = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        digest, _, content = file.read_bytes().partition(b"\n")
+    except OSError:
         return {}
-    if not isinstance(memo, dict):
+    if digest != _digest(content).encode():
+        log.warning("%s: damaged; the images' digests are computed again.", file)
         return {}
-    return {
-        path: entry for path, entry in memo.items() if isinstance(entry, list) and len(entry) == 3
-    }
+    memo: dict[str, _Entry] = json.loads(content)
+    return memo
 
 
 def _write_memo(file: Path, memo: dict[str, _Entry]) -> None:
@@ -84,8 +88,9 @@ def _write_memo(file: Path, memo: dict[str, _Entry]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=file.parent, suffix=".partial")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(memo, stream)
+            with os.fdopen(descriptor, "wb") as stream:
+                content = json.dumps(memo).encode()
+                stream.write(_digest(content).encode() + b"\n" + content)
             os.replace(name, file)
         except BaseException:
             os.unlink(name)

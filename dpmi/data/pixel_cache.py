@@ -1,8 +1,9 @@
 """Decoded images on disk: decoded once, shared by every run that asks for the same pixels.
 
-``cache_dir/images/<key>/`` holds ``pixels.npy`` (uint8, ``(n, C, R, R)``) and ``images.json``.
-The key is made of the images' contents and the preprocessing, never of where the files lie, so
-that data that were moved are not decoded again.
+``cache_dir/images/<key>/`` holds ``pixels.npy`` (uint8, ``(n, C, R, R)``) and ``images.json``,
+which tells the images left out and the checksum of all. The key is made of the images' contents
+and the preprocessing, never of where the files lie, so that data that were moved are not decoded
+again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import shutil
 import time
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +80,7 @@ def cached_pixels(images: ImageList, cache_dir: Path, *, skip_bad: bool) -> Cach
 
     Any number of processes may ask for the same images at the same moment: one decodes, the
     others wait for it. A reader never sees a half-written cache: it is built beside its place
-    and renamed into it.
+    and renamed into it. One that was damaged since is told, and made anew.
 
     Raises:
         UserError: an image is unreadable and ``skip_bad`` is false; or the cache cannot be
@@ -90,8 +92,7 @@ def cached_pixels(images: ImageList, cache_dir: Path, *, skip_bad: bool) -> Cach
             home.parent.mkdir(parents=True, exist_ok=True)
             with _alone(home):
                 if (found := _open(home)) is None:
-                    _build(images, home, skip_bad=skip_bad)
-                    found = _open(home)
+                    found = _build(images, home, skip_bad=skip_bad)
     if found is None:
         raise UserError(f"cache_dir={cache_dir}: {home} cannot be read back; remove it and retry.")
     if found.bad and not skip_bad:
@@ -101,13 +102,26 @@ def cached_pixels(images: ImageList, cache_dir: Path, *, skip_bad: bool) -> Cach
 
 
 def _open(home: Path) -> CachedPixels | None:
-    """Open a finished cache; None where there is none (or a damaged one, which is as good)."""
+    """Open a finished cache; None where there is none, or a damaged one, which is as good."""
     try:
-        bad = json.loads((home / "images.json").read_text(encoding="utf-8"))["bad"]
+        content = json.loads((home / "images.json").read_text(encoding="utf-8"))
+        bad = {int(row): str(reason) for row, reason in content["bad"].items()}
         pixels = np.load(home / "pixels.npy", mmap_mode="r")
-    except (OSError, ValueError, KeyError):
+        whole = content["crc32"] == _checksum(pixels, bad)
+    except Exception:  # what is damaged may raise anything
         return None
-    return CachedPixels(pixels, {int(row): reason for row, reason in bad.items()})
+    return CachedPixels(pixels, bad) if whole else None
+
+
+def _checksum(pixels: NDArray[np.uint8], bad: dict[int, str]) -> int:
+    """CRC-32 of the pixels, their shape, and what was left out: 3 GB a second."""
+    if pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
+        raise ValueError("not what was written")
+    return _sealed(zlib.crc32(pixels.reshape(-1).data), pixels.shape, bad)
+
+
+def _sealed(crc: int, shape: tuple[int, ...], bad: dict[int, str]) -> int:
+    return zlib.crc32(json.dumps([shape, sorted(bad.items())]).encode(), crc)
 
 
 @contextlib.contextmanager
@@ -125,16 +139,24 @@ def _alone(home: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(images: ImageList, home: Path, *, skip_bad: bool) -> None:
-    """Decode into a folder beside ``home``, then rename it; leaves nothing behind on failure."""
+def _build(images: ImageList, home: Path, *, skip_bad: bool) -> CachedPixels | None:
+    """Decode into a folder beside ``home``, then rename it; leaves nothing behind on failure.
+
+    Returns:
+        The pixels, None where the disk did not keep what was written.
+    """
     started = time.perf_counter()
     partial = home.with_suffix(".partial")
     _remove_leftovers(home)
     partial.mkdir()
     try:
-        bad = _decode_all(images, partial / "pixels.npy", skip_bad=skip_bad)
-        (partial / "images.json").write_text(json.dumps({"bad": bad}), encoding="utf-8")
-        shutil.rmtree(home, ignore_errors=True)  # only a damaged one can be there
+        bad, crc = _decode_all(images, partial / "pixels.npy", skip_bad=skip_bad)
+        content = json.dumps({"bad": bad, "crc32": crc})
+        (partial / "images.json").write_text(content, encoding="utf-8")
+        found = _open(partial)  # remains open, wherever it is moved
+        if home.exists():
+            log.warning("%s: damaged; its images were decoded again.", home)
+            shutil.rmtree(home, ignore_errors=True)
         os.replace(partial, home)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -147,10 +169,15 @@ def _build(images: ImageList, home: Path, *, skip_bad: bool) -> None:
         time.perf_counter() - started,
         home,
     )
+    return found
 
 
-def _decode_all(images: ImageList, file: Path, *, skip_bad: bool) -> dict[int, str]:
-    """Write the readable images to an .npy file; return why the others are not, by position."""
+def _decode_all(images: ImageList, file: Path, *, skip_bad: bool) -> tuple[dict[int, str], int]:
+    """Write the readable images to an .npy file.
+
+    Returns:
+        Why the others are not readable, by position; and the checksum.
+    """
 
     def decode(path: str) -> bytes | BadImageError:
         try:
@@ -159,6 +186,7 @@ def _decode_all(images: ImageList, file: Path, *, skip_bad: bool) -> dict[int, s
             return error
 
     bad: dict[int, str] = {}
+    crc = 0
     # Written, not memory-mapped: a full disk then raises an error instead of killing the process.
     with file.open("wb") as stream, _bombs_are_errors():
         _write_header(stream, len(images.paths), images)
@@ -170,11 +198,13 @@ def _decode_all(images: ImageList, file: Path, *, skip_bad: bool) -> dict[int, s
                 bad[row] = str(result)
             else:
                 stream.write(result)
+                crc = zlib.crc32(result, crc)
+        rows = len(images.paths) - len(bad)
         if bad:
-            _write_header(stream, len(images.paths) - len(bad), images)
+            _write_header(stream, rows, images)
         stream.flush()
         os.fsync(stream.fileno())
-    return bad
+    return bad, _sealed(crc, (rows, images.channels, images.size, images.size), bad)
 
 
 def _write_header(stream: BinaryIO, rows: int, images: ImageList) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -94,11 +95,54 @@ def test_bad_images_are_an_error_even_if_an_earlier_run_skipped_them(tmp_path: P
 
 
 @pytest.mark.parametrize("damage", ["pixels.npy", "images.json"])
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str) -> None:
+def test_a_truncated_cache_is_told_and_made_anew(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     whole = np.array(cached_pixels(images(Drawn()), tmp_path, skip_bad=False).pixels)
     (home,) = folders(tmp_path)
-    os.truncate(home / damage, 5)
-    assert np.array_equal(cached_pixels(images(Drawn()), tmp_path, skip_bad=False).pixels, whole)
+    size = (home / damage).stat().st_size
+    for length in (0, 5, size // 2, size - 1):
+        os.truncate(home / damage, length)
+        caplog.clear()
+        assert np.array_equal(
+            cached_pixels(images(Drawn()), tmp_path, skip_bad=False).pixels, whole
+        )
+        assert len(caplog.records) == caplog.text.count(f"{home}: damaged") == 1
+        source = Drawn()
+        cached_pixels(images(source), tmp_path, skip_bad=False)
+        assert source.decoded == 0  # whole again
+
+
+def test_no_flipped_bit_of_a_cache_goes_unseen(tmp_path: Path) -> None:
+    bad = frozenset({3})
+    known = cached_pixels(images(Drawn(bad), count=5), tmp_path, skip_bad=True)
+    whole, reasons = np.array(known.pixels), known.bad
+    (home,) = folders(tmp_path)
+    seen = 0
+    for name in ("pixels.npy", "images.json"):
+        content = (home / name).read_bytes()
+        # All of the header, and pixels here and there.
+        for at in [*range(min(len(content), 160)), *range(160, len(content), 997)]:
+            flipped = content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+            (home / name).write_bytes(flipped)
+            source = Drawn(bad)
+            again = cached_pixels(images(source, count=5), tmp_path, skip_bad=True)
+            assert np.array_equal(again.pixels, whole)
+            assert again.bad == reasons
+            seen += source.decoded == 5
+            (home / name).write_bytes(content)
+    assert seen > 150
+
+
+def test_a_run_that_reads_damaged_pixels_is_not_harmed_by_the_one_that_makes_them_anew(
+    tmp_path: Path,
+) -> None:
+    reader = cached_pixels(images(Drawn()), tmp_path, skip_bad=False)
+    whole = np.array(reader.pixels)
+    (home,) = folders(tmp_path)
+    (home / "images.json").write_text("{")
+    cached_pixels(images(Drawn()), tmp_path, skip_bad=False)
+    assert np.array_equal(reader.pixels, whole)  # mapped before, and still there
 
 
 def _prepare(
@@ -125,6 +169,37 @@ def test_seven_processes_at_the_same_moment_decode_once_and_see_the_same(tmp_pat
         process.join()
     assert len(set(sums)) == 1
     assert sorted(log.read_text().split(), key=int) == [str(number) for number in range(40)]
+
+
+def _prepare_and_damage(cache_dir: Path, seed: int, answer: object) -> None:
+    """Ask many times, and damage the shared cache now and then."""
+    rng = np.random.default_rng(seed)
+    home = cache_dir / "images" / images(Drawn()).key
+    right = 0
+    for _ in range(25):
+        cached = cached_pixels(images(Drawn()), cache_dir, skip_bad=False)
+        right += np.array_equal(cached.pixels[:, 0, 0, 0], np.arange(40))
+        if rng.random() < 0.3:
+            with contextlib.suppress(OSError):  # another process may have it in hand
+                (home / "images.json").write_text("damaged")
+    answer.put(int(right))  # type: ignore[attr-defined]
+
+
+def test_processes_that_share_a_cache_see_whole_pixels_while_it_is_damaged_and_mended(
+    tmp_path: Path,
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    processes = [
+        context.Process(target=_prepare_and_damage, args=(tmp_path, seed, answer))
+        for seed in range(3)
+    ]
+    for process in processes:
+        process.start()
+    right = [answer.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert right == [25, 25, 25]
 
 
 def test_a_killed_run_leaves_nothing_that_misleads_the_next(tmp_path: Path) -> None:
@@ -185,4 +260,5 @@ def test_a_cache_below_a_file_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_cache_says_what_it_left_out_in_plain_json(tmp_path: Path) -> None:
     cached_pixels(images(Drawn(frozenset({3}))), tmp_path, skip_bad=True)
     (home,) = folders(tmp_path)
-    assert json.loads((home / "images.json").read_text()) == {"bad": {"3": "it is bad"}}
+    told = json.loads((home / "images.json").read_text())
+    assert told["bad"] == {"3": "it is bad"}
