@@ -89,11 +89,7 @@ class PrivateGradient:
             Logits (B, K), detached: computed on private data without noise.
         """
         plan, step = self.plan, self._step
-        if self._journal:
-            spent = self.ledger.steps
-            self._journal.cover(
-                spent, plan.noise_multiplier, plan.sample_rate, self.physical_batch_size
-            )
+        self._write_ahead()
         self.ledger.record(plan.noise_multiplier, plan.sample_rate)
         self._step += 1
         dropped = self._engine.dropped
@@ -102,8 +98,19 @@ class PrivateGradient:
             self._engine.forget()
             if images.is_cuda:
                 torch.cuda.empty_cache()
-            _log.warning("out of memory: from now on %d images in a pass", self.physical_batch_size)
+            _log.warning("out of memory: %d images in a pass from now", self.physical_batch_size)
+            self._write_ahead(again=True)
         return logits
+
+    def _write_ahead(self, again: bool = False) -> None:
+        """Put the next release on the journal; again, where its rounding is about to change."""
+        if self._journal:
+            self._journal.cover(
+                self.ledger.steps - again,
+                self.plan.noise_multiplier,
+                self.plan.sample_rate,
+                self.physical_batch_size,
+            )
 
     def _release(self, images: Tensor, labels: Tensor, step: int) -> Tensor | None:
         """Make the release of a step from its start; None where memory ran out, pieces halved."""

@@ -80,6 +80,7 @@ class Run:
         Raises:
             KeyboardInterrupt: interrupted; the record says so and is written.
             StoppedByRequest: SIGTERM came; a checkpoint and the record are written.
+            UserError: the record cannot be written.
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
         OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
@@ -97,6 +98,10 @@ class Run:
         ) as error:  # Lightning turns the first into the second
             self._record("interrupted", "interrupted by the user")
             raise KeyboardInterrupt from error
+        except OSError as error:  # a full disk, mostly
+            place = error.filename or self.folder
+            reason = f"{place}: {error.strerror or error}; the same command goes on where it was"
+            return self._record("failed", reason)
         except Exception as error:
             _log.exception("the run failed")
             return self._record("failed", f"{type(error).__name__}: {error}")
@@ -276,7 +281,14 @@ class Run:
             peak_memory_mb=self._memory.mb(),
             environment=environment(_device(self.config)),
         )
-        record.write(self.folder)
+        try:
+            record.write(self.folder)
+        except OSError as error:
+            ended = f"{status}: {reason}" if reason else status
+            raise UserError(
+                f"{self.folder}: the record cannot be written ({error.strerror}); make room, the "
+                f"same command goes on where it was; the run {ended}"
+            ) from error
         self._status.remove()
         return record
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from dpmi.config import WandbConfig
 
 START_SECONDS = 30.0  # patience with a W&B server that does not answer
+FINISH_SECONDS = 60.0  # and with one that was lost; W&B's own is without end
 REACH_SECONDS = 10.0
 
 
@@ -105,6 +106,8 @@ class OptionalWandbLogger(Logger):
                 silent=True,
                 console="off",
                 init_timeout=START_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
                 reinit="create_new",  # not the run of an earlier job that was never finished
             ),
         )
@@ -119,7 +122,7 @@ class OptionalWandbLogger(Logger):
             self._logger = None
             self._console.print(
                 f"W&B stopped working ({type(error).__name__}: {error}); training goes on, "
-                "metrics are in metrics.csv",
+                "metrics are in metrics.csv, and `wandb sync` can push what is in wandb/",
                 style="yellow",
                 markup=False,
             )

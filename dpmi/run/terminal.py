@@ -50,7 +50,11 @@ def run_job(config: Config, folder: Path) -> str:
             console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
             return done.status
         console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
-        record = Run(config, folder, console).execute()
+        try:
+            record = Run(config, folder, console).execute()
+        except UserError as error:
+            console.print(str(error), style="red", markup=False)
+            return "failed"
         _tell(record, folder, console)
         return record.status
 

@@ -20,7 +20,9 @@ def context() -> Any:
     return server
 
 
-def job(folder: Path, overrides: tuple[str, ...], output: Path) -> None:
+def job(
+    folder: Path, overrides: tuple[str, ...], output: Path, environment: dict[str, str]
+) -> None:
     """What a process does: one run, its exit status that of the command."""
     import torch
 
@@ -28,6 +30,7 @@ def job(folder: Path, overrides: tuple[str, ...], output: Path) -> None:
     from dpmi.run.terminal import run_job
 
     torch.set_num_threads(1)
+    os.environ.update(environment)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -37,22 +40,25 @@ def job(folder: Path, overrides: tuple[str, ...], output: Path) -> None:
         status = run_job(config, folder)
     except StoppedByRequest:
         sys.exit(75)
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit({"completed": 0, "failed": 1, "busy": 75}[status])
 
 
-def start(folder: Path, *overrides: str) -> Any:
-    """Start a job in ``folder``; what it says is appended to ``folder/../said.txt``."""
+def start(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> Any:
+    """Start a job in ``folder``; what it says is appended to a file beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     process = context().Process(
-        target=job, args=(folder, overrides, folder.parent / f"{folder.name}.said")
+        target=job,
+        args=(folder, overrides, folder.parent / f"{folder.name}.said", environment or {}),
     )
     process.start()
     return process
 
 
-def run(folder: Path, *overrides: str) -> int:
+def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> int:
     """The same, to its end; return the exit status."""
-    process = start(folder, *overrides)
+    process = start(folder, *overrides, environment=environment)
     process.join(120)
     assert process.exitcode is not None
     return process.exitcode

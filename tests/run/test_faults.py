@@ -1,0 +1,278 @@
+"""What goes wrong on other people's machines, really done."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import job_processes
+import pytest
+from rich.console import Console
+from wandb_server import WandbServer
+
+from dpmi.run import loggers
+from dpmi.run.job import Run
+from dpmi.run.record import read_record
+from dpmi.run.terminal import run_job
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a disk of so many megabytes in memory; ``small_disk(70)`` is its folder."""
+    mounted = []
+
+    def mount(megabytes):
+        folder = tmp_path / f"disk{megabytes}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}M", "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small disk cannot be mounted here: that takes root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+DPSGD = ("mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.checkpoint_seconds=0")
+
+
+def test_a_disk_too_full_for_checkpoints_is_said_and_training_goes_on(tiny, small_disk, tmp_path):
+    folder = small_disk(70) / "job"  # the weights fit, a checkpoint beside them does not
+    words = (*tiny, *DPSGD, f"cache_dir={tmp_path / 'cache'}", "model.momentum=0.9")
+    assert job_processes.run(folder, *words) == 0
+    said = " ".join(job_processes.said(folder).split())
+    assert said.count("no checkpoint can be written (No space left on device)") == 1
+    assert read_record(folder / "record.json").status == "completed"
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_disk_too_full_for_the_weights_fails_the_run_which_goes_on_when_there_is_room(
+    tiny, small_disk, tmp_path
+):
+    disk = small_disk(30)
+    folder, words = disk / "job", (*tiny, *DPSGD, f"cache_dir={tmp_path / 'cache'}", "noise_seed=1")
+    assert job_processes.run(folder, *words) == 1
+    record = read_record(folder / "record.json")
+    assert record.status == "failed"
+    assert "No space left on device" in record.reason
+    assert record.guarantee.epsilon > 0  # what was executed is told
+    assert not list(folder.glob("model.*"))
+    subprocess.run(["mount", "-o", "remount,size=300M", str(disk)], check=True)
+    assert job_processes.run(folder, *words) == 0
+    again = read_record(folder / "record.json")
+    assert (again.status, again.restarts) == ("completed", 1)
+    assert again.mechanism["ledger"] == record.mechanism["ledger"]  # the same steps, once
+
+
+def test_a_full_disk_stops_training_before_a_step_that_could_not_be_written_ahead(
+    tiny, small_disk, tmp_path
+):
+    disk = small_disk(1)
+    folder = disk / "job"
+    folder.mkdir()
+    (disk / "ballast").write_bytes(b"0" * (1 << 19))
+    words = (*tiny, *DPSGD, f"cache_dir={tmp_path / 'cache'}", "trainer.max_epochs=300")
+    process = job_processes.start(folder, *words)
+    while not (folder / "journal.jsonl").exists() and process.is_alive():
+        time.sleep(0.002)
+    with (disk / "more").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"0" * 4096)
+        except OSError:
+            pass
+    process.join(120)
+    assert process.exitcode == 1
+    said = " ".join(job_processes.said(folder).split())
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+
+
+def online(monkeypatch, tmp_path, url):
+    for name, value in {
+        "WANDB_BASE_URL": url,
+        "WANDB_API_KEY": "0" * 40,
+        "HOME": str(tmp_path),
+        **{f"WANDB_{kind}_DIR": str(tmp_path / "w") for kind in ("CACHE", "DATA", "ARTIFACT")},
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(loggers, "START_SECONDS", 4.0)
+    monkeypatch.setattr(loggers, "FINISH_SECONDS", 4.0)
+
+
+@pytest.fixture
+def job(composed, tiny, tmp_path):
+    """A run with W&B in this process; gives the record, what was said and the rows of the CSV."""
+
+    def run(*overrides):
+        folder = tmp_path / "sweep" / "job"
+        folder.mkdir(parents=True, exist_ok=True)
+        console = Console(width=1000, file=io.StringIO(), record=True)
+        words = (*tiny, *overrides, "logger=wandb", f"cache_dir={tmp_path / 'cache'}")
+        record = Run(composed(*words), folder, console).execute()
+        rows = list(csv.DictReader((folder / "metrics.csv").open()))
+        return record, console.export_text(), [row for row in rows if row["nonprivate/loss"]]
+
+    return run
+
+
+def test_a_wandb_server_out_of_reach_from_the_start_costs_seconds_and_no_run(
+    job, monkeypatch, tmp_path
+):
+    online(monkeypatch, tmp_path, "http://127.0.0.1:9")  # a closed port
+    record, said, rows = job("mechanism=none")
+    assert record.status == "completed"
+    assert said.count("W&B stopped working") == 1
+    assert len(rows) == 6
+
+
+def test_a_wandb_server_lost_in_mid_run_costs_seconds_and_no_run(job, monkeypatch, tmp_path):
+    server = WandbServer()
+    online(monkeypatch, tmp_path, server.url)
+    from dpmi.run.progress import EpochLines
+
+    at_epoch_end = EpochLines.on_train_epoch_end
+
+    def cut(callback, trainer, pl_module):
+        at_epoch_end(callback, trainer, pl_module)
+        if trainer.current_epoch == 0:
+            server.close()
+
+    monkeypatch.setattr(EpochLines, "on_train_epoch_end", cut)
+    started = time.monotonic()
+    record, said, rows = job("mechanism=none", "trainer.max_epochs=2")
+    assert record.status == "completed"
+    assert len(rows) == 12
+    assert said.count("W&B stopped working") == 1
+    assert "wandb sync" in said
+    assert time.monotonic() - started < 60
+    assert server.runs  # it was there at first
+
+
+def test_a_resumed_run_goes_on_as_the_same_run_at_wandb(tiny, monkeypatch, tmp_path):
+    server = WandbServer()
+    online(monkeypatch, tmp_path, server.url)
+    folder = tmp_path / "sweep" / "job"
+    words = (*tiny, *DPSGD, "logger=wandb", "logger.mode=online", f"cache_dir={tmp_path / 'cache'}")
+    process = job_processes.start(folder, *words, environment=dict(os.environ))
+    while not list(folder.glob("checkpoints/*.ckpt")) and process.is_alive():
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    state = json.loads((folder / "resume.json").read_text())
+    assert set(server.runs) == {state["wandb_id"]}
+    before = len(server.runs)
+    assert job_processes.run(folder, *words, environment=dict(os.environ)) == 0
+    server.close()
+    assert len(server.runs) > before
+    assert set(server.runs) == {state["wandb_id"]}
+
+
+def test_training_that_diverges_is_stopped_and_said(tiny, tmp_path):
+    folder = tmp_path / "job"
+    words = (*tiny, "mechanism=none", "model.learning_rate=1e30", f"cache_dir={tmp_path / 'cache'}")
+    assert job_processes.run(folder, *words, "trainer.max_epochs=50") == 1
+    record = read_record(folder / "record.json")
+    assert "the weights are not finite after step" in record.reason
+    assert "model.learning_rate" in record.reason
+
+
+def test_a_budget_stops_a_run_before_the_step_that_would_pass_it_and_keeps_the_model(
+    tiny, tmp_path
+):
+    folder, budget = tmp_path / "job", 0.6
+    words = (*tiny, *DPSGD, f"cache_dir={tmp_path / 'cache'}", f"privacy.max_epsilon={budget}")
+    assert job_processes.run(folder, *words, "trainer.max_epochs=2") == 0
+    record = read_record(folder / "record.json")
+    (entry,) = record.mechanism["ledger"]
+    assert 0 < entry["steps"] < record.mechanism["plan"]["steps"] == 12
+    assert record.guarantee.epsilon <= budget
+    assert f"privacy.max_epsilon=0.6 was reached after {entry['steps']} of" in record.stopped
+    assert record.stopped in " ".join(job_processes.said(folder).split())
+    assert record.status == "completed"
+    assert list(folder.glob("model.*"))
+    from dpmi.privacy.accounting import epsilon
+    from dpmi.privacy.ledger import LedgerEntry
+
+    one_more = [LedgerEntry(**(entry | {"steps": entry["steps"] + 1}))]
+    assert epsilon(one_more, record.guarantee.delta, "rdp") > budget
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("mechanism=dpsgd", "privacy.max_epsilon=0.001"), "not one step of this run fits"),
+        (
+            ("mechanism=ldp", "beta=2", "privacy.max_epsilon=0.4"),
+            "releases each pixel with ε = 0.5",
+        ),
+    ],
+    ids=["dpsgd", "ldp"],
+)
+def test_a_budget_that_nothing_fits_into_is_said_and_nothing_is_released(
+    tiny, tmp_path, words, line
+):
+    folder = tmp_path / "job"
+    assert job_processes.run(folder, *tiny, *words, f"cache_dir={tmp_path / 'cache'}") == 1
+    record = read_record(folder / "record.json")
+    assert line in record.reason
+    assert record.guarantee is None or record.guarantee.epsilon is None
+
+
+def test_a_busy_folder_is_left_alone(tiny, tmp_path):
+    """While this process holds the lock, another says so, and its exit status is 75."""
+    from filelock import FileLock
+
+    folder = tmp_path / "job"
+    folder.mkdir()
+    with FileLock(folder / ".lock"):
+        assert job_processes.run(folder, *tiny, "mechanism=none") == 75
+    assert {path.name for path in folder.iterdir()} == {".lock"}
+
+
+def test_what_was_stopped_by_the_user_goes_on_by_the_same_command(tiny, tmp_path):
+    folder = tmp_path / "job"
+    words = (*tiny, *DPSGD, f"cache_dir={tmp_path / 'cache'}", "trainer.max_epochs=4")
+    process = job_processes.start(folder, *words)
+    while not list(folder.glob("checkpoints/*.ckpt")) and process.is_alive():
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 130
+    assert read_record(folder / "record.json").status == "interrupted"
+    assert job_processes.run(folder, *words) == 0
+    record = read_record(folder / "record.json")
+    assert (record.status, record.restarts) == ("completed", 1)
+    assert sum(entry["steps"] for entry in record.mechanism["ledger"]) == 24
+
+
+def test_the_same_run_on_other_data_is_not_taken_for_done(composed, tiny, tmp_path):
+    """Two images are exchanged between one run and the next, in the same folder."""
+    import numpy as np
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 256, (40, 40), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
+    words = [w for w in tiny if not w.startswith("data.") or w == "data.image_size=32"]
+    words = [*words, "data.batch_size=4", "mechanism=none", f"cache_dir={tmp_path / 'cache'}"]
+    words = ["data=folder", f"data.root={tmp_path / 'images'}", *words[1:]]
+    folder = tmp_path / "job"
+    folder.mkdir()
+    config = composed(*words)
+    assert run_job(config, folder) == "completed"
+    first = read_record(folder / "record.json")
+    Image.fromarray(np.zeros((40, 40), np.uint8)).save(tmp_path / "images" / "a" / "0.png")
+    assert run_job(config, folder) == "completed"
+    second = read_record(folder / "record.json")
+    assert first.data["sha256"] != second.data["sha256"]
+    assert read_record(folder / "superseded" / "1" / "record.json") == first
