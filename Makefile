@@ -9,7 +9,7 @@ SEEDS ?= 1
 FIGURE4 := outputs/figure4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all lint data figure4 report dashboard wandb-sync bench clean
+.PHONY: help setup sweep test test-all chaos lint data figure4 report dashboard wandb-sync bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: $(READY) ## run the tests
 
 test-all: $(READY) ## run the tests, the slow ones too
 	$(BIN)/python -m pytest -m '' $(ARGS)
+
+chaos: $(READY) ## kill a run a hundred times, at random, and compare it with one that was not
+	DPMI_KILLS=100 $(BIN)/python -m pytest tests/run/test_resume.py -k random $(ARGS)
 
 lint: $(READY) ## check format, rules and types
 	$(BIN)/ruff format --check .

@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from dpmi.models.weights import build_resnet18
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
+from dpmi.privacy.journal import Journal, read_journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
@@ -211,3 +213,55 @@ def test_a_release_has_nothing_of_the_one_before(engine):
     private(engine, fresh)(*batch(5))
     assert relative_error([p.grad for p in net.parameters()],
                           [p.grad for p in fresh.parameters()]) < 1e-5  # fmt: skip
+
+
+class Hungry(nn.Module):
+    """Needs 64 MiB for each image, of the system's own allocator."""
+
+    def forward(self, x):
+        room = torch.empty(len(x), 1 << 24).fill_(1.0)
+        return x * room[:, :1, None, None]
+
+
+@pytest.fixture
+def half_a_gibibyte():
+    """The process may take half a GiB more than it has."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        pytest.skip("the size of a process is not told here")
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmSize:"))
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int(line.split()[1]) * 2**10 + 2**29, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_where_memory_runs_out_the_same_release_is_made_in_smaller_pieces(
+    engine, tmp_path, half_a_gibibyte
+):
+    """Same batch, same noise, one entry on the ledger; what was written ahead says both sizes."""
+
+    def net():
+        torch.manual_seed(0)
+        return nn.Sequential(Hungry(), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(4 * 6 * 6, 3))
+
+    images, labels = batch(16, side=8)
+    hungry, small = net(), net()
+    ledger, journal = Ledger(), Journal(tmp_path / "journal")
+    private_gradient = private(engine, hungry, ledger, piece=16, noise_multiplier=0.5)
+    private_gradient._journal = journal
+    logits = private_gradient(images, labels)  # 1 GiB at once: more than there is
+    assert private_gradient.physical_batch_size in (1, 2, 4)
+    assert ledger.steps == 1
+    sizes = [r.physical_batch_size for r in read_journal(tmp_path / "journal")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (16, private_gradient.physical_batch_size)
+    assert {r.first for r in read_journal(tmp_path / "journal")} == {0}
+    expected = private(engine, small, piece=sizes[-1], noise_multiplier=0.5)(images, labels)
+    # Not to the bit: with so little memory, the kernels take other ways.
+    torch.testing.assert_close(logits, expected)
+    for one, other in zip(hungry.parameters(), small.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    private_gradient(images, labels)  # and goes on
+    assert ledger.steps == 2

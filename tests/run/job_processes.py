@@ -26,11 +26,14 @@ def job(
     """What a process does: one run, its exit status that of the command."""
     import torch
 
+    from dpmi.run import loggers
     from dpmi.run.stopping import StoppedByRequest
     from dpmi.run.terminal import run_job
 
     torch.set_num_threads(1)
     os.environ.update(environment)
+    if patience := environment.get("PATIENCE"):
+        loggers.START_SECONDS = loggers.FINISH_SECONDS = float(patience)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
