@@ -297,10 +297,10 @@ def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
     finally:
         process.kill()
     assert (process.returncode, err) == (0, ""), out
-    (path,) = place.outputs.glob("*/*/record.json")
+    (path,) = place.outputs.glob("*/record.json")
     record = read_record(path)
     assert record.status == "completed"
-    assert record.data["counts"] == {"train": 36, "val": 12, "test": 12}
+    assert record.data["counts"] == {"train": 42, "val": 6, "test": 12}
 
 
 def metrics_lines(place):
