@@ -282,7 +282,7 @@ def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
             pixels = rng.integers(0, 256, (32, 32), dtype=np.uint8)
             Image.fromarray(pixels).save(place.cwd / "own" / name / f"{number}.png")
     own = ("data=folder", "data.root=own", "data.channels=1", "data.image_size=32")
-    words = (*own, "data.batch_size=10", *tiny[6:], "mechanism=none", "trainer.max_epochs=40")
+    words = (*own, "data.batch_size=10", *tiny[6:], "mechanism=none", "trainer.max_epochs=15")
     process = place.start(*words)
     try:
         deadline = time.monotonic() + 120

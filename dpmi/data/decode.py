@@ -13,6 +13,10 @@ PREPROCESSING_VERSION = 1
 
 # Pillow's own limit against decompression bombs, 0.25 GiB of RGB; above it Pillow only warns.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
+# Thirty bytes of a progressive JPEG ask for one more pass over all of its pixels; ten are usual.
+MAX_SCANS = 200
+# Not all that Pillow knows: for some it starts other programs (Ghostscript on PostScript).
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class BadImageError(Exception):
@@ -30,7 +34,7 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
     and pixelwise noise drawn for each of them would spend three times the epsilon for one value.
 
     Args:
-        data: content of a file in any format that Pillow reads.
+        data: content of a file in one of ``FORMATS``, whatever its name.
         resize: side of the square, in pixels.
         channels: 1 (luma) or 3 (RGB).
 
@@ -38,16 +42,12 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
         uint8 array ``(resize, resize, channels)``.
 
     Raises:
-        BadImageError: corrupt, truncated, not an image, too large, or of a pixel format that is
-            not supported.
+        BadImageError: corrupt, truncated, not an image, of a pixel format that is not supported,
+            or too large: told from its header, before a pixel is decoded.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise BadImageError(
-                    f"it has {width} x {height} pixels, more than {MAX_PIXELS} allowed"
-                )
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image, data, resize)
             if channels == 1 and image.format == "JPEG" and image.mode == "RGB":
                 # A JPEG stores luma and chroma: take the luma without a detour over RGB. On gray
                 # images that gives the same values in half the time.
@@ -58,11 +58,28 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"it has more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
-        raise BadImageError("it is not an image in a known format") from None
+        raise BadImageError(
+            f"it is not an image in a known format ({', '.join(FORMATS)})"
+        ) from None
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plugins raise many types on damaged files
         raise BadImageError(f"{error or type(error).__name__}") from error
+
+
+def _check_header(image: Image.Image, data: bytes, resize: int) -> None:
+    """Refuse what would take too much memory or time."""
+    shorter, longer = sorted(image.size)
+    if shorter * longer > MAX_PIXELS:
+        raise BadImageError(
+            f"it has {image.width} x {image.height} pixels, more than {MAX_PIXELS} allowed"
+        )
+    if longer * resize**2 > MAX_PIXELS * shorter:  # pixels of the whole of it, resized
+        raise BadImageError(
+            f"it has {image.width} x {image.height} pixels, too long for its breadth"
+        )
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > MAX_SCANS:
+        raise BadImageError(f"it has more than {MAX_SCANS} scans")
 
 
 def square(image: Image.Image, resize: int) -> NDArray[np.uint8]:

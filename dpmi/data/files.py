@@ -83,6 +83,12 @@ def subfolders(folder: Path) -> list[str]:
         )
 
 
+def leads_out(root: Path, path: str) -> bool:
+    """Whether a path below ``root`` leads out of it, as written or by a symbolic link."""
+    home = os.path.realpath(root)
+    return not os.path.realpath(os.path.join(home, path)).startswith(os.path.join(home, ""))
+
+
 def no_data(name: str, root: Path, shape: str, *, download: bool, instead: str) -> UserError:
     """Say that there are no data at a root, and the ways to get some.
 

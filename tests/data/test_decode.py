@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import struct
+import subprocess
+import sys
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,12 +95,141 @@ def test_an_image_of_too_many_pixels_is_told_as_bad(monkeypatch: pytest.MonkeyPa
         decode_image(encoded(Image.new("L", (40, 40))), 32, channels=1)
 
 
-def test_a_decompression_bomb_is_told_as_bad_before_it_is_unpacked() -> None:
-    png = bytearray(encoded(Image.new("1", (8, 8))))
-    png[16:24] = (60_000).to_bytes(4, "big") * 2  # width and height in the header
-    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
-    with pytest.raises(BadImageError, match="pixels"):
-        decode_image(bytes(png), 32, channels=1)
+def chunk(name: bytes, content: bytes) -> bytes:
+    crc = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc)
+
+
+def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 0) -> bytes:
+    """A PNG that promises what is asked, and holds a few pixels."""
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 100_000)
+    parts = (chunk(b"IHDR", head), *chunks, chunk(b"IDAT", pixels), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(width: int, height: int, tile: int = 0) -> bytes:
+    tags = {256: width, 257: height, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: height, 279: 100}
+    if tile:
+        tags |= {322: tile, 323: tile, 324: 8, 325: 100}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + b"\0" * 200
+
+
+def resized_header(kind: str, mark: bytes, at: int, size: bytes, **options: Any) -> bytes:
+    """A small image whose header tells another size."""
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(stream, kind, **options)
+    data = bytearray(stream.getvalue())
+    start = data.index(mark) + at
+    data[start : start + len(size)] = size
+    return bytes(data)
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG with its last scan again and again."""
+    stream = io.BytesIO()
+    Image.new("L", (4096, 4096), 128).save(stream, "JPEG", progressive=True)
+    data = stream.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
+
+
+ZEROS = zlib.compress(b"\0" * 200_000_000, 9)
+TWO = Image.new("RGB", (8, 8), 9)
+BOMBS = {
+    "png": lambda: png(100_000, 100_000),
+    "png of 2^31": lambda: png(2**31 - 1, 2**31 - 1),
+    "png of 16 bits": lambda: png(60_000, 60_000, depth=16, colour=6),
+    "long png": lambda: png(1, 1_700_000),
+    "longer png": lambda: png(1, 80_000_000),
+    "wide png": lambda: png(80_000_000, 1),
+    "png with text": lambda: png(8, 8, chunk(b"zTXt", b"a\0\0" + ZEROS)),
+    "png with international text": lambda: png(8, 8, chunk(b"iTXt", b"a\0\1\0\0\0" + ZEROS)),
+    "png with a profile": lambda: png(8, 8, chunk(b"iCCP", b"a\0\0" + ZEROS)),
+    "png with many texts": lambda: png(
+        8, 8, chunk(b"zTXt", b"a\0\0" + zlib.compress(b"\0" * 1_000_000)) * 200
+    ),
+    "png whose chunk claims 2 GB": lambda: png(8, 8)[:33] + struct.pack(">I", 2**31 - 1) + b"zTXt",
+    "tiff": lambda: tiff(100_000, 100_000),
+    "tiff of one long strip": lambda: tiff(1, 80_000_000),
+    "tiff of one large tile": lambda: tiff(64, 64, tile=60_000),
+    "jpeg": lambda: resized_header("JPEG", b"\xff\xc0", 5, struct.pack(">HH", 65_500, 65_500)),
+    "jpeg of many scans": lambda: scans(1000),
+    "gif": lambda: resized_header("GIF", b"GIF8", 6, struct.pack("<HH", 65_535, 65_535)),
+    "bmp": lambda: resized_header("BMP", b"BM", 18, struct.pack("<ii", 100_000, -(2**31))),
+    "webp": lambda: resized_header(
+        "WEBP", b"VP8X", 12, b"\xfe\x3f\x00\xfe\x3f\x00", save_all=True, append_images=[TWO]
+    ),
+}  # fmt: skip
+
+MEASURE = """
+import resource, sys, time
+from pathlib import Path
+from dpmi.data.decode import BadImageError, decode_image
+data = Path(sys.argv[1]).read_bytes()
+before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+try:
+    decode_image(data, 224, channels=3)
+except BadImageError as error:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((peak - before) // 1024, time.process_time() - started, str(error), sep="|")
+"""
+
+
+def test_a_header_that_promises_too_much_is_refused_before_a_pixel_is_decoded(
+    tmp_path: Path,
+) -> None:
+    """Each in a process of its own: the most memory that a process had says it all."""
+
+    def measure(name: str) -> str:
+        file = tmp_path / name.replace(" ", "_")
+        file.write_bytes(BOMBS[name]())
+        command = [sys.executable, "-c", MEASURE, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    with ThreadPoolExecutor(2) as pool:
+        told = dict(zip(BOMBS, pool.map(measure, BOMBS), strict=True))
+    for name, line in told.items():
+        assert line, f"{name} was decoded"
+        megabytes, seconds, reason = line.split("|", 2)
+        assert int(megabytes) < 64, (name, line)
+        assert float(seconds) < 1, (name, line)
+        assert reason.count("\n") == 1, (name, line)
+
+
+def test_an_image_of_many_frames_gives_its_first() -> None:
+    stream = io.BytesIO()
+    frames = [Image.new("RGB", (40, 40), (value, 0, 0)) for value in range(200)]
+    frames[9].save(stream, "GIF", save_all=True, append_images=frames, duration=10)
+    assert (decode_image(stream.getvalue(), 32, channels=3) == [9, 0, 0]).all()
+
+
+def test_an_image_with_a_huge_exif_is_read() -> None:
+    stream = io.BytesIO()
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + b"\xff" * 60_000
+    Image.new("L", (64, 64), 7).save(stream, "JPEG", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert (decode_image(stream.getvalue(), 32, channels=1) == 7).all()
+
+
+def test_postscript_under_the_name_of_an_image_starts_no_other_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "#!/bin/sh\ntouch ran\n"
+    (tmp_path / "gs").write_text(script)
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    with contextlib.suppress(Exception):
+        Image.open(io.BytesIO(page)).load()
+    assert (tmp_path / "ran").exists()  # what Pillow does when it is let
+    (tmp_path / "ran").unlink()
+    with pytest.raises(BadImageError, match="known format"):
+        decode_image(page, 32, channels=1)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_format_that_has_no_8_bit_meaning_is_told_as_bad() -> None:

@@ -136,6 +136,14 @@ GOOD = ["0.png,a", "1.png,b"]
         ("path,label", [*GOOD, "../own/0.png,a"], "line 4: path '../own/0.png' leads out"),
         ("path,label", [*GOOD, "/etc/passwd,a"], "line 4: path '/etc/passwd' leads out"),
         ("path,label", [*GOOD, "x/../../y.png,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, "..,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, "..\\0.png,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, "x\\..\\..\\y.png,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, "C:\\0.png,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, "c:0.png,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, "\\\\host\\share\\0.png,a"], "line 4: .* leads out of"),
+        ("path,label", [*GOOD, "0.png\0.png,a"], "line 4: .* leads out of data.root"),
+        ("path,label", [*GOOD, ".,a"], "line 4: .*"),
         ("path,label", [*GOOD, "0.png,b"], r"line 4: 0\.png is listed a second .* line 2"),
         ("path,label", [*GOOD, "2.png,"], "line 4: the column label is empty"),
         ("path,label,split", ["0.png,a,train", "1.png,b,dev"], "line 3: split 'dev' is not one"),
@@ -150,6 +158,43 @@ def test_a_table_that_cannot_be_used_is_told_in_one_line(
         read_catalogue(config("csv", root=root), tmp_path)
     assert "\n" not in str(caught.value)
     assert "labels.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("link", ["file", "folder", "chain"])
+def test_a_link_in_a_table_does_not_lead_out_of_the_root(
+    config: Config, table: Table, draw: Callable[..., Path], tmp_path: Path, link: str
+) -> None:
+    path = {"file": "link.png", "folder": "away/secret.png", "chain": "chain.png"}[link]
+    root = table("path,label", [*GOOD, "2.png,b", f"{path},a"])
+    secret = draw(tmp_path / "own-not" / "secret.png", 9)  # its name begins as the root's does
+    (root / "link.png").symlink_to(secret)
+    (root / "away").symlink_to(secret.parent)
+    (root / "chain.png").symlink_to("link.png")
+    with pytest.raises(UserError, match=r"line 5: path .* leads out of data\.root") as caught:
+        read_catalogue(config("csv", root=root), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_that_stays_below_the_root_is_followed_and_the_root_may_be_one(
+    config: Config, table: Table, tmp_path: Path
+) -> None:
+    lines = [f"{n}.png,{n % 2}" for n in range(20)]
+    root = table("path,label", [*lines, "link.png,0"])
+    (root / "link.png").symlink_to("3.png")
+    (tmp_path / "other").symlink_to(root)
+    assert len(read_catalogue(config("csv", root=tmp_path / "other"), tmp_path).paths) == 21
+
+
+@pytest.mark.parametrize("link", ["image", "class"])
+def test_a_link_in_a_folder_of_classes_does_not_lead_out_of_the_root(
+    config: Config, classes: Path, draw: Callable[..., Path], tmp_path: Path, link: str
+) -> None:
+    secret = draw(tmp_path / "secret" / "secret.png", 9)
+    place = classes / "train" / ("cat/link.png" if link == "image" else "mouse")
+    place.symlink_to(secret if link == "image" else secret.parent)
+    with pytest.raises(UserError, match=r"train/.* leads out of data\.root") as caught:
+        read_catalogue(config("folder", root=classes), tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_table_that_is_no_text_is_told(config: Config, table: Table, tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.config import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.files import FileSource, no_data
+from dpmi.data.files import FileSource, leads_out, no_data
 from dpmi.data.readers.own import order_classes
 from dpmi.data.splitting import patient_split, stratified_split
 from dpmi.data.tables import Row, read_table
@@ -20,8 +20,8 @@ from dpmi.errors import UserError
 def read_csv_file(config: CsvData) -> Catalogue:
     """Read a table with the columns path and label and, where there are, patient and split.
 
-    Paths are relative to ``root``. Without a split column the images are split at random: by
-    patient where patients are known, else each class in the same proportions.
+    Paths are relative to ``root`` and stay below it. Without a split column the images are split
+    at random: by patient where patients are known, else each class in the same proportions.
 
     Raises:
         UserError: the table or an image it names cannot be used.
@@ -79,12 +79,14 @@ def _find_table(config: CsvData, root: Path) -> Path:
 
 
 def _image_path(table: Path, row: Row, root: Path) -> str:
-    given = _value(table, row, "path").replace("\\", "/")
-    path = posixpath.normpath(given)
-    if posixpath.isabs(path) or path == ".." or path.startswith("../"):
+    given = _value(table, row, "path")
+    path = posixpath.normpath(given.replace("\\", "/"))
+    out = posixpath.isabs(path) or PureWindowsPath(path).drive or path.split("/")[0] == ".."
+    if "\0" in path or out or leads_out(root, path):
         raise UserError(
-            f"{table}, line {row.line}: path {given!r} leads out of data.root={root}. Paths are "
-            "relative to data.root: correct it, or set data.root to a folder above all images."
+            f"{table}, line {row.line}: path {given!r} leads out of data.root={root}, as written "
+            "or by a symbolic link. Paths are relative to data.root: correct it, copy the image to "
+            "where the link is, or set data.root to a folder above all images."
         )
     if not (root / path).is_file():
         raise UserError(
