@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +84,20 @@ def subfolders(folder: Path) -> list[str]:
         )
 
 
-def leads_out(root: Path, path: str) -> bool:
-    """Whether a path below ``root`` leads out of it, as written or by a symbolic link."""
+def first_outside(root: Path, paths: Iterable[str]) -> str | None:
+    """The first of normalised paths below ``root`` that a symbolic link leads out of it."""
     home = os.path.realpath(root)
-    return not os.path.realpath(os.path.join(home, path)).startswith(os.path.join(home, ""))
+    folders: dict[str, str] = {}  # a data set has few: resolving each image would take longer
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(os.path.join(home, folder))
+        target = os.path.join(folders[folder], name)
+        if os.path.islink(target):
+            target = os.path.realpath(target)
+        if not target.startswith(os.path.join(home, "")):
+            return path
+    return None
 
 
 def no_data(name: str, root: Path, shape: str, *, download: bool, instead: str) -> UserError:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dpmi.config import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.files import FileSource, leads_out, no_data
+from dpmi.data.files import FileSource, first_outside, no_data
 from dpmi.data.readers.own import order_classes
 from dpmi.data.splitting import patient_split, stratified_split
 from dpmi.data.tables import Row, read_table
@@ -39,6 +39,8 @@ def read_csv_file(config: CsvData) -> Catalogue:
                 f"{paths[path].line}). Remove one of the two."
             )
         paths[path] = row
+    if (outside := first_outside(root, paths)) is not None:
+        raise _leads_out(table, paths[outside], root)
     names = [_value(table, row, "label") for row in rows]
     classes = order_classes(names, graded=config.graded, where=str(table))
     index = {name: label for label, name in enumerate(classes)}
@@ -82,18 +84,22 @@ def _image_path(table: Path, row: Row, root: Path) -> str:
     given = _value(table, row, "path")
     path = posixpath.normpath(given.replace("\\", "/"))
     out = posixpath.isabs(path) or PureWindowsPath(path).drive or path.split("/")[0] == ".."
-    if "\0" in path or out or leads_out(root, path):
-        raise UserError(
-            f"{table}, line {row.line}: path {given!r} leads out of data.root={root}, as written "
-            "or by a symbolic link. Paths are relative to data.root: correct it, copy the image to "
-            "where the link is, or set data.root to a folder above all images."
-        )
+    if "\0" in path or out:
+        raise _leads_out(table, row, root)
     if not (root / path).is_file():
         raise UserError(
             f"{table}, line {row.line}: there is no image {root / path}. Paths are relative to "
             "data.root: put the image there, correct the path, or remove the line."
         )
     return path
+
+
+def _leads_out(table: Path, row: Row, root: Path) -> UserError:
+    return UserError(
+        f"{table}, line {row.line}: path {row.values['path']!r} leads out of data.root={root}, as "
+        "written or by a symbolic link. Paths are relative to data.root: correct it, copy the "
+        "image to where the link is, or set data.root to a folder above all images."
+    )
 
 
 def _value(table: Path, row: Row, column: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dpmi.config import FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.files import FileSource, image_files, leads_out, no_data, subfolders
+from dpmi.data.files import FileSource, first_outside, image_files, no_data, subfolders
 from dpmi.data.readers.own import order_classes
 from dpmi.data.splitting import stratified_split
 from dpmi.errors import UserError
@@ -41,12 +41,11 @@ def read_folder(config: FolderData) -> Catalogue:
             download=False,
             instead="phantom_xray",
         )
-    for _, _, path in found:
-        if leads_out(root, path):
-            raise UserError(
-                f"{root / path}: leads out of data.root={root} by a symbolic link. Copy what it "
-                "leads to, or remove it."
-            )
+    if (outside := first_outside(root, (path for _, _, path in found))) is not None:
+        raise UserError(
+            f"{root / outside}: leads out of data.root={root} by a symbolic link. Copy what it "
+            "leads to, or remove it."
+        )
     # A folder without an image is a class too: one that is missing images, and that is told.
     names = {name for split in (SPLITS if given else ("",)) for name in subfolders(root / split)}
     classes = order_classes(names, graded=config.graded, where=str(root))
