@@ -28,6 +28,13 @@ def _count_or_auto(value: object) -> object:
     raise ValueError("allowed are auto and integers greater than or equal to 1")
 
 
+def _truth_or_auto(value: object) -> object:
+    if value == "auto" or type(value) is bool:
+        return value
+    raise ValueError("allowed are auto, true and false")
+
+
+TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
@@ -46,6 +53,7 @@ class _Images(_Section):
     augment: Literal["none", "affine"]
     on_corrupt: Literal["error", "skip"]
     num_workers: Annotated[int, Field(ge=0)]
+    resident: TruthOrAuto
 
 
 class PhantomData(_Images):
@@ -220,6 +228,11 @@ class Config(_Section):
                 f"{self.data.image_size}, which is cut out of it; allowed is "
                 f"{self.data.image_size} or more, or null"
             )
+        if self.data.resident is True and self.data.num_workers:
+            raise ValueError(
+                f"data.num_workers={self.data.num_workers}: under data.resident=true batches are "
+                "made where the images lie, by the training process; allowed is 0"
+            )
         if self.mechanism.name == "dpsgd" and self.model.norm == "batch":
             raise ValueError(
                 "model.norm=batch: BatchNorm mixes the images of a batch, so clipping bounds "
@@ -331,7 +344,14 @@ def _explain(error: ErrorDetails) -> str:
 
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
-_NOT_IDENTITY = {"output_dir", "cache_dir", "logger", "rerun", "trainer.checkpoint_seconds"}
+_NOT_IDENTITY = {
+    "output_dir",
+    "cache_dir",
+    "logger",
+    "rerun",
+    "trainer.checkpoint_seconds",
+    "data.resident",
+}
 # Raise it with every change that makes the same config compute something else.
 RESULTS_VERSION = 1
 # Root keys that mean something to some mechanisms only.

@@ -49,6 +49,8 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "max_physical_batch_size=all": ("max_physical_batch_size=all", "auto"),
     "trainer.precision=16-mixed": ("trainer.precision=16-mixed", "'32-true' or 'bf16-mixed'"),
     "trainer.compile=true mechanism.engine=opacus": ("trainer.compile=True", "fast"),
+    "data.resident=gpu": ("data.resident=gpu", "auto, true and false"),
+    "data.resident=true data.num_workers=2": ("data.num_workers=2", "allowed is 0"),
     "trainer.max_epochs=0": ("trainer.max_epochs=0", "greater than or equal to 1"),
     "privacy.max_epsilon=0": ("privacy.max_epsilon=0", "greater than 0"),
     "mechanism=none privacy.max_epsilon=1": ("privacy.max_epsilon=1", "mechanism=none", "null"),
@@ -106,6 +108,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "augment": "affine",
         "on_corrupt": "error",
         "num_workers": 0,
+        "resident": "auto",
     }
     assert config.model.model_dump() == {
         "name": "resnet18",
@@ -184,8 +187,8 @@ def test_the_digest_tells_all_that_a_run_computes_with_and_nothing_else(composed
     same = config_digest(config)
     for path, value in leaves(config.model_dump()):
         other = config_digest(changed(config, path, another(value)))
-        elsewhere = path[0] in ("output_dir", "cache_dir", "logger", "rerun") or path == (
-            "trainer", "checkpoint_seconds",
+        elsewhere = path[0] in ("output_dir", "cache_dir", "logger", "rerun") or path in (
+            ("trainer", "checkpoint_seconds"), ("data", "resident"),
         )  # fmt: skip
         unused = path[0] in UNUSED[mechanism]
         assert (other == same) == (elsewhere or unused), path

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as L
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dpmi.data.augment import affine_crops
+from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import (
     Batches,
     NumberedBatch,
@@ -20,6 +21,9 @@ from dpmi.data.batches import (
     step_seed,
 )
 from dpmi.data.prepare import PreparedData, Split
+
+_SHARE_OF_FREE = 0.25  # of a GPU's memory, for images; the network has the rest
+_BYTES_AT_ONCE = 1 << 28
 
 Batch = tuple[Tensor, Tensor]  # images float32 (B, C, S, S) in [0, 1]; labels int64 (B,)
 
@@ -31,7 +35,14 @@ class ImageDataset(Dataset[Batch]):
     sampling may draw, gives an empty batch: images ``(0, C, S, S)``, labels ``(0,)``.
     """
 
-    def __init__(self, split: Split, image_size: int, augment: str = "none", seed: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        image_size: int,
+        augment: str = "none",
+        seed: int = 0,
+        resident: Tensor | None = None,
+    ) -> None:
         """Serve the centre ``image_size`` square of each image.
 
         Args:
@@ -40,29 +51,35 @@ class ImageDataset(Dataset[Batch]):
             augment: "none" or "affine" (see ``augment.affine_crops``), which needs batches that
                 know their step: what is drawn depends on it and on the seed alone.
             seed: of the augmentation.
+            resident: the split's pixels on the device where batches are wanted; None takes them
+                from the split, on the CPU. The batches are the same.
         """
         if augment not in ("none", "affine"):
             raise ValueError(f"augment must be 'none' or 'affine', not {augment!r}")
         self._split = split
         self._size = image_size
         self._affine = augment == "affine"
-        self._seed = seed
+        self._seed, self._resident = seed, resident
 
     def __len__(self) -> int:
         return len(self._split.labels)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         rows = np.asarray(indices, dtype=np.int64)
-        pixels = self._split.pixels[rows]  # (B, C, R, R), a copy
+        if self._resident is None:
+            pixels = torch.from_numpy(self._split.pixels[rows])  # (B, C, R, R), a copy
+        else:
+            pixels = self._resident[torch.from_numpy(rows).to(self._resident.device)]
         if self._affine:
             if not isinstance(indices, NumberedBatch):
                 raise TypeError("an augmented batch must know its step: give a NumberedBatch")
-            pixels = affine_crops(pixels, self._size, step_seed(self._seed, indices.step))
+            side, seed = pixels.shape[-1], step_seed(self._seed, indices.step)
+            pixels = affine_crops(pixels, self._size, *draw_affine(len(rows), side, seed))
         else:
             edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
             pixels = pixels[..., edge : edge + self._size, edge : edge + self._size]
-        images = torch.from_numpy(np.ascontiguousarray(pixels))  # (B, C, S, S)
-        labels = torch.from_numpy(self._split.labels[rows])
+        images = pixels.contiguous()  # (B, C, S, S)
+        labels = torch.from_numpy(self._split.labels[rows]).to(images.device)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32).div_(255)
         return images, labels
@@ -84,6 +101,7 @@ class ImageDataModule(L.LightningDataModule):
         augment: str,
         num_workers: int,
         seed: int,
+        resident: bool | Literal["auto"] = False,
         train_batches: Batches | None = None,
         first_step: int = 0,
     ) -> None:
@@ -96,6 +114,9 @@ class ImageDataModule(L.LightningDataModule):
             augment: "none" or "affine", for the training images alone (see ImageDataset).
             num_workers: processes that make batches; 0 makes them in this one.
             seed: of the order in which training images are shuffled, and of the augmentation.
+            resident: keep the training images on the device that trains, and make their batches
+                there, in this process; "auto" does so on a GPU where they fill no more than a
+                quarter of the free memory.
             train_batches: draws the training batches, instead of shuffling.
             first_step: of training; not 0 where a run is resumed.
         """
@@ -107,18 +128,32 @@ class ImageDataModule(L.LightningDataModule):
         self._num_workers = num_workers
         self._seed = seed
         self._first_step = first_step
+        self._resident = resident
+        self._on_device: Tensor | None = None
         n = len(prepared.splits["train"].labels)
         self._train_batches = train_batches or ShuffledBatches(n, batch_size, seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, from the first step on."""
-        split = self.prepared.splits["train"]
+        split, resident = self.prepared.splits["train"], self._resident_pixels()
         return DataLoader(
-            ImageDataset(split, self._image_size, self._augment, self._seed),
+            ImageDataset(split, self._image_size, self._augment, self._seed, resident),
             batch_sampler=StepSampler(self._train_batches, self._first_step),
-            num_workers=self._num_workers,
+            num_workers=self._num_workers if resident is None else 0,
             collate_fn=_identity,
         )
+
+    def _resident_pixels(self) -> Tensor | None:
+        """Pixels of the training images on the training device, copied once; None where not."""
+        if self._on_device is None and self._resident and self.trainer is not None:
+            device = self.trainer.strategy.root_device
+            pixels = self.prepared.splits["train"].pixels
+            if self._resident is True or (
+                device.type == "cuda"
+                and pixels.nbytes <= _SHARE_OF_FREE * torch.cuda.mem_get_info(device)[0]
+            ):
+                self._on_device = _copied(pixels, device)
+        return self._on_device
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """Training images in order and not augmented."""
@@ -133,9 +168,16 @@ class ImageDataModule(L.LightningDataModule):
         return self._in_order("test")
 
     def _in_order(self, split: str) -> DataLoader[Batch]:
+        resident = self._on_device if split == "train" else None
         return DataLoader(
-            ImageDataset(self.prepared.splits[split], self._image_size),
+            ImageDataset(self.prepared.splits[split], self._image_size, resident=resident),
             batch_size=self._batch_size,
-            num_workers=self._num_workers,
+            num_workers=self._num_workers if resident is None else 0,
             collate_fn=_identity,
         )
+
+
+def _copied(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Copy to ``device``, some images at a time: they may be mapped from a file, and many."""
+    pieces = np.array_split(pixels, -(-pixels.nbytes // _BYTES_AT_ONCE))
+    return torch.cat([torch.from_numpy(np.array(piece)).to(device) for piece in pieces])

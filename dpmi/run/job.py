@@ -146,6 +146,7 @@ class Run:
             batch_size=config.data.batch_size,
             augment=config.data.augment,
             num_workers=config.data.num_workers,
+            resident=config.data.resident,
             seed=config.seed,
             train_batches=mechanism.train_batches(),
             first_step=begun.step,

@@ -20,6 +20,7 @@ COMMON = {
     "augment": "none",
     "on_corrupt": "error",
     "num_workers": 0,
+    "resident": "auto",
 }
 OWN = {
     "channels": 3,

@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from dpmi.config import DataConfig
-from dpmi.data.augment import affine_crops
+from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import NumberedBatch, step_seed
 from dpmi.data.datamodule import ImageDataModule, ImageDataset
 from dpmi.data.prepare import PreparedData, Split, prepare
@@ -132,17 +132,51 @@ def test_the_affine_serves_float_images_of_any_side_as_torchvision_does(
 ) -> None:
     pixels = np.random.default_rng(0).normal(size=(20, 1, side, side)).astype(np.float32)
     affine = v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1))
-    served = affine_crops(pixels, crop, 5)
+    served = affine_crops(torch.from_numpy(pixels), crop, *draw_affine(20, side, 5))
     torch.manual_seed(5)
     whole = torch.stack([affine(image) for image in torch.from_numpy(pixels)])
     # In the middle row and column of an odd side, rounding may choose the other neighbour.
-    assert (served == v2.CenterCrop(crop)(whole).numpy()).mean() > 0.999
+    assert (served == v2.CenterCrop(crop)(whole)).float().mean() > 0.999
 
 
 def test_float_images_are_served_as_they_are() -> None:
     pixels = np.linspace(-3, 4, 2 * 64).reshape(2, 1, 8, 8).astype(np.float32)
     dataset = ImageDataset(Split(pixels, np.zeros(2, dtype=np.int64), ("", "")), 8)  # type: ignore[arg-type]
     assert np.array_equal(dataset.__getitems__([0, 1])[0].numpy(), pixels)
+
+
+class OnTheCpu:
+    """As much of a trainer as says where it trains."""
+
+    class strategy:  # noqa: N801
+        root_device = torch.device("cpu")
+
+
+@pytest.mark.parametrize("augment", ["none", "affine"])
+def test_batches_are_the_same_to_the_bit_where_the_images_are_resident(
+    prepared: PreparedData, augment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the CPU as the device: what a GPU is told to do, though no GPU does it here."""
+    monkeypatch.setattr("dpmi.data.datamodule._BYTES_AT_ONCE", 3 * 40 * 40 * 2)  # in pieces
+    batches = Fixed([[4, 0], [], [6, 1, 2]])
+    host = module(prepared, augment=augment, train_batches=batches)
+    device = module(prepared, augment=augment, train_batches=batches, resident=True)
+    device.trainer = OnTheCpu()  # type: ignore[assignment]
+    for loaders in (
+        (host.train_dataloader(), device.train_dataloader()),
+        (host.train_eval_dataloader(), device.train_eval_dataloader()),
+    ):
+        for (images, labels), (same_images, same_labels) in zip(*loaders, strict=True):
+            assert torch.equal(images, same_images)
+            assert torch.equal(labels, same_labels)
+    train = device.train_dataloader().dataset
+    assert train._resident is device.train_eval_dataloader().dataset._resident is not None
+
+
+def test_on_a_cpu_auto_leaves_the_images_where_they_are(prepared: PreparedData) -> None:
+    data = module(prepared, resident="auto")
+    data.trainer = OnTheCpu()  # type: ignore[assignment]
+    assert data.train_dataloader().dataset._resident is None
 
 
 def test_an_unknown_augmentation_is_refused(prepared: PreparedData) -> None:
