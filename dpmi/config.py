@@ -353,7 +353,7 @@ _NOT_IDENTITY = {
     "data.resident",
 }
 # Raise it with every change that makes the same config compute something else.
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 # Root keys that mean something to some mechanisms only.
 _OF_MECHANISMS = {
     "beta": {"ldp", "dpsgd", "ldp_published", "dpsgd_published"},

@@ -69,3 +69,19 @@ def test_a_scale_that_is_no_scale_is_refused(beta):
 def test_pixels_that_are_not_8_bit_are_refused():
     with pytest.raises(TypeError, match="uint8"):
         laplace_mechanism(np.zeros((1, 1, 2, 2), np.float32), 1.0, np.random.default_rng())
+
+
+def test_how_many_threads_draw_changes_nothing(monkeypatch):
+    monkeypatch.setattr("dpmi.privacy.laplace._VALUES_AT_ONCE", 256)
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 1, 16, 16), np.uint8)
+    released = []
+    for threads in (1, 7):
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        released.append(laplace_mechanism(pixels, 0.3, np.random.default_rng(4)))
+    assert np.array_equal(*released)
+
+
+def test_a_second_release_from_the_same_generator_has_noise_of_its_own():
+    pixels, rng = np.full((4, 1, 16, 16), 128, np.uint8), np.random.default_rng(4)
+    first, second = (laplace_mechanism(pixels, 0.2, rng) for _ in range(2))
+    assert (first != second).mean() > 0.5
