@@ -27,6 +27,8 @@ from dpmi.errors import UserError
 TARGETS = frozenset(
     {
         "dpmi.launch.local_pool.LocalPoolLauncher",
+        "dpmi.launch.ray_cluster.RayLauncher",
+        "dpmi.launch.slurm.SubmititLauncher",
         "dpmi.sweep.DistinctCells",
         "dpmi.sweep.SweepCallback",
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",

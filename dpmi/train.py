@@ -8,7 +8,8 @@ The same command again goes on where it was, and runs nothing twice. Exit status
 failed, 2 the input is bad, 75 stopped by SIGTERM or busy (give the same command again), 130
 interrupted.
 
-A sweep runs its jobs one after another, or side by side: hydra/launcher=local_pool.
+A sweep runs its jobs one after another; or side by side with hydra/launcher=local_pool, ray or
+submitit_slurm (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -36,6 +38,8 @@ from dpmi.errors import (
     UserError,
 )
 from dpmi.launch.local_pool import LocalPoolLauncher
+from dpmi.launch.ray_cluster import RayLauncher
+from dpmi.launch.slurm import SubmititLauncher
 from dpmi.sweep import DistinctCells, explain
 from dpmi.threads import let_idle_threads_sleep
 
@@ -85,6 +89,13 @@ def _keep_libraries_in(cache_dir: Path) -> None:
         os.environ.setdefault(variable, str(cache_dir / folder))
 
 
+def _forget_namesakes() -> None:
+    """Let no launcher of a plugin that is installed, too, hold ours to a schema of its own."""
+    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
+    for own in Path(config_dir(), "hydra", "launcher").glob("*.yaml"):
+        stored.pop(own.name, None)
+
+
 def main() -> None:
     """Compose, check, run; every mistake of the user is one line."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come here instead of being printed
@@ -93,7 +104,8 @@ def main() -> None:
     Plugins.is_in_toplevel_plugins_module = staticmethod(  # type: ignore[assignment]
         TARGETS.__contains__
     )
-    for plugin in (DistinctCells, LocalPoolLauncher):
+    _forget_namesakes()
+    for plugin in (DistinctCells, LocalPoolLauncher, RayLauncher, SubmititLauncher):
         Plugins.instance().register(plugin)
     try:
         if get_args_parser().parse_args().experimental_rerun is not None:

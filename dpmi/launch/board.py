@@ -98,6 +98,10 @@ class Board:
         if self._shows_table:
             self._live.refresh()
 
+    def note(self, line: str) -> None:
+        """Show a line, above the table where there is one."""
+        self._console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
     def _say(self, line: str) -> None:
         if not self._shows_table:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)

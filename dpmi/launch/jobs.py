@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
@@ -33,6 +34,7 @@ class Job:
         folder: the job's folder, absolute.
         cwd: where the sweep was started: relative paths mean the same in every process.
         task: what runs it.
+        version_base: whose defaults Hydra is to have.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Job:
     folder: Path
     cwd: str
     task: TaskFunction
+    version_base: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def make_jobs(
             folder=Path(root, name).absolute(),
             cwd=os.getcwd(),
             task=task,
+            version_base=str(version.getbase()),
         )
         jobs.append(job)
     return jobs
@@ -125,6 +129,7 @@ def work(job: Job) -> Ending:
 
 
 def _run(job: Job) -> JobReturn:
+    version.setbase(job.version_base)  # else it would change into the job's folder
     setup_globals()
     register_resolvers()
     JobRuntime.instance().set("name", job.config.hydra.job.name)

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -18,11 +18,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 from rich.console import Console
 
-from dpmi.errors import EXIT_RESUMABLE
+from dpmi.errors import EXIT_RESUMABLE, UserError
 from dpmi.launch.board import Board
 from dpmi.launch.endings import note_ending
 from dpmi.launch.jobs import Ending, Job, make_jobs
-from dpmi.run.status import clear_status
+from dpmi.run.status import clear_status, read_status
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 120.0  # for jobs to write down what they have, when all are asked to stop
@@ -73,6 +73,18 @@ class SideBySideLauncher(Launcher):
         """Show that a job has started."""
         assert self._board is not None
         self._board.started(job, device)
+
+    def notice_starts(self, jobs: Iterable[Job]) -> None:
+        """Show which jobs have begun, where only what they tell says so."""
+        assert self._board is not None
+        for job in jobs:
+            if self._board.rows[job.number].state == "waiting" and read_status(job.folder):
+                self._board.started(job, None)
+
+    def note(self, line: str) -> None:
+        """Show a line."""
+        assert self._board is not None
+        self._board.note(line)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -143,6 +155,21 @@ class SideBySideLauncher(Launcher):
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._asked = number
+
+
+def whole_number(key: str, value: object, least: int, *, or_null: bool = False) -> None:
+    """Refuse what is no whole number of at least ``least``.
+
+    Raises:
+        UserError: names the key of the launcher, its value and what is allowed.
+    """
+    if value is None and or_null:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(
+            f"hydra.launcher.{key}={value}: allowed is a whole number of at least {least}"
+            + (", or null" if or_null else "")
+        )
 
 
 def _returned(job: Job, ending: Ending) -> JobReturn:

@@ -16,7 +16,7 @@ from typing import Any
 from dpmi.data.parallel import cpu_count
 from dpmi.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.launch.jobs import Ending, Job, ended_by, work
-from dpmi.launch.launcher import SideBySideLauncher
+from dpmi.launch.launcher import SideBySideLauncher, whole_number
 
 _CUDA = "CUDA_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS"
@@ -48,7 +48,7 @@ def make_slots(jobs: int | None, gpus: Sequence[str], cores: Sequence[int]) -> l
         cores: processors to share out.
 
     Raises:
-        UserError: no job, more jobs than GPUs, or neither GPUs nor a number of jobs.
+        UserError: more jobs than GPUs, or neither GPUs nor a number of jobs.
     """
     if jobs is None and not gpus:
         raise UserError(
@@ -56,9 +56,10 @@ def make_slots(jobs: int | None, gpus: Sequence[str], cores: Sequence[int]) -> l
             f"jobs shall share the {len(cores)} cores"
         )
     count = len(gpus) if jobs is None else jobs
-    if count < 1 or (gpus and count > len(gpus)):
-        allowed = f"1 to {len(gpus)}, one job a GPU" if gpus else "1 or more"
-        raise UserError(f"hydra.launcher.jobs={jobs}: allowed is {allowed}, or null for all GPUs")
+    if gpus and count > len(gpus):
+        raise UserError(
+            f"hydra.launcher.jobs={jobs}: allowed is 1 to {len(gpus)}, one job a GPU, or null"
+        )
     return [
         Slot(
             name=f"gpu {gpus[i]}" if gpus else f"cpu {i}",
@@ -95,10 +96,7 @@ class LocalPoolLauncher(SideBySideLauncher):
 
     def check(self) -> None:
         """Share the machine out."""
-        if self._jobs is not None and (
-            not isinstance(self._jobs, int) or isinstance(self._jobs, bool)
-        ):
-            raise UserError(f"hydra.launcher.jobs={self._jobs}: allowed is a whole number, or null")
+        whole_number("jobs", self._jobs, 1, or_null=True)
         on_cpu = self.config.trainer.accelerator == "cpu"
         self._free.extend(make_slots(self._jobs, [] if on_cpu else visible_gpus(), _cores()))
 

@@ -24,7 +24,7 @@ def task(config):
         import torch
 
         facts["threads"] = torch.get_num_threads()
-    facts["pid"] = os.getpid()
+    facts |= {"pid": os.getpid(), "cwd": os.getcwd()}
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / "facts.json").write_text(json.dumps(facts))
     if config.seed == KILLED:

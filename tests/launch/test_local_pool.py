@@ -42,8 +42,8 @@ def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs):
 @pytest.mark.parametrize(
     ("jobs", "told"),
     [
-        ("0", "hydra.launcher.jobs=0: allowed is 1 or more"),
-        ("-1", "hydra.launcher.jobs=-1: allowed is 1 or more"),
+        ("0", "hydra.launcher.jobs=0: allowed is a whole number of at least 1"),
+        ("-1", "hydra.launcher.jobs=-1: allowed is a whole number"),
         ("two", "hydra.launcher.jobs=two: allowed is a whole number"),
         ("1.5", "hydra.launcher.jobs=1.5: allowed is a whole number"),
         ("null", "no GPU is to be used here; give how many"),
@@ -95,6 +95,7 @@ def test_the_cores_are_shared_out_among_jobs_on_the_processor(place):
     assert sorted(one["cores"] + two["cores"]) == sorted(os.sched_getaffinity(0))
     for fact in (one, two):
         assert fact["threads"] <= len(fact["cores"])
+        assert fact["cwd"] == str(place.cwd)  # relative paths mean there what they mean here
 
 
 def test_a_job_that_dies_takes_no_other_along_and_is_reported(place):
