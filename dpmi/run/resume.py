@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import secrets
@@ -13,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
-from dpmi.config import Config
+from dpmi.config import Config, config_digest
 from dpmi.errors import UserError
 from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
 from dpmi.privacy.randomness import NoiseSource
@@ -103,9 +104,11 @@ class Resumption:
         self.step = 0
         self.piece: int | None = None
         if state is None:
-            key = NoiseSource(noise_seed).key
             state = RunState(
-                noise_key=f"{key:x}", data=data, place=place, wandb_id=secrets.token_hex(4)
+                noise_key=_noise_key(config, data),
+                data=data,
+                place=place,
+                wandb_id=secrets.token_hex(4),
             )
         else:
             _check_release(state, place, config, folder)
@@ -123,6 +126,19 @@ class Resumption:
     def complete(self) -> None:
         """Remove what only a run that is not complete needs; the record tells the rest."""
         clear(self._folder)
+
+
+def _noise_key(config: Config, data: str) -> str:
+    """128 bits in hexadecimal: of the operating system, or of ``noise_seed``, config and data.
+
+    Two runs with the same noise on the same images would give them away: whoever has both results
+    solves two equations for two unknowns. So a ``noise_seed`` repeats the noise of the same run
+    alone, and two cells of a sweep with it have nothing in common.
+    """
+    if config.noise_seed is None:
+        return f"{secrets.randbits(128):x}"
+    told = f"{config.noise_seed} {config_digest(config)} {data}"
+    return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
 def clear(folder: Path) -> None:

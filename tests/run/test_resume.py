@@ -280,3 +280,28 @@ def test_a_second_process_in_the_same_folder_changes_nothing(words, whole, tmp_p
     process.join(60)
     assert process.exitcode == 0
     assert_same(folder, whole("dpsgd"))
+
+
+def noise_key(folder, *words):
+    """Of a run that is killed as soon as it has one."""
+    process = job_processes.start(folder, *words)
+    while not (folder / "resume.json").exists() and process.is_alive():
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    return json.loads((folder / "resume.json").read_text())["noise_key"]
+
+
+def test_a_noise_seed_repeats_the_noise_of_the_same_run_and_of_no_other(words, tmp_path):
+    """The same noise on the same images in two runs would give the images away."""
+    command = words("dpsgd")
+    changes = [(), (), ("beta=2",), ("data.seed=8",), ("noise_seed=6",)]
+    first, again, *others = [
+        noise_key(tmp_path / str(number), *command, *change)
+        for number, change in enumerate(changes)
+    ]
+    assert first == again
+    assert len({first, *others}) == 4
+    assert noise_key(tmp_path / "x", *command, "noise_seed=null") != noise_key(
+        tmp_path / "y", *command, "noise_seed=null"
+    )
