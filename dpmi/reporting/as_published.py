@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from dpmi.privacy.published import predicted_train_accuracy
-from dpmi.reporting.cells import Panel
+from dpmi.reporting.cells import TITLES, Panel
 from dpmi.run.record import RunRecord
 
 Row = tuple[str, list[str]]  # title, a text a column
@@ -33,6 +33,16 @@ def published_rows(panel: Panel) -> list[Row]:
     return [row for row in rows if any(row[1])]
 
 
+def why_no_epsilon(panels: Sequence[Panel]) -> dict[str, str]:
+    """Mechanism that claims an ε to the reason why none holds, as the runs' guarantees say it."""
+    guarantees = {
+        column.mechanism: cells["test"].guarantee
+        for panel in panels
+        for column, cells in panel.columns.items()
+    }
+    return {TITLES[name]: its.reason for name, its in guarantees.items() if its and its.claim}
+
+
 def train_accuracy_of_original(panel: Panel) -> float | None:
     """In [0, 1], mean over its runs; None where it was not run."""
     return next(
@@ -54,14 +64,21 @@ def prediction(
         Both in [0, 1], means over the runs; None where the runs' noise blanks nothing, or where
         there is no original.
     """
-    told = [run.mechanism for run in runs if "nonprivate/expected_blank_share" in run.mechanism]
-    if not told:
-        return None, None
-    blank = mean(of["nonprivate/expected_blank_share"] for of in told)
-    if original is None:
+    blank = _mean_told(runs, "nonprivate/expected_blank_share")
+    majority = _mean_told(runs, "nonprivate/majority_share")
+    if blank is None or majority is None or original is None:
         return blank, None
-    majority = mean(of["nonprivate/majority_share"] for of in told)
     return blank, predicted_train_accuracy(blank, majority, original)
+
+
+def blank_share(runs: Sequence[RunRecord]) -> float | None:
+    """Of the images as they were drawn, mean over the runs; None where the noise blanks nothing."""
+    return _mean_told(runs, "nonprivate/blank_share")
+
+
+def _mean_told(runs: Sequence[RunRecord], name: str) -> float | None:
+    told = [run.mechanism[name] for run in runs if name in run.mechanism]
+    return mean(told) if told else None
 
 
 def _percent(value: float | None) -> str:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpmi.errors import UserError
-from dpmi.reporting.cells import Panel, figure4, merge, with_missing
+from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.style import save
 from dpmi.reporting.cost import Cost
 from dpmi.reporting.figure2 import Noised
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.page import page
 from dpmi.reporting.sections import Sections, sections
+from dpmi.reporting.sorting import figure4, merge, with_missing
 from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_csv
 from dpmi.run.record import RunRecord, read_records
 
@@ -65,8 +66,10 @@ def _markdown(panels: Sequence[Panel], made: Sequence[Sections]) -> str:
         parts += [f"![{chart.title}]({chart.name}.svg)" for chart in its.charts()]
         if its.gaps:
             header = ["train and test under LDP (%)", "whose", "train", "predicted", "test"]
+            header += ["blank, expected", "blank, observed"]
             rows = [
-                [g.cell, g.who, _percent(g.train), _percent(g.predicted), _percent(g.test)]
+                [g.cell, g.who]
+                + [_percent(v) for v in (g.train, g.predicted, g.test, g.blank, g.observed)]
                 for g in its.gaps
             ]
             parts += [markdown_table(header, rows), EXPLANATION]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.lines import Line2D
 
 from dpmi.privacy.published import predicted_train_accuracy
-from dpmi.reporting.as_published import prediction, train_accuracy_of_original
+from dpmi.reporting.as_published import blank_share, prediction, train_accuracy_of_original
 from dpmi.reporting.cells import Column, Panel
 from dpmi.reporting.charts.style import COLOURS, INK, MARKERS, Chart, legend_above, new_figure
 from dpmi.reporting.poster import TRAIN_MAJORITY, Published, published
@@ -37,6 +37,7 @@ class Gap:
         train, test: as measured.
         blank: share of wholly black or white images that the prediction takes; None where the
             noise blanks none.
+        observed: share of them in the runs; None for the poster, and where ``blank`` is.
         predicted: train accuracy in closed form; None where there is none.
     """
 
@@ -46,6 +47,7 @@ class Gap:
     train: float
     test: float
     blank: float | None
+    observed: float | None
     predicted: float | None
 
 
@@ -59,9 +61,13 @@ def gaps(panel: Panel) -> list[Gap]:
             continue
         if train.mean is not None and test.mean is not None:
             blank, predicted = prediction(train.completed, original)
+            observed = blank_share(train.completed)
             ours.append(
-                Gap("ours", column.title, column.mechanism, train.mean, test.mean, blank, predicted)
-            )
+                Gap(
+                    "ours", column.title, column.mechanism, train.mean, test.mean, blank, observed,
+                    predicted,
+                )
+            )  # fmt: skip
         if train.poster and test.poster:
             posters[column.beta] = _of_poster(panel.dataset, column, train.poster, test.poster)
     return ours + [gap for _, gap in sorted(posters.items())]
@@ -73,7 +79,7 @@ def _of_poster(dataset: str, column: Column, train: Published, test: Published) 
     original = published()[(dataset, "none", None, "train")].accuracy
     predicted = predicted_train_accuracy(blank, TRAIN_MAJORITY[dataset], original)
     title = f"LDP β={column.beta:g}"
-    return Gap("poster", title, "none", train.accuracy, test.accuracy, blank, predicted)
+    return Gap("poster", title, "none", train.accuracy, test.accuracy, blank, None, predicted)
 
 
 def gap_chart(panel: Panel, found: Sequence[Gap], name: str) -> Chart | None:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dpmi.reporting.as_published import why_no_epsilon
 from dpmi.reporting.cells import scientific
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import inline_svg
@@ -53,6 +54,7 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         repeated=repeated,
         draws=DRAWS,
         explanation=EXPLANATION,
+        why_no_epsilon=why_no_epsilon([its.panel for its in sections]),
         tip=tip,
         versions=_versions(completed),
         style=Markup(_text("report.css")),

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dpmi.reporting.cells import Panel, figure4
+from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.style import save
+from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import as_markdown, footnote, runs_csv, terminal_table
 from dpmi.run.record import read_records
 
@@ -36,6 +37,9 @@ def report_sweep(sweep: Path, console: Console) -> int:
         "the whole report: python -m dpmi.report FOLDER",
         markup=False,
     )
+    for record in records:
+        if record.stopped:
+            console.print(f"{record.run}: {record.stopped}", style="yellow", markup=False)
     failed = [record for record in records if record.status != "completed"]
     for record in failed:
         console.print(f"{record.run} {record.status}: {record.reason}", style="red", markup=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows
+from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
 
@@ -67,9 +67,10 @@ def terminal_table(panel: Panel) -> Table:
     for title, texts in published_rows(panel):
         table.add_row(title, *texts)
     promises = []
-    for cells in columns.values():  # why a run failed is said below the table, where there is room
+    for cells in columns.values():  # why a run failed or stopped is said below, where there is room
         cell = cells["test"]
-        promises.append("\n".join([*cell.promise, *(["see below"] if cell.failures else [])]))
+        below = ["see below"] if cell.failures or cell.stopped else []
+        promises.append("\n".join([*cell.promise, *below]))
     table.add_row("privacy", *promises, style="dim")
     return table
 
@@ -107,7 +108,10 @@ def footnote(panels: Sequence[Panel]) -> str:
     """What a reader of the table must know."""
     picked = any(c["test"].picked_on_test for p in panels for c in p.columns.values())
     published = any(published_rows(panel) for panel in panels)
-    return " ".join([FOOTNOTE, *([STAR] if picked else []), *([PUBLISHED_FOOTNOTE] * published)])
+    parts = [FOOTNOTE, *([STAR] if picked else []), *([PUBLISHED_FOOTNOTE] * published)]
+    return " ".join(
+        [*parts, *(f"{title}: {why}." for title, why in why_no_epsilon(panels).items())]
+    )
 
 
 def runs_csv(panels: Sequence[Panel]) -> str:
@@ -122,7 +126,7 @@ def runs_csv(panels: Sequence[Panel]) -> str:
             "" if cell.poster is None else f"{cell.poster.accuracy:.4f}",
             *_promise(run.guarantee),
             run.metrics.get("selected_on_test/accuracy", "") if split == "test" else "",
-            run.reason or "",
+            run.reason or run.stopped or "",
         ]
         for panel, split, column, cell in _each(panels)
         for run in cell.runs
@@ -191,4 +195,4 @@ def _accuracy_in_markdown(cell: Cell) -> str:
 
 
 def _promise_in_markdown(cell: Cell) -> str:
-    return "<br>".join(filter(None, [" ".join(cell.promise), *cell.failures]))
+    return "<br>".join(filter(None, [" ".join(cell.promise), *cell.stopped, *cell.failures]))

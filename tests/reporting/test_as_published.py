@@ -6,9 +6,9 @@ import pytest
 from record_builders import failed, published, seven
 from rich.console import Console
 
-from dpmi.reporting.cells import figure4
 from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.style import save
+from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import as_markdown, footnote, runs_csv, terminal_table
 
 
@@ -52,6 +52,13 @@ def test_train_accuracy_is_predicted_where_the_original_was_run():
     assert "train, predicted" not in as_markdown(figure4(published()[1:]))
     without = [failed(mechanism="none"), *published()[1:]]
     assert "train, predicted" not in as_markdown(figure4(without))
+
+
+def test_why_no_epsilon_holds_is_said_under_the_table_once_a_mechanism():
+    text = as_markdown(figure4(published()))
+    for title in ("LDP as published", "DP-SGD as published"):
+        assert text.count(f"{title}: nothing bounds it.") == 1
+    assert "nothing bounds it" not in as_markdown(figure4(seven()))
 
 
 def test_the_posters_number_stands_beside_the_rerun_of_its_cell():

@@ -1,7 +1,7 @@
 import pytest
 
-from dpmi.reporting.cells import figure4, merge
 from dpmi.reporting.cost import costs
+from dpmi.reporting.sorting import figure4, merge
 
 
 def test_each_cell_is_set_against_the_original_of_its_own_seed(real_records):

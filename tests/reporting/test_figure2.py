@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from dpmi.privacy.published import expected_blank_share
-from dpmi.reporting.cells import figure4, merge
 from dpmi.reporting.figure2 import figure2, similarity
+from dpmi.reporting.sorting import figure4, merge
 
 
 def pixels(png):

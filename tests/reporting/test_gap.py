@@ -3,8 +3,8 @@ import math
 import pytest
 from record_builders import seven
 
-from dpmi.reporting.cells import figure4, merge
 from dpmi.reporting.gap import gap_chart, gaps
+from dpmi.reporting.sorting import figure4, merge
 
 
 def test_the_closed_form_predicts_the_posters_train_accuracy_to_a_point_and_a_half():
@@ -23,12 +23,14 @@ def test_the_closed_form_predicts_the_posters_train_accuracy_to_a_point_and_a_ha
 def test_a_real_published_run_is_predicted_from_its_own_record_and_original(real_records):
     ours, theirs = figure4(merge(real_records))
     independent, published = gaps(ours)
-    assert (independent.blank, independent.predicted) == (None, None)
+    assert (independent.blank, independent.observed, independent.predicted) == (None, None, None)
     (original,) = (c["train"].mean for col, c in ours.columns.items() if col.mechanism == "none")
     (run,) = (r for r in ours.runs if r.config["mechanism"]["name"] == "ldp_published")
     majority = max(run.data["class_counts"]["train"].values()) / 60
     blank = published.blank
     assert math.exp(-1 / 4) <= blank <= 1
+    assert published.observed == pytest.approx(blank, abs=4 * (blank * (1 - blank) / 60) ** 0.5)
+    assert published.observed == run.mechanism["nonprivate/blank_share"]
     assert published.predicted == pytest.approx(blank * majority + (1 - blank) * original)
     assert gaps(theirs) == []
     assert gap_chart(theirs, [], "gap") is None

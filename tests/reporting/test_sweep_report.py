@@ -7,9 +7,10 @@ import pytest
 from record_builders import failed, published, record, seven
 from rich.console import Console
 
-from dpmi.reporting.cells import Panel, figure4
+from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.style import save
+from dpmi.reporting.sorting import figure4
 from dpmi.reporting.sweep_report import CSV_FILE, MARKDOWN_FILE, PLOT_FILE, report_sweep
 
 

@@ -6,7 +6,7 @@ import pytest
 from record_builders import failed, promise, record, seven
 from rich.console import Console
 
-from dpmi.reporting.cells import figure4
+from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import as_markdown, runs_csv, terminal_table
 
 
@@ -113,6 +113,16 @@ def test_a_failed_run_beside_completed_ones_hides_neither_their_guarantee_nor_it
     assert cells["test"].promise == ("ε=1", "δ=1e-4", "per image")
     assert cells["test"].failures == ("failed: no images at data.root=x",)
     assert "ε=1 δ=1e-4 per image<br>failed: no images" in as_markdown(figure4(records))
+
+
+def test_a_run_that_stopped_at_its_budget_says_so_beside_the_epsilon_it_spent():
+    why = "privacy.max_epsilon=0.5 was reached after 3 of the plan's 9 steps"
+    records = [record(seed=1, guarantee=promise("dpsgd", 1.0, 0.5), stopped=why)]
+    (cells,) = the_columns(records).values()
+    assert cells["test"].stopped == (f"stopped: {why}",)
+    assert f"ε=0.5 δ=1e-4 per image<br>stopped: {why} |" in as_markdown(figure4(records))
+    assert "see below" in " ".join(rendered(records, 120).split())
+    assert {row["reason"] for row in rows(records)} == {why}
 
 
 def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():

@@ -164,7 +164,7 @@ def tip(column: Column, cell: Cell) -> str:
         parts.append("no interval: the runs share a seed")
     parts.append(" ".join(cell.promise))
     parts += [f"run {run.run}, digest {run.config_digest}" for run in cell.completed]
-    return "; ".join([*parts, *cell.failures])
+    return "; ".join([*parts, *cell.stopped, *cell.failures])
 
 
 def _words(panels: Sequence[Panel]) -> str:
