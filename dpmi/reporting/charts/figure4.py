@@ -30,7 +30,7 @@ _BEST = "best epoch on test"
 
 
 def figure4_chart(panels: Sequence[Panel], name: str = "figure4") -> Chart:
-    """One row of cells a panel: train (hollow) and test (filled), the poster's, the majority class.
+    """A line or more a panel: train (hollow) and test (filled), the poster's, the majority class.
 
     Args:
         panels: at least one.
