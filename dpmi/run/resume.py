@@ -24,12 +24,8 @@ from dpmi.run.status import STATUS_FILE
 
 STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
-_STAY = {
-    LOCK_FILE,
-    "train.log",
-    STATUS_FILE,
-    SUPERSEDED,
-}  # when a job's folder is cleared for a new run
+# When a job's folder is cleared for a new run of the same config.
+_STAY = {LOCK_FILE, "train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
 
 
 class RunState(BaseModel):
@@ -104,6 +100,9 @@ class Resumption:
         self.step = 0
         self.piece: int | None = None
         if state is None:
+            if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
+                console.print(f"{folder}: what is left of a run has lost its key: starting anew")
+                supersede(folder)
             state = RunState(
                 noise_key=_noise_key(config, data),
                 data=data,
@@ -200,8 +199,16 @@ def _place(device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": version("numpy"),
         "threads": str(torch.get_num_threads()),
-        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "processor": f"{_processor()} {torch.backends.cpu.get_cpu_capability()}",
     }
+
+
+def _processor() -> str:
+    """Its model: kernels are chosen by it, and round otherwise on another."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _read(folder: Path) -> RunState | None:

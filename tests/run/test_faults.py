@@ -158,17 +158,19 @@ def test_training_that_diverges_is_stopped_and_said(tiny, tmp_path):
     assert "model.learning_rate" in record.reason
 
 
+@pytest.mark.parametrize("budget", [0.4, 0.8])  # within the first epoch of two, and the second
 def test_a_budget_stops_a_run_before_the_step_that_would_pass_it_and_keeps_the_model(
-    tiny, tmp_path
+    tiny, tmp_path, budget
 ):
-    folder, budget = tmp_path / "job", 0.6
+    folder = tmp_path / "job"
     words = (*tiny, *DPSGD, f"cache_dir={tmp_path / 'cache'}", f"privacy.max_epsilon={budget}")
     assert job_processes.run(folder, *words, "trainer.max_epochs=2") == 0
     record = read_record(folder / "record.json")
     (entry,) = record.mechanism["ledger"]
     assert 0 < entry["steps"] < record.mechanism["plan"]["steps"] == 12
+    assert (entry["steps"] < 6) == (budget == 0.4)
     assert record.guarantee.epsilon <= budget
-    assert f"privacy.max_epsilon=0.6 was reached after {entry['steps']} of" in record.stopped
+    assert f"privacy.max_epsilon={budget} was reached after {entry['steps']} of" in record.stopped
     assert record.stopped in " ".join(job_processes.said(folder).split())
     assert record.status == "completed"
     assert list(folder.glob("model.*"))

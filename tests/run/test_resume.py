@@ -230,6 +230,18 @@ def test_a_state_that_cannot_be_read_is_refused_and_rerun_begins_anew(words, tmp
     assert (folder / "superseded" / "1" / "journal.jsonl").is_file()
 
 
+def test_what_is_left_without_its_key_is_put_aside(words, tmp_path):
+    folder = tmp_path / "job"
+    killed_after(folder, words("dpsgd"), 3)
+    (folder / "resume.json").unlink()
+    assert job_processes.run(folder, *words("dpsgd")) == 0
+    assert "has lost its key" in " ".join(job_processes.said(folder).split())
+    record = read_record(folder / "record.json")
+    assert (record.restarts, record.mechanism["ledger"][0]["steps"]) == (0, STEPS)
+    assert list((folder / "superseded" / "1" / "checkpoints").iterdir())
+    assert (folder / "config.yaml").is_file()
+
+
 def test_sigterm_leaves_a_checkpoint_of_that_step_and_says_resumable(words, whole, tmp_path):
     folder, command = tmp_path / "job", words("dpsgd")
     rare = (*command, "trainer.checkpoint_seconds=1000")
