@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dpmi.config import job_folder, sweep_folder
 from dpmi.errors import UserError
+from dpmi.redaction import secret_within
 
 # Whole names: dpmi.train.os.system begins with dpmi, too.
 TARGETS = frozenset(
@@ -122,6 +123,11 @@ def check_composed(composed: DictConfig) -> None:
     """
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     for path, value in _leaves(tree):
+        if name := secret_within(f"{path[-1]} {value}"):
+            raise UserError(
+                f"{'.'.join(path[:-1]) or 'config'}: a value below it holds {name}, and what a "
+                "config holds is recorded; take it out"
+            )
         if "_target_" in path and value not in TARGETS:
             raise _refused(
                 path,

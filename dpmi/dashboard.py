@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from dpmi.errors import UserError
+from dpmi.redaction import redacted
 from dpmi.run.loggers import has_credentials, server_in_reach
 
 DEFAULT_FILE = Path("dashboard.json")
@@ -81,7 +82,7 @@ def _own_entity() -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return redacted(" ".join(str(error).split()))[:200]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The one kind of error a user is meant to read, and what an exit status says."""
 
+from dpmi.redaction import redacted
+
 # 75 is EX_TEMPFAIL of sysexits.h: try again.
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_RESUMABLE, EXIT_INTERRUPTED = 1, 2, 75, 130
 
@@ -11,7 +13,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(redacted(" ".join(message.split())))
 
 
 def cause_for_user(error: BaseException) -> UserError | None:

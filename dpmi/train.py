@@ -40,6 +40,7 @@ from dpmi.errors import (
 from dpmi.launch.local_pool import LocalPoolLauncher
 from dpmi.launch.ray_cluster import RayLauncher
 from dpmi.launch.slurm import SubmititLauncher
+from dpmi.redaction import redact_logs, redacted, secret_within
 from dpmi.sweep import DistinctCells, explain
 from dpmi.threads import let_idle_threads_sleep
 
@@ -53,6 +54,7 @@ def config_dir() -> str:
 
 def job(composed: DictConfig) -> str:
     """Run one job; return its status."""
+    redact_logs()
     config = load_config(composed)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
@@ -108,13 +110,19 @@ def main() -> None:
     for plugin in (DistinctCells, LocalPoolLauncher, RayLauncher, SubmititLauncher):
         Plugins.instance().register(plugin)
     try:
+        for number, argument in enumerate(sys.argv[1:], 1):
+            if name := secret_within(argument):
+                raise UserError(
+                    f"argument {number} holds {name}, and what a config holds is recorded; take "
+                    "it out"
+                )
         if get_args_parser().parse_args().experimental_rerun is not None:
             raise UserError(
                 "--experimental-rerun: would run what a pickle holds; repeat by command"
             )
         _run()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
-        print(f"error: {explain(error)}", file=sys.stderr)
+        print(f"error: {redacted(explain(error))}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from dpmi.composition import register_resolvers
 from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def work(job: Job) -> Ending:
     except UserError as error:
         return Ending(EXIT_BAD_INPUT, str(error))
     except Exception as error:
-        traceback.print_exc()
-        return Ending(EXIT_FAILED_RUNS, f"{type(error).__name__}: {error}")
+        print(redacted(traceback.format_exc()), file=sys.stderr)
+        return Ending(EXIT_FAILED_RUNS, redacted(f"{type(error).__name__}: {error}"))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

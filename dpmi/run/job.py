@@ -28,6 +28,7 @@ from dpmi.models.weights import (
     read_state_dict,
     write_state_dict,
 )
+from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
@@ -268,7 +269,7 @@ class Run:
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
             status=status,
-            reason=reason,
+            reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
             restarts=begun.state.restarts if begun else 0,
             config=self.config.model_dump(mode="json"),

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
 
 from dpmi.config import WandbConfig
+from dpmi.redaction import redacted
 
 START_SECONDS = 30.0  # patience with a W&B server that does not answer
 FINISH_SECONDS = 60.0  # and with one that was lost; W&B's own is without end
@@ -108,6 +109,7 @@ class OptionalWandbLogger(Logger):
                 init_timeout=START_SECONDS,
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
+                disable_git=True,  # its remote may be named with a token; the record has the commit
                 reinit="create_new",  # not the run of an earlier job that was never finished
             ),
         )
@@ -120,8 +122,9 @@ class OptionalWandbLogger(Logger):
             action()
         except Exception as error:  # whatever W&B does, training goes on
             self._logger = None
+            why = redacted(f"{type(error).__name__}: {error}")
             self._console.print(
-                f"W&B stopped working ({type(error).__name__}: {error}); training goes on, "
+                f"W&B stopped working ({why}); training goes on, "
                 "metrics are in metrics.csv, and `wandb sync` can push what is in wandb/",
                 style="yellow",
                 markup=False,

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.redaction import redacted
 
 RECORD_FILE = "record.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
@@ -96,7 +97,7 @@ class RunRecord(BaseModel):
         path = folder / RECORD_FILE
         part = path.with_suffix(".json.part")
         try:
-            part.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+            part.write_text(redacted(self.model_dump_json(indent=2)), encoding="utf-8")
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
