@@ -18,7 +18,6 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dpmi.config import job_folder, sweep_folder
 from dpmi.errors import UserError
@@ -43,6 +42,8 @@ OWN_VARIABLES = "DPMI_"
 _LOG_CLASSES = frozenset({"logging.StreamHandler", "logging.FileHandler", "logging.NullHandler"})
 _LOG_STREAMS = frozenset({"ext://sys.stdout", "ext://sys.stderr"})
 _LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"
+
+_TEXTS = (("hydra", "help"), ("hydra", "hydra_help"))
 
 _Path = tuple[str, ...]
 
@@ -128,6 +129,9 @@ def check_composed(composed: DictConfig) -> None:
                 f"{'.'.join(path[:-1]) or 'config'}: a value below it holds {name}, and what a "
                 "config holds is recorded; take it out"
             )
+        # A launcher writes them into a shell script, line by line.
+        if path[:2] not in _TEXTS and any("\n" in text for text in (*path, str(value))):
+            raise _refused(path, value, "one line")
         if "_target_" in path and value not in TARGETS:
             raise _refused(
                 path,
@@ -142,7 +146,6 @@ def check_composed(composed: DictConfig) -> None:
         raise _refused(("hydra", "job", "env_set"), ", ".join(variables), "none: set them outside")
     if not re.fullmatch(r"[\w-]+", str(job["name"])):
         raise _refused(("hydra", "job", "name"), job["name"], "a name, without folders")
-    _check_launcher(composed, tree["hydra"]["launcher"])
 
 
 def _check_logging(section: _Path, content: Any) -> None:
@@ -161,20 +164,6 @@ def _check_logging(section: _Path, content: Any) -> None:
             raise _refused(path, value, "%")
         if "${" in text or (re.match(r"\w+://", text) and text not in _LOG_STREAMS):
             raise _refused(path, value, f"plain text and {', '.join(sorted(_LOG_STREAMS))}")
-
-
-def _check_launcher(composed: DictConfig, launcher: Any) -> None:
-    """A launcher passes on what it is given: to shell scripts, to module loaders."""
-    here: _Path = ("hydra", "launcher")
-    if not isinstance(launcher, dict):
-        raise _refused(here, launcher, "a section of values")
-    for path, value in _leaves(launcher, here):
-        try:
-            told = OmegaConf.select(composed, ".".join(path))
-        except OmegaConfBaseException:
-            told = value  # of what is known only when the job runs
-        if any("\n" in text for text in (*path, str(told))):
-            raise _refused(path, told, "one line")
 
 
 def _leaves(node: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:

@@ -164,6 +164,7 @@ def _images(name: str, place: Path) -> int:
             "augment": "none",
             "on_corrupt": "error",
             "num_workers": 0,
+            "resident": False,
         }
     )
     try:

@@ -122,7 +122,8 @@ def main() -> None:
             )
         _run()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
-        print(f"error: {redacted(explain(error))}", file=sys.stderr)
+        line = " ".join(redacted(explain(error)).split())
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

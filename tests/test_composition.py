@@ -12,8 +12,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from dpmi.composition import TARGETS, check_composed
-from dpmi.errors import UserError
+from dpmi.composition import TARGETS
 
 TOUCH = "{_target_: os.system, command: 'touch ran'}"
 LOG = "++hydra.{}_logging.handlers.evil"
@@ -59,6 +58,7 @@ BY_OVERRIDE = {
     "a module of structured configs": ["hydra.searchpath=[structured://evil]"],
     "a package as the place of configs": ["--config-path", "pkg://evil"],
     "an environment variable that runs a program": ["+hydra.job.env_set.PATH=."],
+    "an override of two lines": ["hydra.launcher={'x\ntouch ran': 1}"],
     "a pickle of an earlier run": ["--experimental-rerun", "evil.pickle"],
 }
 
@@ -157,39 +157,37 @@ def test_a_config_reads_the_environment_variables_that_are_named(place):
     assert f"cache_dir: {place.cache}" in done.stdout
 
 
-def of_launcher(**values):
-    """A composed config, as far as it matters here."""
-    logs = {"version": 1, "root": None}
-    return OmegaConf.create(
-        {
-            "hydra": {
-                "launcher": values,
-                "job_logging": logs,
-                "hydra_logging": logs,
-                "job": {"name": "train", "env_set": {}},
-                "sweep": {"dir": "outputs/x"},
-            },
-            "newline": "x\ntouch ran\n#",
-        }
-    )
-
-
 @pytest.mark.parametrize(
-    ("values", "told"),
+    "words",
     [
-        ({"partition": "x\ntouch ran\n#"}, "partition"),
-        ({"comment": "${newline}"}, "comment"),
-        ({"additional": {"x\ntouch ran\n#": 1}}, "additional"),
+        ["+hydra.launcher.partition='x\ntouch ran\n#'"],
+        ["hydra/launcher=submitit_slurm", "hydra.launcher.gres=${output_dir}", "output_dir='x\ny'"],
+        ["-m", "hydra/launcher=submitit_slurm", "hydra.sweep.dir='x\ntouch ran\n#'"],
+        ["hydra/launcher=ray", "+hydra.launcher.resources.x='x\ntouch ran'"],
     ],
+    ids=lambda words: words[0],
 )
-def test_a_launcher_writes_no_line_of_a_script_that_is_not_its_own(values, told):
-    with pytest.raises(UserError, match=told) as caught:
-        check_composed(of_launcher(**values))
-    assert "\n" not in str(caught.value)
+def test_a_launcher_writes_no_line_of_a_script_that_is_not_its_own(hostile, words):
+    assert "allowed is one line" in refused(hostile, *words)
 
 
-def test_a_launcher_is_given_its_resources():
-    check_composed(of_launcher(jobs=2, name="${hydra.sweep.dir}"))
+@pytest.mark.parametrize("address", ["evil://x", "evil", "ray://evil:1"])
+def test_ray_is_given_no_module_for_an_address(hostile, address):
+    """Ray imports the module that stands before ://, whatever its name."""
+    words = ["-m", "beta=1,2", "hydra/launcher=ray", f"hydra.launcher.address={address}"]
+    assert "hydra.launcher.address" in refused(hostile, *words)
+
+
+@pytest.mark.parametrize("key", ["setup", "runtime_env", "ray.init.runtime_env", "srun_args"])
+def test_a_launcher_is_given_no_command(hostile, key):
+    for launcher in ("ray", "submitit_slurm", "local_pool"):
+        words = [
+            "-m",
+            "beta=1,2",
+            f"hydra/launcher={launcher}",
+            f"+hydra.launcher.{key}=[touch ran]",
+        ]
+        assert key.split(".")[0] in refused(hostile, *words)
 
 
 def test_every_allowed_target_that_is_installed_is_what_it_is_allowed_as():
