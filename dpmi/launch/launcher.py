@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dpmi.errors import EXIT_RESUMABLE, UserError
@@ -170,6 +170,11 @@ def whole_number(key: str, value: object, least: int, *, or_null: bool = False) 
             f"hydra.launcher.{key}={value}: allowed is a whole number of at least {least}"
             + (", or null" if or_null else "")
         )
+
+
+def devices_of(config: DictConfig) -> int:
+    """GPUs that one run trains on."""
+    return int(OmegaConf.select(config, "trainer.devices", default=1))
 
 
 def _returned(job: Job, ending: Ending) -> JobReturn:

@@ -16,7 +16,7 @@ from typing import Any
 from dpmi.data.parallel import cpu_count
 from dpmi.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.launch.jobs import Ending, Job, ended_by, work
-from dpmi.launch.launcher import SideBySideLauncher, whole_number
+from dpmi.launch.launcher import SideBySideLauncher, devices_of, whole_number
 
 _CUDA = "CUDA_VISIBLE_DEVICES"
 _THREADS = "OMP_NUM_THREADS"
@@ -28,7 +28,7 @@ class Slot:
 
     Attributes:
         name: for people.
-        gpu: what CUDA_VISIBLE_DEVICES shows of the GPUs; empty for none.
+        gpu: what CUDA_VISIBLE_DEVICES shows of the GPUs, comma-separated; empty for none.
         cores: processors of its own; empty where there are fewer than jobs, which then share all.
         threads: of an operation.
     """
@@ -39,31 +39,38 @@ class Slot:
     threads: int
 
 
-def make_slots(jobs: int | None, gpus: Sequence[str], cores: Sequence[int]) -> list[Slot]:
+def make_slots(
+    jobs: int | None, gpus: Sequence[str], cores: Sequence[int], devices: int = 1
+) -> list[Slot]:
     """Share a machine out.
 
     Args:
-        jobs: at the same time; None for one a GPU.
+        jobs: at the same time; None for as many as there are GPUs for.
         gpus: the machine's, by the names that CUDA_VISIBLE_DEVICES knows; empty for none.
         cores: processors to share out.
+        devices: GPUs of a job.
 
     Raises:
-        UserError: more jobs than GPUs, or neither GPUs nor a number of jobs.
+        UserError: more jobs than GPUs for them, or neither GPUs nor a number of jobs.
     """
     if jobs is None and not gpus:
         raise UserError(
             "hydra.launcher.jobs=null: one job a GPU, but no GPU is to be used here; give how many "
             f"jobs shall share the {len(cores)} cores"
         )
-    count = len(gpus) if jobs is None else jobs
-    if gpus and count > len(gpus):
+    most = len(gpus) // devices
+    if gpus and not 1 <= (most if jobs is None else jobs) <= most:
+        of = "one job a GPU" if devices == 1 else f"with trainer.devices={devices} each"
         raise UserError(
-            f"hydra.launcher.jobs={jobs}: allowed is 1 to {len(gpus)}, one job a GPU, or null"
+            f"hydra.launcher.jobs={'null' if jobs is None else jobs}: the {len(gpus)} GPUs here "
+            f"are enough for {most}, {of}"
         )
+    count = most if jobs is None else jobs
+    shown = [",".join(gpus[i * devices : (i + 1) * devices]) for i in range(count)]
     return [
         Slot(
-            name=f"gpu {gpus[i]}" if gpus else f"cpu {i}",
-            gpu=gpus[i] if gpus else "",
+            name=f"gpu {shown[i]}" if gpus else f"cpu {i}",
+            gpu=shown[i],
             cores=frozenset(cores[i::count]) if len(cores) >= count else frozenset(),
             threads=max(1, len(cores) // count),
         )
@@ -98,7 +105,8 @@ class LocalPoolLauncher(SideBySideLauncher):
         """Share the machine out."""
         whole_number("jobs", self._jobs, 1, or_null=True)
         on_cpu = self.config.trainer.accelerator == "cpu"
-        self._free.extend(make_slots(self._jobs, [] if on_cpu else visible_gpus(), _cores()))
+        gpus = [] if on_cpu else visible_gpus()
+        self._free.extend(make_slots(self._jobs, gpus, _cores(), devices_of(self.config)))
 
     def begin(self, jobs: Sequence[Job]) -> None:
         """Let them wait for a free slot."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from dpmi.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.launch.jobs import Ending, Job, work
-from dpmi.launch.launcher import SideBySideLauncher, whole_number
+from dpmi.launch.launcher import SideBySideLauncher, devices_of, whole_number
 
 _ADDRESS = re.compile(r"auto|[\w.\-\[\]:]+:\d+")  # any other scheme names a module to import
 CONNECT_SECONDS = 10.0  # Ray itself would go on trying for minutes
@@ -30,7 +30,8 @@ class RayLauncher(SideBySideLauncher):
     Args:
         address: of the cluster, "auto" for the one that this machine belongs to; None for a Ray
             of this machine's own, which ends with the sweep.
-        cpus, gpus, memory_gb, resources: of a job; None for GPUs: 1 where there are some.
+        cpus, gpus, memory_gb, resources: of a job; None for GPUs: one a
+            device of a run, where there are some.
         retries: how often a job whose process died is started again.
     """
 
@@ -64,7 +65,8 @@ class RayLauncher(SideBySideLauncher):
         self._connect(address)
         if self._gpus is None:
             wanted = self.config.trainer.accelerator != "cpu"
-            self._gpus = int(wanted and bool(self._ray.cluster_resources().get("GPU")))
+            there = wanted and self._ray.cluster_resources().get("GPU")
+            self._gpus = devices_of(self.config) if there else 0
 
     def _connect(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers

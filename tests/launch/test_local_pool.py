@@ -20,16 +20,19 @@ POOL = ("-m", "hydra/launcher=local_pool")
 CPU = ("trainer.accelerator=cpu", "model.weights=null", "logger=csv")
 
 
-@given(st.integers(1, 9), st.integers(1, 64), st.none() | st.integers(1, 9))
-def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs):
+@given(st.integers(1, 9), st.integers(1, 64), st.none() | st.integers(1, 9), st.integers(1, 3))
+def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs, devices):
     names = [f"GPU-{i}" for i in range(gpus)]
-    if jobs is not None and jobs > gpus:
-        with pytest.raises(UserError, match=rf"jobs={jobs}: allowed is 1 to {gpus}, one job a GPU"):
-            make_slots(jobs, names, range(cores))
+    most = gpus // devices
+    if most == 0 or (jobs is not None and jobs > most):
+        told = rf"jobs={'null' if jobs is None else jobs}: the {gpus} GPUs here are enough for "
+        with pytest.raises(UserError, match=told):
+            make_slots(jobs, names, range(cores), devices)
         return
-    slots = make_slots(jobs, names, range(cores))
-    assert len(slots) == (jobs or gpus)
-    assert len({slot.gpu for slot in slots}) == len(slots)
+    slots = make_slots(jobs, names, range(cores), devices)
+    assert len(slots) == (jobs or most)
+    shown = [gpu for slot in slots for gpu in slot.gpu.split(",")]
+    assert len(shown) == len(set(shown)) == devices * len(slots)
     taken = [core for slot in slots for core in slot.cores]
     if cores >= len(slots):
         assert sorted(taken) == list(range(cores))
@@ -176,9 +179,9 @@ def test_jobs_do_not_outlive_a_sweep_that_is_killed(place, two_endless):
     assert all_gone(place.pids)
 
 
-def test_the_others_complete_when_a_training_job_is_killed(place, tiny):
+def test_the_others_complete_when_a_training_job_is_killed_which_then_goes_on(place, tiny):
     """The real thing: the table shows the failed cell, the exit status tells."""
-    words = ("mechanism=ldp,dpsgd", "hydra.launcher.jobs=2")
+    words = ("mechanism=ldp,dpsgd", "hydra.launcher.jobs=2", "trainer.checkpoint_seconds=0.5")
     longer = [word.replace("max_epochs=1", "max_epochs=6") for word in tiny]
     process = place.start(*POOL, *words, *longer)
     try:
@@ -193,16 +196,19 @@ def test_the_others_complete_when_a_training_job_is_killed(place, tiny):
         process.kill()
     assert process.returncode == 1, err
     assert "Traceback" not in out + err
-    statuses = sorted(r.status for r in read_records(place.outputs))
-    assert statuses == ["completed", "failed"]
+    assert sorted(r.status for r in read_records(place.outputs)) == ["completed", "failed"]
     assert "SIGKILL" in out[out.index("accuracy by") :]
-    assert re.search(
-        r"(ldp|dpsgd)  epoch 1/6  val accuracy \S+  ε \S+ per (pixel|image)  \S+ left", out
-    )
+    assert re.search(r"(ldp|dpsgd)  epoch 1/6  val accuracy \S+  ε \S+ per \w+  \S+ left", out)
+    again = place.run(*POOL, *words, *longer)
+    assert again.returncode == 0, (again.stdout, again.stderr)
+    records = read_records(place.outputs)
+    assert [(r.status, r.restarts) for r in sorted(records, key=lambda r: r.restarts)] == [
+        ("completed", 0), ("completed", 1),
+    ]  # fmt: skip
     assert not list(place.outputs.rglob("status.*"))
 
 
 def training(place):
     """Process of a job that is training."""
     told = [read_status(path) for path in place.outputs.glob("*/*")]
-    return next((status.pid for status in told if status and status.phase == "training"), None)
+    return next((status.pid for status in told if status and status.epochs_done >= 2), None)
