@@ -2,17 +2,21 @@
 
     python -m dpmi.bench
     python -m dpmi.bench --rounds 15 --sizes 64:64 224:32
+    python -m dpmi.bench --methods fast --precision bf16-mixed --channels-last --compile
+    python -m dpmi.bench --parts operations data noise start
 
 Trains the same ResNet-18 on the same batch in turn: without privacy, with the fast engine, with
 Opacus' hooks, with Opacus' ghost clipping. Times are medians over rounds in which the methods
 alternate, ratios medians of the rounds' ratios. Memory is the peak of a process of the method's
-own, less what it held before. Prints a table and writes outputs/bench.json.
+own, less what it held before. Other parts: operations counted, preparing and serving images, the
+noise of local DP, the start of a run. Prints tables and writes outputs/bench.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -23,9 +27,12 @@ from dpmi.threads import let_idle_threads_sleep
 
 let_idle_threads_sleep()  # as training does; before torch comes
 
-from dpmi.run.step_benchmark import METHODS, Row, Shape, machine, measure  # noqa: E402
+from dpmi.run import feed_benchmark  # noqa: E402
+from dpmi.run.feed_benchmark import Figure  # noqa: E402
+from dpmi.run.step_benchmark import METHODS, Options, Row, Shape, machine, measure  # noqa: E402
 
 OUTPUT = Path("outputs") / "bench.json"
+PARTS = ("step", "operations", "data", "noise", "start")
 SHAPES = ("64:64", "128:32", "224:32")
 
 
@@ -43,19 +50,40 @@ def main() -> None:
         type=_shape,
         help="what to measure",
     )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=("step",), help="what of it")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="the plain and the fast step")
     parser.add_argument("--norm", choices=("group", "frozen_batch"), default="group")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     arguments = parser.parse_args()
     shapes = [_shape(s) if isinstance(s, str) else s for s in arguments.sizes]
     console = Console()
+    options = Options(
+        arguments.norm, arguments.precision, arguments.channels_last, arguments.compile
+    )
     rows: list[Row] = []
-    for shape in track(shapes, "measuring", console=console, transient=True):
-        rows += measure(shape, arguments.norm, arguments.rounds, tuple(arguments.methods))
-    about = machine() | {"norm": arguments.norm, "rounds": arguments.rounds}
-    console.print(_table(rows))
+    if "step" in arguments.parts:
+        for shape in track(shapes, "measuring", console=console, transient=True):
+            rows += measure(shape, options, arguments.rounds, tuple(arguments.methods))
+        console.print(_table(rows))
+    figures: list[Figure] = []
+    if "operations" in arguments.parts:
+        figures += [feed_benchmark.operations(shape) for shape in shapes]
+    for part in (feed_benchmark.data, feed_benchmark.noise, feed_benchmark.start):
+        if part.__name__ in arguments.parts:
+            figures += part(arguments.rounds)
+    if figures:
+        console.print(_table_of_figures(figures))
+    about = machine() | asdict(options) | {"rounds": arguments.rounds}
     console.print(", ".join(f"{key} {value}" for key, value in about.items()), style="dim")
     OUTPUT.parent.mkdir(exist_ok=True)
-    OUTPUT.write_text(json.dumps({"machine": about, "rows": [vars(row) for row in rows]}, indent=1))
+    told = {
+        "machine": about,
+        "rows": [vars(row) for row in rows],
+        "figures": [vars(figure) for figure in figures],
+    }
+    OUTPUT.write_text(json.dumps(told, indent=1))
     console.print(f"written to {OUTPUT}")
 
 
@@ -81,6 +109,17 @@ def _table(rows: list[Row]) -> Table:
             f"{row.images_per_second:.1f}", f"{row.speed_ratio:.2f}",
             f"{row.peak_mb:.0f}", f"{row.memory_ratio:.2f}",
         )  # fmt: skip
+    return table
+
+
+def _table_of_figures(figures: list[Figure]) -> Table:
+    table = Table(title="around the step")
+    for title in ("what", "measured", "ratio", "to"):
+        table.add_column(title, justify="right" if title in ("measured", "ratio") else "left")
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.3g}"
+        measured = f"{figure.value:.4g} {figure.unit}"
+        table.add_row(figure.what, measured, ratio, figure.beside or "")
     return table
 
 

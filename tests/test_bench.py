@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from dpmi import bench
+from dpmi.run import feed_benchmark
 from dpmi.run.step_benchmark import METHODS
 
 
@@ -21,7 +22,9 @@ def test_the_bench_measures_each_method_and_writes_rows(tmp_path, monkeypatch, n
         assert row["images_per_second"] > 0
         assert row["peak_mb"] > 0
     assert rows["non-private"]["speed_ratio"] == rows["non-private"]["memory_ratio"] == 1
-    assert {"device", "threads", "precision", "torch", "opacus"} <= told["machine"].keys()
+    assert {"device", "threads", "precision", "compiled", "torch", "opacus"} <= told[
+        "machine"
+    ].keys()
     assert "fast" in capsys.readouterr().out
 
 
@@ -31,3 +34,30 @@ def test_a_size_that_is_none_is_refused_in_one_line(monkeypatch, capsys):
         bench.main()
     assert refusal.value.code == 2
     assert "give PIXELS:BATCH" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_options_change_how_a_step_runs_and_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--rounds", "1", "--sizes", "32:4", "--methods", "fast", "--channels-last")
+    monkeypatch.setattr(sys, "argv", ["bench", *words, "--precision", "bf16-mixed"])
+    bench.main()
+    told = json.loads((tmp_path / bench.OUTPUT).read_text())
+    assert [row["method"] for row in told["rows"]] == ["non-private", "fast"]
+    assert told["machine"]["precision"] == "bf16-mixed"
+    assert told["machine"]["channels_last"] is True
+
+
+def test_the_other_parts_measure_what_stands_around_the_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(feed_benchmark, "_FILES", 40)
+    words = ("--rounds", "1", "--sizes", "64:8", "--parts", *bench.PARTS[1:])
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    bench.main()
+    told = json.loads((tmp_path / bench.OUTPUT).read_text())
+    assert told["rows"] == []
+    parts = [figure["part"] for figure in told["figures"]]
+    assert parts == ["operations", "data", "data", "noise", "start"]
+    assert all(figure["value"] > 0 for figure in told["figures"])
+    # Beyond the plain step are the Gram matrices alone: 15 of 869 million multiply-adds at 64 px.
+    assert 1.01 < told["figures"][0]["ratio"] < 1.03

@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
 from rich.console import Console
@@ -23,12 +25,14 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
-from dpmi.data.parallel import in_threads
+from dpmi.data.parallel import cpu_count
 from dpmi.data.phantoms.public import CLASSES, draw_public
 from dpmi.data.readers.phantom import DRAWING_VERSION
 from dpmi.errors import UserError
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import SUFFIX, read_state_dict, write_state_dict
+
+_IMAGES_WORTH_A_PROCESS = 1000  # drawing them takes a process longer than starting
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,15 @@ def _draw(recipe: PretrainRecipe, progress: Progress) -> tuple[Tensor, Tensor]:
     labels = torch.empty(recipe.images, dtype=torch.long)
     task = progress.add_task("drawing public phantoms", total=recipe.images)
 
-    def draw(index: int) -> tuple[np.ndarray, int]:
-        return draw_public(recipe.seed, index, recipe.size)
-
-    for index, (image, label) in enumerate(in_threads(draw, range(recipe.images))):
-        images[index] = torch.from_numpy(image).permute(2, 0, 1)
-        labels[index] = label
-        progress.advance(task)
+    draw = partial(draw_public, recipe.seed, size=recipe.size)
+    # Drawing holds the interpreter's lock: processes draw side by side, threads do not.
+    workers = max(1, min(cpu_count(), recipe.images // _IMAGES_WORTH_A_PROCESS))
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        drawn = pool.map(draw, range(recipe.images), chunksize=50)
+        for index, (image, label) in enumerate(drawn):
+            images[index] = torch.from_numpy(image).permute(2, 0, 1)
+            labels[index] = label
+            progress.advance(task)
     return images, labels
 
 

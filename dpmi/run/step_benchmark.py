@@ -44,6 +44,16 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Options:
+    """How all methods are run; Opacus' are float32 and not compiled whatever these say."""
+
+    norm: str = "group"  # or "frozen_batch"
+    precision: str = "32-true"  # or "bf16-mixed"
+    channels_last: bool = False
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
 class Row:
     """One method at one shape; ratios are to the plain step, in the same call."""
 
@@ -56,19 +66,19 @@ class Row:
     memory_ratio: float
 
 
-def measure(shape: Shape, norm: str, rounds: int, methods: tuple[str, ...]) -> list[Row]:
+def measure(shape: Shape, options: Options, rounds: int, methods: tuple[str, ...]) -> list[Row]:
     """Time the methods in alternation, then find each one's peak in a process of its own.
 
     Args:
         shape: image and batch.
-        norm: "group" or "frozen_batch".
+        options: of all methods.
         rounds: timed rounds, after one that warms up.
         methods: of METHODS; the plain one is added where it is missing.
     """
     names = (PLAIN, *[m for m in methods if m != PLAIN])
-    peaks = {name: _peak_in_own_process(name, shape, norm) for name in names}
+    peaks = {name: _peak_in_own_process(name, shape, options) for name in names}
     keep_freed_memory()
-    steps = {name: _make_step(name, shape, norm) for name in names}
+    steps = {name: _make_step(name, shape, options) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for step in steps.values():
         step()
@@ -104,12 +114,14 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _make_step(method: str, shape: Shape, norm: str) -> Step:
+def _make_step(method: str, shape: Shape, options: Options) -> Step:
     """One step on fixed images: gradient, and SGD's update."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     start = build_resnet18(_CLASSES, "batch", None).net.state_dict()
-    net = build_resnet18(_CLASSES, norm, start).train().to(device)
+    net = build_resnet18(_CLASSES, options.norm, start).train().to(device)
+    if options.channels_last:
+        net = net.to(memory_format=torch.channels_last)
     images = torch.rand(shape.batch_size, 1, shape.image_size, shape.image_size, device=device)
     labels = torch.arange(shape.batch_size, device=device) % _CLASSES
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, weight_decay=1e-3)
@@ -132,8 +144,14 @@ def _make_step(method: str, shape: Shape, norm: str) -> Step:
             noise=NoiseSource(0),
         ).make_gradient(net)
 
+    ours = method in (PLAIN, "fast")
+    if ours and options.compiled:
+        net.compile(dynamic=True)
+    bfloat16 = ours and options.precision == "bf16-mixed"
+
     def step() -> None:
-        gradient(images, labels)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            gradient(images, labels)
         optimizer.step()
 
     return step
@@ -173,20 +191,20 @@ def _ghost_step(
     optimizer.step()
 
 
-def _peak_in_own_process(method: str, shape: Shape, norm: str) -> float:
+def _peak_in_own_process(method: str, shape: Shape, options: Options) -> float:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_mb, (method, shape, norm))
+        return pool.apply(_peak_mb, (method, shape, options))
 
 
-def _peak_mb(method: str, shape: Shape, norm: str) -> float:
+def _peak_mb(method: str, shape: Shape, options: Options) -> float:
     """Most memory that two steps held, less what the process held before it had a network."""
     if torch.cuda.is_available():
-        step = _make_step(method, shape, norm)
+        step = _make_step(method, shape, options)
         for _ in range(2):
             step()
         return torch.cuda.max_memory_allocated() / 2**20
     before = peak_resident_mb()
-    step = _make_step(method, shape, norm)
+    step = _make_step(method, shape, options)
     for _ in range(2):
         step()
     return peak_resident_mb() - before
@@ -199,6 +217,5 @@ def machine() -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name() if cuda else platform.machine(),
         "threads": torch.get_num_threads(),
-        "precision": "float32",
         "python": platform.python_version(),
     } | {name: importlib.metadata.version(name) for name in packages}
