@@ -344,7 +344,7 @@ def _explain(error: ErrorDetails) -> str:
 
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
-_NOT_IDENTITY = {
+NOT_IDENTITY = {
     "output_dir",
     "cache_dir",
     "logger",
@@ -375,7 +375,7 @@ def config_digest(config: Config) -> str:
     """
     unused = {key for key, users in _OF_MECHANISMS.items() if config.mechanism.name not in users}
     left_out: dict[str, Any] = {}
-    for key in _NOT_IDENTITY | unused:
+    for key in NOT_IDENTITY | unused:
         section, _, name = key.partition(".")
         left_out[section] = left_out.get(section, set()) | {name} if name else True
     values = config.model_dump(mode="json", exclude=left_out)
@@ -408,6 +408,6 @@ def sweep_folder(composed: DictConfig) -> str:
     cells = sorted(
         override
         for key, override in zip(keys, asked, strict=True)
-        if not {key, key.split(".")[0]} & _NOT_IDENTITY
+        if not {key, key.split(".")[0]} & NOT_IDENTITY
     )
     return f"sweep-{_digest(cells)[:8]}"

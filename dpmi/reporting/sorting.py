@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dpmi.config import NOT_IDENTITY
 from dpmi.reporting.cells import SPLITS, TITLES, Cell, Column, Panel
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
 from dpmi.run.record import RunRecord
@@ -17,8 +18,8 @@ _OF_MECHANISM = {
     "dpsgd": ("max_grad_norm", "privacy"),
     "dpsgd_published": ("max_grad_norm",),
 }
-_SAME_SETUP = {"data.root", "data.csv", "data.num_workers", "trainer.accelerator"}
-_SAME_SETUP |= {"trainer.test_every_epoch", "trainer.checkpoint_seconds"}
+_SAME_SETUP = NOT_IDENTITY | {"data.root", "data.csv", "data.num_workers"}
+_SAME_SETUP |= {"trainer.accelerator", "trainer.test_every_epoch"}
 
 
 def merge(sweeps: Iterable[Sequence[RunRecord]]) -> list[RunRecord]:
