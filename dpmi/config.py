@@ -172,6 +172,7 @@ class TrainerConfig(_Section):
     precision: Literal["32-true", "bf16-mixed"]
     channels_last: bool
     compile: bool
+    devices: Count
     test_every_epoch: bool
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -237,6 +238,16 @@ class Config(_Section):
             raise ValueError(
                 "model.norm=batch: BatchNorm mixes the images of a batch, so clipping bounds "
                 "nothing under mechanism=dpsgd; allowed are group and frozen_batch"
+            )
+        if self.trainer.devices > 1 and self.mechanism.name == "dpsgd_published":
+            raise ValueError(
+                f"trainer.devices={self.trainer.devices}: mechanism=dpsgd_published is what the "
+                "poster's authors ran, with BatchNorm over one device's batch; allowed is 1"
+            )
+        if self.trainer.devices > 1 and self.model.norm == "batch":
+            raise ValueError(
+                f"model.norm=batch: with trainer.devices={self.trainer.devices} each device would "
+                "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
@@ -351,6 +362,7 @@ NOT_IDENTITY = {
     "rerun",
     "trainer.checkpoint_seconds",
     "data.resident",
+    "trainer.devices",
 }
 # Raise it with every change that makes the same config compute something else.
 RESULTS_VERSION = 2

@@ -51,6 +51,17 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "trainer.compile=true mechanism.engine=opacus": ("trainer.compile=True", "fast"),
     "data.resident=gpu": ("data.resident=gpu", "auto, true and false"),
     "data.resident=true data.num_workers=2": ("data.num_workers=2", "allowed is 0"),
+    "trainer.devices=0": ("trainer.devices=0", "greater than or equal to 1"),
+    "trainer=ddp mechanism=none model.norm=batch": (
+        "model.norm=batch",
+        "trainer.devices=2",
+        "group and frozen_batch",
+    ),
+    "trainer=ddp mechanism=dpsgd_published data=chest_xray data.root=x model.norm=batch": (
+        "trainer.devices=2",
+        "mechanism=dpsgd_published",
+        "allowed is 1",
+    ),
     "trainer.max_epochs=0": ("trainer.max_epochs=0", "greater than or equal to 1"),
     "privacy.max_epsilon=0": ("privacy.max_epsilon=0", "greater than 0"),
     "mechanism=none privacy.max_epsilon=1": ("privacy.max_epsilon=1", "mechanism=none", "null"),
@@ -188,7 +199,7 @@ def test_the_digest_tells_all_that_a_run_computes_with_and_nothing_else(composed
     for path, value in leaves(config.model_dump()):
         other = config_digest(changed(config, path, another(value)))
         elsewhere = path[0] in ("output_dir", "cache_dir", "logger", "rerun") or path in (
-            ("trainer", "checkpoint_seconds"), ("data", "resident"),
+            ("trainer", "checkpoint_seconds"), ("trainer", "devices"), ("data", "resident"),
         )  # fmt: skip
         unused = path[0] in UNUSED[mechanism]
         assert (other == same) == (elsewhere or unused), path

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
+from dpmi.ranks import ALONE, Ranks
+
 
 class Batches(Protocol):
     """The training batches of a whole run."""
@@ -51,11 +53,20 @@ def step_seed(seed: int, step: int) -> int:
 
 
 class NumberedBatch(list[int]):
-    """Indices of a batch that know their step."""
+    """Indices of a batch, or of one process's part of it, that know their step.
 
-    def __init__(self, indices: Iterable[int], step: int) -> None:
+    Attributes:
+        step: over the whole run.
+        whole: images in the parts of all processes.
+        ranks: whose part this is.
+    """
+
+    def __init__(
+        self, indices: Iterable[int], step: int, whole: int | None = None, ranks: Ranks = ALONE
+    ) -> None:
         super().__init__(indices)
-        self.step = step
+        self.step, self.ranks = step, ranks
+        self.whole = len(self) if whole is None else whole
 
 
 class StepSampler(Sampler[NumberedBatch]):
@@ -64,10 +75,12 @@ class StepSampler(Sampler[NumberedBatch]):
     Args:
         batches: what is drawn.
         first_step: where the first pass begins; not 0 where a run is resumed.
+        ranks: who trains: each process draws the whole batch, the same, and takes its part, which
+            may be empty.
     """
 
-    def __init__(self, batches: Batches, first_step: int = 0) -> None:
-        self.batches, self._next_step = batches, first_step
+    def __init__(self, batches: Batches, first_step: int = 0, ranks: Ranks = ALONE) -> None:
+        self.batches, self.ranks, self._next_step = batches, ranks, first_step
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
@@ -78,4 +91,5 @@ class StepSampler(Sampler[NumberedBatch]):
         length, first = self.batches.steps_per_epoch, self._next_step
         self._next_step = (first // length + 1) * length
         for step in range(first, self._next_step):
-            yield NumberedBatch(self.batches.draw(step), step)
+            drawn = self.batches.draw(step)
+            yield NumberedBatch(self.ranks.part(drawn), step, len(drawn), self.ranks)

@@ -21,6 +21,7 @@ from dpmi.data.batches import (
     step_seed,
 )
 from dpmi.data.prepare import PreparedData, Split
+from dpmi.ranks import ALONE, Ranks
 
 _SHARE_OF_FREE = 0.25  # of a GPU's memory, for images; the network has the rest
 _BYTES_AT_ONCE = 1 << 28
@@ -73,8 +74,11 @@ class ImageDataset(Dataset[Batch]):
         if self._affine:
             if not isinstance(indices, NumberedBatch):
                 raise TypeError("an augmented batch must know its step: give a NumberedBatch")
+            # Drawn for the whole batch: an image moves alike, however many processes share it.
             side, seed = pixels.shape[-1], step_seed(self._seed, indices.step)
-            pixels = affine_crops(pixels, self._size, *draw_affine(len(rows), side, seed))
+            drawn = draw_affine(indices.whole, side, seed)
+            shifts, scales = (indices.ranks.part(of_all) for of_all in drawn)
+            pixels = affine_crops(pixels, self._size, shifts, scales)
         else:
             edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
             pixels = pixels[..., edge : edge + self._size, edge : edge + self._size]
@@ -104,6 +108,7 @@ class ImageDataModule(L.LightningDataModule):
         resident: bool | Literal["auto"] = False,
         train_batches: Batches | None = None,
         first_step: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Make the loaders' parts.
 
@@ -119,6 +124,7 @@ class ImageDataModule(L.LightningDataModule):
                 quarter of the free memory.
             train_batches: draws the training batches, instead of shuffling.
             first_step: of training; not 0 where a run is resumed.
+            ranks: who trains; each process evaluates all images.
         """
         super().__init__()
         self.prepared = prepared
@@ -127,7 +133,7 @@ class ImageDataModule(L.LightningDataModule):
         self._augment = augment
         self._num_workers = num_workers
         self._seed = seed
-        self._first_step = first_step
+        self._first_step, self._ranks = first_step, ranks
         self._resident = resident
         self._on_device: Tensor | None = None
         n = len(prepared.splits["train"].labels)
@@ -138,7 +144,7 @@ class ImageDataModule(L.LightningDataModule):
         split, resident = self.prepared.splits["train"], self._resident_pixels()
         return DataLoader(
             ImageDataset(split, self._image_size, self._augment, self._seed, resident),
-            batch_sampler=StepSampler(self._train_batches, self._first_step),
+            batch_sampler=StepSampler(self._train_batches, self._first_step, self._ranks),
             num_workers=self._num_workers if resident is None else 0,
             collate_fn=_identity,
         )

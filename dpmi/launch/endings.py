@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dpmi.config import cell_name, config_digest, load_config
+from dpmi.config import config_digest, load_config
 from dpmi.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, UserError
 from dpmi.launch.jobs import Ending, Job
-from dpmi.run.record import RECORD_FILE, RunRecord, environment, read_record
+from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 
 
 def note_ending(job: Job, ending: Ending) -> RunRecord | None:
@@ -22,24 +22,8 @@ def note_ending(job: Job, ending: Ending) -> RunRecord | None:
     if record is not None and record.status == "completed":  # it died of its own tidying up
         return record
     config = load_config(job.config)
-    died = RunRecord(
-        run=cell_name(config),
-        config_digest=config_digest(config),
-        status="failed",
-        reason=f"{ending.reason}; the same command goes on where it was",
-        stopped=None,
-        restarts=record.restarts if record else 0,
-        config=config.model_dump(mode="json"),
-        data=None,
-        guarantee=None,
-        mechanism={},
-        metrics={},
-        curves={},
-        sample=None,
-        timings={},
-        peak_memory_mb=None,
-        environment=environment(None),
-    )
+    reason = f"{ending.reason}; the same command goes on where it was"
+    died = record_of_no_run(config, "failed", reason, record.restarts if record else 0)
     job.folder.mkdir(parents=True, exist_ok=True)
     died.write(job.folder)
     return died

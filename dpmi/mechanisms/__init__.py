@@ -22,6 +22,7 @@ from dpmi.privacy.journal import Journal
 from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
+from dpmi.ranks import ALONE, Ranks
 
 __all__ = [
     "DPSGD", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism", "NonPrivate",
@@ -38,6 +39,7 @@ def build_mechanism(
     noise: NoiseSource | None = None,
     journal: Journal | None = None,
     piece: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -47,6 +49,7 @@ def build_mechanism(
         noise: the source of its randomness; None for a new one.
         journal: where steps are written ahead; None where no process may follow this one.
         piece: images in one pass, where a resumed run must go on with what it began with.
+        ranks: who trains.
 
     Raises:
         UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
@@ -60,7 +63,7 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
-        return LocalDP(config.beta, settings.noise_test, noise)
+        return LocalDP(config.beta, settings.noise_test, noise, ranks)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(
@@ -71,9 +74,10 @@ def build_mechanism(
             engine=settings.engine,
             noise=noise,
             journal=journal,
+            ranks=ranks,
         )
     if isinstance(settings, LdpPublishedMechanism):
-        return LocalDPAsPublished(config.beta, noise)
+        return LocalDPAsPublished(config.beta, noise, ranks)
     if isinstance(settings, DpsgdPublishedMechanism):
         return DPSGDAsPublished(
             microbatches=settings.microbatches[config.data.name],
@@ -82,7 +86,7 @@ def build_mechanism(
             claim=Claim(1 / config.beta, settings.claimed_delta, "image", "the poster's authors"),
             noise=noise,
         )
-    return NonPrivate()
+    return NonPrivate(ranks)
 
 
 def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> PrivacyPlan:

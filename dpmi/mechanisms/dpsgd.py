@@ -22,6 +22,7 @@ from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.ranks import ALONE, Ranks
 
 _CHANNELS = 3  # as the network sees every image, gray ones repeated
 
@@ -38,6 +39,7 @@ class DPSGD:
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
         journal: where steps are written ahead; None where no process may follow this one.
+        ranks: who trains: each process clips its part of a batch, the first adds the noise.
     """
 
     name = "dpsgd"
@@ -52,8 +54,9 @@ class DPSGD:
         engine: str,
         noise: NoiseSource,
         journal: Journal | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.plan = plan
+        self.plan, self.ranks = plan, ranks
         self.ledger = Ledger()
         self._piece, self._image_size = max_physical_batch_size, image_size
         self._engine, self._noise = engine, noise
@@ -81,18 +84,21 @@ class DPSGD:
             piece = physical_batch_size(
                 net,
                 (_CHANNELS, self._image_size, self._image_size),
-                expected_batch_size=self.plan.expected_batch_size,
+                expected_batch_size=-(-self.plan.expected_batch_size // self.ranks.size),
                 keeps_gradients=self._engine == "opacus",
+                sharers=self.ranks.size if next(net.parameters()).device.type == "cpu" else 1,
             )
+        size = min(row[0] for row in self.ranks.gather(piece))  # one for all, for the journal
         self._gradient = PrivateGradient(
             net,
             self._make_engine(net),
             plan=self.plan,
             noise=GaussianNoise(self._noise),
             ledger=self.ledger,
-            physical_batch_size=piece,
+            physical_batch_size=size,
             first_step=first_step,
             journal=self._journal,
+            ranks=self.ranks,
         )
         return self._gradient
 

@@ -14,6 +14,7 @@ from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import laplace_mechanism, pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
+from dpmi.ranks import ALONE, Ranks
 
 
 class LocalDP:
@@ -23,12 +24,15 @@ class LocalDP:
         beta: scale of the Laplace noise, a pixel being in [0, 1].
         noise_test: noise the test and validation images too.
         noise: where the randomness comes from.
+        ranks: who trains; each process draws the same noise, from the same key: one release.
     """
 
     name = "ldp"
 
-    def __init__(self, beta: float, noise_test: bool, noise: NoiseSource) -> None:
-        self._beta, self._noise_test, self._noise = beta, noise_test, noise
+    def __init__(
+        self, beta: float, noise_test: bool, noise: NoiseSource, ranks: Ranks = ALONE
+    ) -> None:
+        self._beta, self._noise_test, self._noise, self._ranks = beta, noise_test, noise, ranks
         self._values_per_image: int | None = None
 
     def release_data(self, data: PreparedData) -> PreparedData:
@@ -57,7 +61,7 @@ class LocalDP:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient: the images are already released."""
-        return MeanGradient(net)
+        return MeanGradient(net, self._ranks)
 
     def guarantee(self) -> Guarantee:
         """ε = 1/β for a pixel, and that times the number of values for an image."""

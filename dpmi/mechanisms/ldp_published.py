@@ -14,6 +14,7 @@ from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.published import blank, expected_blank_share, scalar_laplace
 from dpmi.privacy.randomness import NoiseSource
+from dpmi.ranks import ALONE, Ranks
 
 REASON = (
     "one number is added to all pixels of an image: the differences between pixels, that is the "
@@ -27,12 +28,13 @@ class LocalDPAsPublished:
     Args:
         beta: scale of the number, a pixel being in [0, 1]; the authors claim ε = 1/β.
         noise: where the randomness comes from.
+        ranks: who trains; each process draws the same numbers.
     """
 
     name = "ldp_published"
 
-    def __init__(self, beta: float, noise: NoiseSource) -> None:
-        self._beta, self._noise = beta, noise
+    def __init__(self, beta: float, noise: NoiseSource, ranks: Ranks = ALONE) -> None:
+        self._beta, self._noise, self._ranks = beta, noise, ranks
         self._told: dict[str, Any] = {}
 
     def release_data(self, data: PreparedData) -> PreparedData:
@@ -55,7 +57,7 @@ class LocalDPAsPublished:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient."""
-        return MeanGradient(net)
+        return MeanGradient(net, self._ranks)
 
     def guarantee(self) -> Guarantee:
         """None; the ε that was claimed stands beside it as a claim."""

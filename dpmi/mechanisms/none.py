@@ -10,12 +10,20 @@ from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.ranks import ALONE, Ranks
 
 
 class NonPrivate:
-    """Clean images, shuffled batches, plain gradients, no promise."""
+    """Clean images, shuffled batches, plain gradients, no promise.
+
+    Args:
+        ranks: who trains.
+    """
 
     name = "none"
+
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Leave the images as they are."""
@@ -27,7 +35,7 @@ class NonPrivate:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient."""
-        return MeanGradient(net)
+        return MeanGradient(net, self._ranks)
 
     def guarantee(self) -> Guarantee:
         """None."""

@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from dpmi.models.gradient import Gradient
 from dpmi.models.metrics import classification_metrics
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
+from dpmi.ranks import ALONE, Ranks
 
 
 class ImageClassifier(L.LightningModule):
@@ -28,6 +29,7 @@ class ImageClassifier(L.LightningModule):
             returns how a batch becomes a gradient.
         learning_rate, weight_decay, momentum: of SGD.
         compiled: let torch.compile generate code for the network when training starts.
+        ranks: who trains; each process evaluates all images.
     """
 
     def __init__(
@@ -41,12 +43,13 @@ class ImageClassifier(L.LightningModule):
         weight_decay: float,
         momentum: float,
         compiled: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False  # a batch may take several backward passes, one step
         self.net = net
         self.classes = classes
-        self._make_gradient, self._compiled = make_gradient, compiled
+        self._make_gradient, self._compiled, self._ranks = make_gradient, compiled, ranks
         self._gradient: Gradient | None = None
         self._make_sgd = partial(
             torch.optim.SGD, lr=learning_rate, weight_decay=weight_decay, momentum=momentum
@@ -75,21 +78,29 @@ class ImageClassifier(L.LightningModule):
         self._gradient = None
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> STEP_OUTPUT:
-        """One logical batch, one step of the optimizer; the batch may be empty."""
+        """One logical batch, one step of the optimizer; the batch may be empty.
+
+        Returns:
+            The number of ``images`` that the step trained on, in all processes.
+        """
         assert self._gradient is not None
         images, labels = batch
         logits = self._gradient(images, labels)
         optimizer: Any = self.optimizers()
         optimizer.step()
+        means = torch.zeros(2, device=images.device)
         if len(labels):
             loss = nn.functional.cross_entropy(logits, labels)
             accuracy = (logits.argmax(1) == labels).float().mean()
+            means = torch.stack([loss, accuracy])
+        (loss, accuracy), count = self._ranks.mean(means, len(labels))
+        if count:
             self.log_dict(
                 {f"{NONPRIVATE}/loss": loss, f"{NONPRIVATE}/accuracy": accuracy},
                 prog_bar=True,
-                batch_size=len(labels),
+                batch_size=count,
             )
-        return None
+        return {"images": count}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count one batch of the validation split."""

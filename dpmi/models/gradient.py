@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
+
+from dpmi.ranks import ALONE, Ranks
 
 
 class Gradient(Protocol):
@@ -16,14 +19,37 @@ class Gradient(Protocol):
 
 
 class MeanGradient:
-    """The plain mean gradient of the cross-entropy over the batch."""
+    """The plain mean gradient of the cross-entropy over the batch.
 
-    def __init__(self, net: nn.Module) -> None:
-        self._net = net
+    Args:
+        net: the network.
+        ranks: who trains; the mean is over the parts of all.
+    """
+
+    def __init__(self, net: nn.Module, ranks: Ranks = ALONE) -> None:
+        self._net, self._ranks = net, ranks
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Process one batch of at least one image."""
+        """Process one batch of at least one image; one process's part of it may be empty."""
         self._net.zero_grad()
+        if self._ranks.size > 1:
+            return self._shared(images, labels)
         logits: Tensor = self._net(images).float()
         nn.functional.cross_entropy(logits, labels).backward()
+        return logits.detach()
+
+    def _shared(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Sum what the parts give, which may be of unequal size, over the number of all images."""
+        count = sum(row[0] for row in self._ranks.gather(len(labels)))
+        logits = images.new_zeros((0, 0))
+        if len(labels):
+            logits = self._net(images).float()
+            (nn.functional.cross_entropy(logits, labels, reduction="sum") / count).backward()
+        trained = [p for p in self._net.parameters() if p.requires_grad]
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]
+        )
+        self._ranks.sum(flat)
+        for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = part.view(parameter.shape)
         return logits.detach()

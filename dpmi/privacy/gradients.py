@@ -13,6 +13,7 @@ from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
+from dpmi.ranks import ALONE, Ranks
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,8 @@ class PrivateGradient:
     Noise is added once, however many pieces the batch is processed in, and also to an empty batch.
     Where memory runs out, the same release is made again from its first image, in pieces of half
     the size: same batch, same noise, one entry on the ledger.
+    Where several processes train, each is given its part of the batch, and the sum is over all
+    parts: the noise is in it once, and each process leaves the same in ``p.grad``.
 
     Args:
         net: the network.
@@ -37,7 +40,9 @@ class PrivateGradient:
             batches, which changes rounding and nothing else.
         first_step: number of the first release, which its noise depends on; not 0 where a run
             is resumed.
-        journal: where each release is written ahead; None where no process may follow this one.
+        journal: where each release is written ahead; None where no process may follow this one,
+            and in all processes but the first.
+        ranks: who trains.
 
     Attributes:
         physical_batch_size: halved where memory ran out.
@@ -54,11 +59,13 @@ class PrivateGradient:
         physical_batch_size: int,
         first_step: int = 0,
         journal: Journal | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.plan, self.ledger = plan, ledger
+        self.plan, self.ledger, self._ranks = plan, ledger, ranks
         self.physical_batch_size = physical_batch_size
         self._engine, self._noise, self._journal = engine, noise, journal
         self._step = first_step
+        self._dropped_elsewhere = 0
         self._parameters = [p for p in net.parameters() if p.requires_grad]
         self._buffer = torch.empty(
             sum(p.numel() for p in self._parameters), device=self._parameters[0].device
@@ -76,7 +83,7 @@ class PrivateGradient:
 
         A count on private data: not itself private.
         """
-        return self._engine.dropped
+        return self._engine.dropped + self._dropped_elsewhere
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one logical batch.
@@ -93,13 +100,17 @@ class PrivateGradient:
         self.ledger.record(plan.noise_multiplier, plan.sample_rate)
         self._step += 1
         dropped = self._engine.dropped
-        while (logits := self._release(images, labels, step)) is None:
+        while (logits := self._add_up(images, labels, step)) is None:
             self._engine.dropped = dropped
             self._engine.forget()
             if images.is_cuda:
                 torch.cuda.empty_cache()
             _log.warning("out of memory: %d images in a pass from now", self.physical_batch_size)
             self._write_ahead(again=True)
+        if self._ranks.size > 1:
+            self._add_up_ranks()
+        for parameter in self._parameters:
+            parameter.grad = self._grads[parameter]
         return logits
 
     def _write_ahead(self, again: bool = False) -> None:
@@ -112,13 +123,16 @@ class PrivateGradient:
                 self.physical_batch_size,
             )
 
-    def _release(self, images: Tensor, labels: Tensor, step: int) -> Tensor | None:
-        """Make the release of a step from its start; None where memory ran out, pieces halved."""
+    def _add_up(self, images: Tensor, labels: Tensor, step: int) -> Tensor | None:
+        """Fill the buffer from its start; None where memory ran out, pieces halved."""
         # The buffer starts as the noise, and the pieces are added to it: nothing without noise is
         # ever in p.grad, and the parameters are gone through once less.
         plan = self.plan
         scale = 1.0 / plan.expected_batch_size
-        self._noise.fill(self._buffer, plan.noise_multiplier * plan.max_grad_norm * scale, step)
+        if self._ranks.is_first:
+            self._noise.fill(self._buffer, plan.noise_multiplier * plan.max_grad_norm * scale, step)
+        else:
+            self._buffer.zero_()
         for parameter in self._parameters:
             parameter.grad = None  # an engine's backward pass must not add to the last release
         logits = []
@@ -133,9 +147,19 @@ class PrivateGradient:
                     raise
                 self.physical_batch_size = len(piece) // 2
                 return None
-        for parameter in self._parameters:
-            parameter.grad = self._grads[parameter]
         return torch.cat(logits) if logits else images.new_zeros((0, 0))
+
+    def _add_up_ranks(self) -> None:
+        """Make the release, of the first process's noise and all processes' clipped sums.
+
+        No process has it before the first, which writes ahead, gives its noise: after the release
+        is on the disk, with the size of pieces that all then go on with.
+        """
+        rows = self._ranks.gather(self.physical_batch_size, self._engine.dropped)
+        self._dropped_elsewhere = sum(row[1] for row in rows) - self._engine.dropped
+        self.physical_batch_size = min(row[0] for row in rows)
+        self._write_ahead(again=True)
+        self._ranks.sum(self._buffer)
 
     def close(self) -> None:
         """Leave the network as it was found."""

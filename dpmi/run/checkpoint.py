@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from rich.console import Console
 
 from dpmi.privacy.journal import sync_folder
+from dpmi.ranks import ALONE, Ranks
 from dpmi.run.curves import TEST_ACCURACY
 from dpmi.run.loggers import CsvLog
 from dpmi.run.stopping import StoppedByRequest, StopRequest
@@ -108,6 +109,7 @@ class RunCheckpoint(Checkpoint):
         console: where it is said that the disk is full.
         clock: seconds of the run so far, by part.
         csv_log: whose rows so far belong to a checkpoint.
+        ranks: who trains: all stop at the same step, the first one writes.
     """
 
     def __init__(
@@ -118,9 +120,11 @@ class RunCheckpoint(Checkpoint):
         console: Console,
         clock: Clock,
         csv_log: CsvLog,
+        ranks: Ranks = ALONE,
     ) -> None:
         self._folder, self._seconds, self._stop = folder, seconds, stop
         self._console, self._clock, self._csv = console, clock, csv_log
+        self._ranks = ranks
         self._saved_at = time.monotonic()
         self._loaded: Mapping[str, Any] | None = None
         self._row: dict[str, float] = {}
@@ -152,7 +156,8 @@ class RunCheckpoint(Checkpoint):
     def on_train_end(self, *_: Any) -> None:
         """What follows can be done again."""
         self._stop.wait_no_longer()
-        if self._stop.received:
+        (stops,) = self._ranks.any(self._stop.received)
+        if stops:
             raise StoppedByRequest
 
     def on_exception(self, *_: Any) -> None:
@@ -174,7 +179,9 @@ class RunCheckpoint(Checkpoint):
         self._loaded = state_dict
 
     def _save_if_due(self, trainer: L.Trainer) -> None:
-        if not self._stop.received and time.monotonic() - self._saved_at < self._seconds:
+        due = self._ranks.is_first and time.monotonic() - self._saved_at >= self._seconds
+        stops, due = self._ranks.any(self._stop.received, due)
+        if not stops and not due:
             return
         # What callbacks logged at this moment becomes a row only after them: of the step in the
         # middle of an epoch; of the test images, where they are evaluated, at its end.
@@ -191,6 +198,7 @@ class RunCheckpoint(Checkpoint):
         try:
             trainer.save_checkpoint(self._folder / f"step-{trainer.global_step:08d}")
         except OSError as error:
+            trainer.strategy.barrier()  # where the others wait, and it had not come to
             if not self._disk_failed:
                 self._console.print(
                     f"{self._folder}: no checkpoint can be written ({error.strerror}); training "
@@ -201,11 +209,15 @@ class RunCheckpoint(Checkpoint):
             self._disk_failed = True
         else:
             self._disk_failed = False
-            for old in sorted(self._folder.glob("*.ckpt"))[:-_KEPT]:
-                old.unlink()
+            if self._ranks.is_first:
+                self._remove_old()
         self._saved_at = time.monotonic()
-        if self._stop.received:
+        if stops:
             raise StoppedByRequest
+
+    def _remove_old(self) -> None:
+        for old in sorted(self._folder.glob("*.ckpt"))[:-_KEPT]:
+            old.unlink()
 
 
 class Clock:

@@ -57,7 +57,7 @@ class EpochCurves(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count the images of the step; an empty batch has none, and logged no accuracy."""
-        if images := len(batch[1]):
+        if images := outputs["images"]:
             self._right += float(trainer.callback_metrics[TRAIN_ACCURACY]) * images
             self._images += images
 

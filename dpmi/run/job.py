@@ -28,6 +28,7 @@ from dpmi.models.weights import (
     read_state_dict,
     write_state_dict,
 )
+from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
@@ -43,6 +44,7 @@ from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
 from dpmi.run.stopping import StoppedByRequest, StopRequest
+from dpmi.run.strategy import GradientsReduceThemselves
 
 CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)
@@ -55,10 +57,13 @@ class Run:
         config: the checked config.
         folder: the job's folder, existing.
         console: what the user sees.
+        ranks: who trains, each in a process with a run like this one; the first writes files.
     """
 
-    def __init__(self, config: Config, folder: Path, console: Console) -> None:
-        self.config, self.folder, self.console = config, folder, console
+    def __init__(
+        self, config: Config, folder: Path, console: Console, ranks: Ranks = ALONE
+    ) -> None:
+        self.config, self.folder, self.console, self._ranks = config, folder, console, ranks
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
@@ -70,7 +75,7 @@ class Run:
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
         self._privacy: PrivacyCallback | None = None
-        self._status = StatusFile(folder)
+        self._status = StatusFile(folder) if ranks.is_first else None
 
     def execute(self) -> RunRecord:
         """Prepare, train, evaluate, and leave the record; go on where a killed process was.
@@ -84,7 +89,8 @@ class Run:
             UserError: the record cannot be written.
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
-        OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
+        if self._ranks.is_first:
+            OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
         try:
             with self._stop:
                 self._work()
@@ -108,7 +114,8 @@ class Run:
             return self._record("failed", f"{type(error).__name__}: {error}")
         record = self._record("completed", None)
         assert self._resumption is not None
-        self._resumption.complete()
+        if self._ranks.is_first:
+            self._resumption.complete()
         return record
 
     def _work(self) -> None:
@@ -117,12 +124,15 @@ class Run:
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
-        self._resumption = begun = Resumption(
-            self.folder, config, data.fingerprint.sha256, _device(config), self.console
+        ranks, fingerprint = self._ranks, data.fingerprint.sha256
+        self._resumption = begun = ranks.from_first(
+            lambda: Resumption(
+                self.folder, config, fingerprint, _device(config), self.console, ranks.size
+            )
         )
         n = len(data.splits["train"].labels)
         self._mechanism = mechanism = build_mechanism(
-            config, n, begun.noise, begun.journal, begun.piece
+            config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
         )
         with self._timed("release"):
             released = mechanism.release_data(data)
@@ -140,6 +150,7 @@ class Run:
             weight_decay=config.model.weight_decay,
             momentum=config.model.momentum,
             compiled=config.trainer.compile,
+            ranks=ranks,
         )
         module = ImageDataModule(
             released,
@@ -151,6 +162,7 @@ class Run:
             seed=config.seed,
             train_batches=mechanism.train_batches(),
             first_step=begun.step,
+            ranks=ranks,
         )
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
@@ -186,14 +198,18 @@ class Run:
             self.console,
             self._clock,
             csv_log,
+            self._ranks,
         )
-        self._status.watch(mechanism.guarantee)
-        bar = progress_callback(self.console)
-        callbacks += [FiniteWeights(), curves, self._status, bar, checkpoint]
+        callbacks += [FiniteWeights(), curves]
+        if self._status:
+            self._status.watch(mechanism.guarantee)
+            callbacks.append(self._status)
+        callbacks += [progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
             default_root_dir=self.folder,
             accelerator=self.config.trainer.accelerator,
-            devices=1,
+            devices=self._ranks.size,
+            strategy=GradientsReduceThemselves(self._ranks) if self._ranks.size > 1 else "auto",
             precision=self.config.trainer.precision,
             max_epochs=self.config.trainer.max_epochs,
             logger=[csv_log, *([wandb] if wandb else [])],
@@ -209,6 +225,8 @@ class Run:
         self._memory.training_starts(trainer.strategy.root_device)
         # The loader begins at the checkpoint's step, in a way that Lightning does not know.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
+        # Each process has evaluated all images.
+        warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.*sync_dist")
         with self._timed("train"):
             trainer.fit(model, datamodule=module, ckpt_path=begun.checkpoint, weights_only=True)
         with self._timed("evaluate"):
@@ -217,6 +235,8 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
+        if not self._ranks.is_first:
+            return
         with self._timed("save"):
             write_state_dict(
                 model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
@@ -235,7 +255,7 @@ class Run:
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
         settings = self.config.logger
-        if not isinstance(settings, WandbConfig):
+        if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
         logger = OptionalWandbLogger(
@@ -283,6 +303,8 @@ class Run:
             peak_memory_mb=self._memory.mb(),
             environment=environment(_device(self.config)),
         )
+        if not self._ranks.is_first:
+            return record
         try:
             record.write(self.folder)
         except OSError as error:
@@ -291,7 +313,8 @@ class Run:
                 f"{self.folder}: the record cannot be written ({error.strerror}); make room, the "
                 f"same command goes on where it was; the run {ended}"
             ) from error
-        self._status.remove()
+        if self._status:
+            self._status.remove()
         return record
 
 

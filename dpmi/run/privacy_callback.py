@@ -12,6 +12,7 @@ from dpmi.errors import UserError
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.privacy.accounting import EpsilonSchedule, steps_within
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.ranks import ALONE
 
 
 class PrivacyCallback(L.Callback):
@@ -74,8 +75,12 @@ class PrivacyCallback(L.Callback):
                 "accumulated behind the plan's back, with noise for one batch only; allowed is 1 "
                 "(max_physical_batch_size bounds the memory)"
             )
-        if trainer.world_size != 1:
-            raise UserError(f"{trainer.world_size} devices: the plan's batches are drawn for one")
+        ranks = self._mechanism.ranks
+        if (trainer.global_rank, trainer.world_size) != (ranks.rank, ranks.size):
+            raise UserError(
+                f"process {trainer.global_rank} of {trainer.world_size} trains as if it were "
+                f"{ranks.rank} of {ranks.size}: noise would not be added just once"
+            )
         self._check_sampler(trainer.train_dataloader)
         planned, done = self._plan.steps, self._taken
         in_all = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
@@ -99,6 +104,11 @@ class PrivacyCallback(L.Callback):
                 f"the training loader draws its batches by {type(batches).__name__}, not by the "
                 f"plan's Poisson sampler (n={self._plan.n}, sample rate "
                 f"{self._plan.sample_rate:.4g}): ε would be that of another mechanism"
+            )
+        if getattr(sampler, "ranks", ALONE) != self._mechanism.ranks:
+            raise UserError(
+                "the training loader gives out another process's part of a batch: the parts of all "
+                "would not be the plan's sample"
             )
         if len(loader.dataset) != self._plan.n:
             raise UserError(

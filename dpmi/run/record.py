@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dpmi.config import Config, cell_name, config_digest
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.redaction import redacted
@@ -66,7 +67,8 @@ class RunRecord(BaseModel):
         sample: an image before and after, where it may be shown.
         timings: seconds.
         peak_memory_mb: most memory while training and evaluating, in MB: on a CPU resident, less
-            what the process had before the run; on a GPU allocated; None where not measured.
+            what the process had before the run; on a GPU allocated; None where not measured. Where
+            several processes trained, of the first.
         environment: package versions, Python, device, git commit.
     """
 
@@ -102,6 +104,31 @@ class RunRecord(BaseModel):
         finally:
             part.unlink(missing_ok=True)
         return path
+
+
+def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0) -> RunRecord:
+    """The record of a run that could write none itself: it did not begin, or it was killed.
+
+    What it had executed is in its folder, not in this record: it states no guarantee.
+    """
+    return RunRecord(
+        run=cell_name(config),
+        config_digest=config_digest(config),
+        status=status,
+        reason=redacted(reason),
+        stopped=None,
+        restarts=restarts,
+        config=config.model_dump(mode="json"),
+        data=None,
+        guarantee=None,
+        mechanism={},
+        metrics={},
+        curves={},
+        sample=None,
+        timings={},
+        peak_memory_mb=None,
+        environment=environment(None),
+    )
 
 
 def read_record(path: Path) -> RunRecord:

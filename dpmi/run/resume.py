@@ -25,7 +25,7 @@ from dpmi.run.status import STATUS_FILE
 STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
 # When a job's folder is cleared for a new run of the same config.
-_STAY = {LOCK_FILE, "train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
+_STAY = {"train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
 
 
 class RunState(BaseModel):
@@ -72,6 +72,7 @@ class Resumption:
         config: of the run.
         data: fingerprint of the data set as it is now.
         device: what will train: "cpu", or the name of a GPU.
+        processes: how many will train, one a device.
         console: where it is said that a run resumes, and what was damaged.
 
     Attributes:
@@ -88,9 +89,15 @@ class Resumption:
     """
 
     def __init__(
-        self, folder: Path, config: Config, data: str, device: str, console: Console
+        self,
+        folder: Path,
+        config: Config,
+        data: str,
+        device: str,
+        console: Console,
+        processes: int = 1,
     ) -> None:
-        place, noise_seed = _place(device), config.noise_seed
+        place, noise_seed = _place(device, processes), config.noise_seed
         state = _read(folder)
         if state is not None and state.data != data:
             console.print(f"the data have changed since {folder} was begun: starting anew")
@@ -149,7 +156,11 @@ def clear(folder: Path) -> None:
 
 def supersede(folder: Path) -> None:
     """Move what a run left in a job's folder out of the way of a new one; nothing is lost."""
-    old = [path for path in folder.iterdir() if path.name not in _STAY]
+    old = [
+        path
+        for path in folder.iterdir()
+        if path.name not in _STAY and not path.name.startswith(LOCK_FILE)
+    ]
     if not old:
         return
     shelf = folder / SUPERSEDED
@@ -193,9 +204,10 @@ def _check_release(state: RunState, place: dict[str, str], config: Config, folde
             )
 
 
-def _place(device: str) -> dict[str, str]:
+def _place(device: str, processes: int) -> dict[str, str]:
     return {
         "device": device,
+        "processes": str(processes),
         "torch": torch.__version__,
         "numpy": version("numpy"),
         "threads": str(torch.get_num_threads()),

@@ -13,6 +13,7 @@ from rich.tree import Tree
 from dpmi.config import Config, cell_name, config_digest
 from dpmi.errors import UserError
 from dpmi.models.names import TRAIN_METRICS
+from dpmi.run.ddp import run_on_devices
 from dpmi.run.job import Run, prepared_data
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record
 from dpmi.run.resume import LOCK_FILE, clear, supersede
@@ -51,7 +52,10 @@ def run_job(config: Config, folder: Path) -> str:
             return done.status
         console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
         try:
-            record = Run(config, folder, console).execute()
+            if config.trainer.devices > 1:
+                record = run_on_devices(config, folder, console)
+            else:
+                record = Run(config, folder, console).execute()
         except UserError as error:
             console.print(str(error), style="red", markup=False)
             return "failed"

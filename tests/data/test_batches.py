@@ -10,6 +10,7 @@ from dpmi.data.batches import (
     StepSampler,
     step_seed,
 )
+from dpmi.ranks import Ranks
 
 
 class Numbers(Dataset):
@@ -60,6 +61,16 @@ def test_a_loader_begins_at_any_step_and_goes_on_with_whole_epochs(first, worker
 def test_a_numbered_batch_keeps_its_step_on_the_way_to_a_worker():
     batch = pickle.loads(pickle.dumps(NumberedBatch([3, 1], 7)))
     assert (list(batch), batch.step) == ([3, 1], 7)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_the_parts_of_all_processes_are_the_batch_each_image_once(size):
+    batches = ShuffledBatches(10, 4, seed=1)  # a part may be empty
+    whole = list(StepSampler(batches))
+    parts = [list(StepSampler(batches, 0, Ranks(rank, size))) for rank in range(size)]
+    for batch, *shared in zip(whole, *parts, strict=True):
+        assert sorted(i for part in shared for i in part) == sorted(batch)
+        assert {(part.step, part.whole) for part in shared} == {(batch.step, len(batch))}
 
 
 def test_seeds_of_steps_are_all_different():

@@ -12,8 +12,9 @@ from torchvision.transforms import v2
 from dpmi.config import DataConfig
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import NumberedBatch, step_seed
-from dpmi.data.datamodule import ImageDataModule, ImageDataset
+from dpmi.data.datamodule import Batch, ImageDataModule, ImageDataset
 from dpmi.data.prepare import PreparedData, Split, prepare
+from dpmi.ranks import ALONE, Ranks
 
 Config = Callable[..., DataConfig]
 
@@ -177,6 +178,18 @@ def test_on_a_cpu_auto_leaves_the_images_where_they_are(prepared: PreparedData) 
     data = module(prepared, resident="auto")
     data.trainer = OnTheCpu()  # type: ignore[assignment]
     assert data.train_dataloader().dataset._resident is None
+
+
+def test_an_image_is_augmented_alike_whoever_serves_it(prepared: PreparedData) -> None:
+    def served(ranks: Ranks) -> list[Batch]:
+        data = module(prepared, augment="affine", batch_size=5, ranks=ranks)
+        return list(data.train_dataloader())
+
+    whole, parts = served(ALONE), [served(Ranks(rank, 2)) for rank in range(2)]
+    for (images, labels), *shared in zip(whole, *parts, strict=True):
+        for rank, (some, theirs) in enumerate(shared):
+            assert torch.equal(some, images[rank::2])
+            assert torch.equal(theirs, labels[rank::2])
 
 
 def test_an_unknown_augmentation_is_refused(prepared: PreparedData) -> None:

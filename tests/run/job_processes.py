@@ -26,9 +26,11 @@ def job(
     """What a process does: one run, its exit status that of the command."""
     import torch
 
-    from dpmi.run import loggers
+    from dpmi.run import ddp, loggers
     from dpmi.run.stopping import StoppedByRequest
     from dpmi.run.terminal import run_job
+
+    ddp.START = "forkserver"  # there is no GPU in use, and a new interpreter takes seconds
 
     torch.set_num_threads(1)
     os.environ.update(environment)

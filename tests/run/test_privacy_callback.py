@@ -17,6 +17,7 @@ from dpmi.models.gradient import MeanGradient
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.ranks import Ranks
 from dpmi.run.privacy_callback import PrivacyCallback
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -162,6 +163,16 @@ def test_a_loader_with_other_images_than_the_plan_counts_is_refused(setting):
     dataset = Subset(ImageDataset(setting.data.splits["train"], 32), range(60))
     loader = DataLoader(dataset, batch_sampler=StepSampler(setting.mechanism.train_batches()))
     setting.refuses("60 images, the plan 64", loader=loader)
+
+
+def test_a_process_with_the_noise_or_the_part_of_another_is_refused(setting):
+    """The noise would be in the sum twice, or not at all; images in it twice, or never."""
+    dataset = ImageDataset(setting.data.splits["train"], 32)
+    sampler = StepSampler(setting.mechanism.train_batches(), 0, Ranks(0, 2))
+    loader = DataLoader(dataset, batch_sampler=sampler)
+    setting.refuses("another process's part of a batch", loader=loader)
+    setting.mechanism.ranks = Ranks(1, 2)
+    setting.refuses("process 0 of 1 trains as if it were 1 of 2")
 
 
 def test_lightning_does_not_exchange_the_plans_sampler(setting):

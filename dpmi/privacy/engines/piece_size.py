@@ -32,6 +32,7 @@ def physical_batch_size(
     *,
     expected_batch_size: int,
     keeps_gradients: bool,
+    sharers: int = 1,
 ) -> int:
     """Choose a power of two that half of the free memory holds.
 
@@ -44,6 +45,7 @@ def physical_batch_size(
         image_shape: (C, H, W).
         expected_batch_size: of a logical batch.
         keeps_gradients: the engine keeps a gradient of all parameters for each image.
+        sharers: processes of this run that share the memory.
 
     Returns:
         Images of a piece, at least 1.
@@ -55,7 +57,7 @@ def physical_batch_size(
     an_image = _PEAK_OVER_KEPT * _bytes_kept(net, image_shape)
     if keeps_gradients:
         an_image += sum(p.nbytes for p in net.parameters() if p.requires_grad)
-    room = _SHARE_OF_FREE * free_memory(device)
+    room = _SHARE_OF_FREE * free_memory(device) / sharers
     while most > 1 and most * an_image > room:
         most //= 2
     return most
