@@ -89,7 +89,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(
             f"model.weights={path}: not a whole file of safetensors ({error}); get it again"
         ) from error
-    if digest is not None and digest != _digest(state):
+    if digest is not None and digest != state_digest(state):
         raise UserError(
             f"model.weights={path}: damaged, its tensors are not those that were written; get it "
             "again"
@@ -124,7 +124,7 @@ def write_state_dict(state: dict[str, Tensor], path: Path) -> None:
         OSError: it cannot be written; nothing is left of it then.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    content = safetensors.torch.save(state, {"format": "pt", _DIGEST: _digest(state)})
+    content = safetensors.torch.save(state, {"format": "pt", _DIGEST: state_digest(state)})
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         part.write_bytes(content)
@@ -133,7 +133,7 @@ def write_state_dict(state: dict[str, Tensor], path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _digest(state: dict[str, Tensor]) -> str:
+def state_digest(state: dict[str, Tensor]) -> str:
     """SHA-256 of names, types, shapes and values."""
     sha256 = hashlib.sha256()
     for name, value in sorted(state.items()):

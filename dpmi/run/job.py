@@ -26,6 +26,7 @@ from dpmi.models.weights import (
     build_resnet18,
     imagenet_state_dict,
     read_state_dict,
+    state_digest,
     write_state_dict,
 )
 from dpmi.ranks import ALONE, Ranks
@@ -125,9 +126,12 @@ class Run:
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+        state = self._first_weights()
+        weights = state_digest(state) if state else "drawn"
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
-                self.folder, config, fingerprint, _device(config), self.console, ranks.size
+                *(self.folder, config, fingerprint, _device(config), weights, self.console),
+                processes=ranks.size,
             )
         )
         n = len(data.splits["train"].labels)
@@ -137,7 +141,6 @@ class Run:
         with self._timed("release"):
             released = mechanism.release_data(data)
         self._sample = image_sample(config, data, released)
-        state = self._first_weights()
         net = build_resnet18(len(data.classes), config.model.norm, state)
         if config.trainer.channels_last:
             net = net.to(memory_format=torch.channels_last)

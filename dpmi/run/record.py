@@ -16,6 +16,7 @@ from dpmi.config import Config, cell_name, config_digest
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.redaction import redacted
+from dpmi.run.code import code_digest
 
 RECORD_FILE = "record.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
@@ -176,6 +177,7 @@ def environment(device: str | None) -> dict[str, Any]:
         else os.cpu_count(),
         "device": device,
         "git_commit": _git_commit(),
+        "code": code_digest(),
     }
 
 

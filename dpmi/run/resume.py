@@ -19,6 +19,7 @@ from dpmi.errors import UserError
 from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
+from dpmi.run.code import code_digest
 from dpmi.run.record import SUPERSEDED
 from dpmi.run.status import STATUS_FILE
 
@@ -72,6 +73,7 @@ class Resumption:
         config: of the run.
         data: fingerprint of the data set as it is now.
         device: what will train: "cpu", or the name of a GPU.
+        weights: digest of the weights that training starts from; "drawn" where there are none.
         processes: how many will train, one a device.
         console: where it is said that a run resumes, and what was damaged.
 
@@ -94,10 +96,11 @@ class Resumption:
         config: Config,
         data: str,
         device: str,
+        weights: str,
         console: Console,
         processes: int = 1,
     ) -> None:
-        place, noise_seed = _place(device, processes), config.noise_seed
+        place, noise_seed = _place(device, processes, weights), config.noise_seed
         state = _read(folder)
         if state is not None and state.data != data:
             console.print(f"the data have changed since {folder} was begun: starting anew")
@@ -111,7 +114,7 @@ class Resumption:
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
                 supersede(folder)
             state = RunState(
-                noise_key=_noise_key(config, data),
+                noise_key=_noise_key(config, data, place),
                 data=data,
                 place=place,
                 wandb_id=secrets.token_hex(4),
@@ -134,8 +137,8 @@ class Resumption:
         clear(self._folder)
 
 
-def _noise_key(config: Config, data: str) -> str:
-    """128 bits in hexadecimal: of the operating system, or of ``noise_seed``, config and data.
+def _noise_key(config: Config, data: str, place: dict[str, str]) -> str:
+    """128 bits in hexadecimal: of the operating system, or of ``noise_seed`` and all of the run.
 
     Two runs with the same noise on the same images would give them away: whoever has both results
     solves two equations for two unknowns. So a ``noise_seed`` repeats the noise of the same run
@@ -143,7 +146,7 @@ def _noise_key(config: Config, data: str) -> str:
     """
     if config.noise_seed is None:
         return f"{secrets.randbits(128):x}"
-    told = f"{config.noise_seed} {config_digest(config)} {data}"
+    told = f"{config.noise_seed} {config_digest(config)} {data} {place['code']} {place['weights']}"
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
@@ -195,7 +198,7 @@ def _next_attempt(
 
 
 def _check_release(state: RunState, place: dict[str, str], config: Config, folder: Path) -> None:
-    for library in ("numpy", "torch"):
+    for library in ("numpy", "torch", "code"):
         if config.mechanism.name == "ldp" and state.place[library] != place[library]:
             raise UserError(
                 f"{folder}: its noise was drawn with {library} {state.place[library]}, and this is "
@@ -204,12 +207,15 @@ def _check_release(state: RunState, place: dict[str, str], config: Config, folde
             )
 
 
-def _place(device: str, processes: int) -> dict[str, str]:
+def _place(device: str, processes: int, weights: str) -> dict[str, str]:
     return {
         "device": device,
         "processes": str(processes),
+        "weights": weights,
+        "code": code_digest(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
+        "opacus": version("opacus"),
         "threads": str(torch.get_num_threads()),
         "processor": f"{_processor()} {torch.backends.cpu.get_cpu_capability()}",
     }

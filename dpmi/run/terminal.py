@@ -13,6 +13,7 @@ from rich.tree import Tree
 from dpmi.config import Config, cell_name, config_digest
 from dpmi.errors import UserError
 from dpmi.models.names import TRAIN_METRICS
+from dpmi.run.code import code_digest
 from dpmi.run.ddp import run_on_devices
 from dpmi.run.job import Run, prepared_data
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record
@@ -64,12 +65,16 @@ def run_job(config: Config, folder: Path) -> str:
 
 
 def _completed(folder: Path, config: Config, console: Console) -> RunRecord | None:
-    """Record of the same run on the same data, completed."""
+    """Record of the same run on the same data by the same code, completed."""
     path = folder / RECORD_FILE
     if not path.is_file():
         return None
     record = read_record(path)
     if record.status != "completed" or record.config_digest != config_digest(config):
+        return None
+    if record.environment.get("code") != code_digest():
+        console.print(f"the code has changed since {escape(str(folder))} was run: running anew")
+        supersede(folder)
         return None
     try:
         found = prepared_data(config).fingerprint.sha256

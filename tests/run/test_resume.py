@@ -14,6 +14,7 @@ from dpmi.models.weights import read_state_dict
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import AHEAD, read_journal
 from dpmi.privacy.ledger import LedgerEntry
+from dpmi.run.code import code_digest
 from dpmi.run.record import read_record
 
 # Two epochs of six steps, a checkpoint after every step.
@@ -157,14 +158,15 @@ def test_a_run_without_a_seed_of_its_noise_repeats_the_same_steps_too(words, tmp
         assert path.is_dir() or key not in path.read_bytes().decode("latin-1")
 
 
-def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(words, tmp_path):
+@pytest.mark.parametrize("changed", ["torch", "code", "weights"])
+def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(changed, words, tmp_path):
     """As on a GPU, or with another library: new noise, and ε is of the old steps as well."""
     folder, command = tmp_path / "job", words("dpsgd")
     killed_after(folder, command, 3)
     reserved = max(r.last for r in read_journal(folder / "journal.jsonl"))
     known = latest(folder)
     state = json.loads((folder / "resume.json").read_text())
-    state["place"]["torch"] = "0.0.0"  # as if it had been begun there
+    state["place"][changed] = "0.0.0"  # as if it had been begun there
     (folder / "resume.json").write_text(json.dumps(state))
     # Killed before its first checkpoint, the second attempt loses nothing of the count.
     process = job_processes.start(folder, *command, "trainer.checkpoint_seconds=1000")
@@ -185,15 +187,16 @@ def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(words,
     assert any(f"{lost} steps" in words for words in record.guarantee.assumptions)
 
 
-def test_local_dp_is_not_released_twice_with_other_noise(words, tmp_path):
+@pytest.mark.parametrize("changed", ["numpy", "code"])
+def test_local_dp_is_not_released_twice_with_other_noise(changed, words, tmp_path):
     folder = tmp_path / "job"
     killed_after(folder, words("ldp"), 2)
     state = json.loads((folder / "resume.json").read_text())
-    state["place"]["numpy"] = "0.0.0"
+    state["place"][changed] = "0.0.0"
     (folder / "resume.json").write_text(json.dumps(state))
     assert job_processes.run(folder, *words("ldp")) == 1
     reason = read_record(folder / "record.json").reason
-    assert "its noise was drawn with numpy 0.0.0" in reason
+    assert f"its noise was drawn with {changed} 0.0.0" in reason
     assert "rerun=true" in reason
 
 
@@ -280,6 +283,19 @@ def test_what_is_done_is_not_run_again_unless_asked(words, tmp_path):
     assert job_processes.run(folder, *command, "rerun=true") == 0
     assert (folder / "record.json").stat().st_mtime_ns != first
     assert (folder / "superseded" / "1" / "record.json").stat().st_mtime_ns == first
+
+
+def test_what_other_code_has_done_is_run_anew(words, tmp_path):
+    folder, command = tmp_path / "job", (*words("none"), "trainer.max_epochs=1")
+    assert job_processes.run(folder, *command) == 0
+    record = json.loads((folder / "record.json").read_text())
+    assert record["environment"]["code"] == code_digest()
+    record["environment"]["code"] = "000000000000"
+    (folder / "record.json").write_text(json.dumps(record))
+    assert job_processes.run(folder, *command) == 0
+    assert "the code has changed" in " ".join(job_processes.said(folder).split())
+    assert read_record(folder / "record.json").environment["code"] == code_digest()
+    assert (folder / "superseded" / "1" / "record.json").is_file()
 
 
 def test_a_second_process_in_the_same_folder_changes_nothing(words, whole, tmp_path):
