@@ -7,7 +7,10 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What decides what is computed; not how it is launched, shown and reported.
-_MATTERS = ("data", "models", "mechanisms", "privacy", "run/job.py", "run/pretrain.py")
+_MATTERS = (
+    *("data", "models", "mechanisms", "privacy", "ranks.py"),
+    *("run/job.py", "run/ddp.py", "run/pretrain.py"),
+)
 
 
 def code_digest() -> str:

@@ -74,8 +74,8 @@ class Resumption:
         data: fingerprint of the data set as it is now.
         device: what will train: "cpu", or the name of a GPU.
         weights: digest of the weights that training starts from; "drawn" where there are none.
-        processes: how many will train, one a device.
         console: where it is said that a run resumes, and what was damaged.
+        processes: how many will train, one a device.
 
     Attributes:
         state: on disk.
