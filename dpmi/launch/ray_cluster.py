@@ -156,6 +156,8 @@ def _one_line(error: Exception) -> str:
 
 def _work_on_node(job: Job, gpus: int) -> Ending:
     """Run a job in a Ray worker, which has the GPUs that Ray gave it and no other."""
+    # A Ray that was started in the background of a shell is deaf to what cancels a task.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray would leave all of them in sight
     return work(job)
