@@ -11,11 +11,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -53,11 +56,11 @@ def run_on_devices(config: Config, folder: Path, console: Console) -> RunRecord:
     """
     if refusal := _too_few_devices(config):
         return _write(record_of_no_run(config, "failed", refusal), folder)
-    with StopRequest() as stop:
+    with StopRequest() as stop, _CtrlC() as ctrl_c:
         stop.wait_for_the_step()
         team = _Team(config, folder.absolute())
         try:
-            team.wait(stop)
+            team.wait(lambda: stop.received or ctrl_c.received)
         finally:
             team.kill()
     outcomes = team.outcomes()
@@ -66,12 +69,15 @@ def run_on_devices(config: Config, folder: Path, console: Console) -> RunRecord:
     record = read_record(folder / RECORD_FILE) if first and first.recorded else None
     if record and record.status == "completed":
         return record
-    asked = team.interrupted or stop.received
-    if asked or (not deaths and any(o and o.status == "interrupted" for o in outcomes)):
-        by = "interrupted by the user" if team.interrupted else "stopped by SIGTERM"
+    if (
+        stop.received
+        or ctrl_c.received
+        or (not deaths and any(o and o.status == "interrupted" for o in outcomes))
+    ):
+        by = "interrupted by the user" if ctrl_c.received else "stopped by SIGTERM"
         reason = f"{by}; the same command goes on with it"
         _end(config, folder, record, "interrupted", reason)
-        raise KeyboardInterrupt if team.interrupted else StoppedByRequest
+        raise KeyboardInterrupt if ctrl_c.received else StoppedByRequest
     return _end(config, folder, record, "failed", _cause(outcomes, deaths))
 
 
@@ -86,6 +92,28 @@ def _too_few_devices(config: Config) -> str | None:
     )
 
 
+class _CtrlC:
+    """While it is entered, a first Ctrl-C is noted, wherever it falls; the next one interrupts."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._before: Any = None
+
+    def __enter__(self) -> _CtrlC:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._hear)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+
+
 class _Team:
     """The processes of a run, started at once."""
 
@@ -97,7 +125,6 @@ class _Team:
         self._heard: list[Connection] = []
         self._processes: list[BaseProcess] = []
         self._killed: set[int] = set()
-        self.interrupted = False
         context: Any = multiprocessing.get_context(START)
         # Until a process has said that it does not listen to Ctrl-C, it must not hear it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -119,8 +146,8 @@ class _Team:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-    def wait(self, stop: StopRequest) -> None:
-        """Return when all have ended; pass on a request to stop, and a first Ctrl-C as one."""
+    def wait(self, stop: Callable[[], bool]) -> None:
+        """Return when all have ended, or should have; ask them to once ``stop`` says so."""
         deadline: float | None = None
         asked = False
         while running := [p for p in self._processes if p.exitcode is None]:
@@ -128,15 +155,10 @@ class _Team:
                 deadline = time.monotonic() + GRACE_SECONDS
             if deadline is not None and time.monotonic() > deadline:
                 return
-            if not asked and (stop.received or self.interrupted):
+            if not asked and stop():
                 asked = True
                 self._send(signal.SIGTERM)
-            try:
-                wait([process.sentinel for process in running], _POLL_SECONDS)
-            except KeyboardInterrupt:
-                if self.interrupted:
-                    raise
-                self.interrupted = True
+            wait([process.sentinel for process in running], _POLL_SECONDS)
 
     def kill(self) -> None:
         """End those that are left."""
