@@ -19,8 +19,8 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath
 from omegaconf import DictConfig, OmegaConf
 
-from dpmi.config import job_folder, sweep_folder
 from dpmi.errors import UserError
+from dpmi.identity import job_folder, sweep_folder
 from dpmi.redaction import secret_within
 
 # Whole names: dpmi.train.os.system begins with dpmi, too.

@@ -6,9 +6,7 @@ and the limits. It imports neither torch nor Lightning, so that ``--help`` stays
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -352,74 +350,3 @@ def _explain(error: ErrorDetails) -> str:
     message = message.removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{key}={error['input']}: {message}"
-
-
-# Keys that change where a run writes or how fast it goes, not what it computes.
-NOT_IDENTITY = {
-    "output_dir",
-    "cache_dir",
-    "logger",
-    "rerun",
-    "trainer.checkpoint_seconds",
-    "data.resident",
-    "trainer.devices",
-}
-# Raise it with every change that makes the same config compute something else.
-RESULTS_VERSION = 2
-# Root keys that mean something to some mechanisms only.
-_OF_MECHANISMS = {
-    "beta": {"ldp", "dpsgd", "ldp_published", "dpsgd_published"},
-    "max_grad_norm": {"dpsgd", "dpsgd_published"},
-    "max_physical_batch_size": {"dpsgd"},
-}
-
-
-def cell_name(config: Config) -> str:
-    """Name of a run as people say it: dataset-mechanism-β-seed; β only where there is one."""
-    beta = "" if config.mechanism.name == "none" else f"-beta{config.beta:g}"
-    return f"{config.data.name}-{config.mechanism.name}{beta}-seed{config.seed}"
-
-
-def config_digest(config: Config) -> str:
-    """Twelve hexadecimal digits that two runs share when they compute the same.
-
-    Keys that the mechanism does not use are left out: the original is one run in a sweep over β.
-    """
-    unused = {key for key, users in _OF_MECHANISMS.items() if config.mechanism.name not in users}
-    left_out: dict[str, Any] = {}
-    for key in NOT_IDENTITY | unused:
-        section, _, name = key.partition(".")
-        left_out[section] = left_out.get(section, set()) | {name} if name else True
-    values = config.model_dump(mode="json", exclude=left_out)
-    return _digest([RESULTS_VERSION, values])
-
-
-def _digest(values: Any) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def job_folder(composed: DictConfig) -> str:
-    """Name of a job's folder within its sweep: the cell, and what tells it from other configs.
-
-    Falls back to "invalid" for a config that fails the schema, which the run then reports.
-    """
-    try:
-        config = load_config(composed)
-    except UserError:
-        return "invalid"
-    return f"{cell_name(config)}-{config_digest(config)[:6]}"
-
-
-def sweep_folder(composed: DictConfig) -> str:
-    """Name of a sweep's folder: the same for the same sweep, so that it goes on where it was.
-
-    Falls back to "invalid" for a config that fails the schema, which is then refused.
-    """
-    asked = [str(override) for override in composed.hydra.overrides.task]
-    keys = [override.split("=")[0].lstrip("+~") for override in asked]
-    cells = sorted(
-        override
-        for key, override in zip(keys, asked, strict=True)
-        if not {key, key.split(".")[0]} & NOT_IDENTITY
-    )
-    return f"sweep-{_digest(cells)[:8]}"

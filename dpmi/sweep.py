@@ -18,8 +18,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from dpmi.config import job_folder, load_config, schema_keys
+from dpmi.config import load_config, schema_keys
 from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
+from dpmi.identity import job_folder
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.

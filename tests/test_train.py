@@ -13,7 +13,8 @@ import pytest
 from dp_accounting import pld
 from PIL import Image
 
-from dpmi.config import Config, config_digest
+from dpmi.config import Config
+from dpmi.identity import config_digest
 from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, PRV_ERROR
 from dpmi.run.record import read_record, read_records
 

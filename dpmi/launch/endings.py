@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dpmi.config import config_digest, load_config
+from dpmi.config import load_config
 from dpmi.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, UserError
+from dpmi.identity import config_digest
 from dpmi.launch.jobs import Ending, Job
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dpmi.config import NOT_IDENTITY
+from dpmi.identity import NOT_IDENTITY
 from dpmi.reporting.cells import SPLITS, TITLES, Cell, Column, Panel
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
 from dpmi.run.record import RunRecord

@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig, cell_name, config_digest
+from dpmi.config import Config, DpsgdMechanism, WandbConfig
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
+from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import DPSGD, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import (

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpmi.config import Config, cell_name, config_digest
+from dpmi.config import Config
 from dpmi.errors import UserError
+from dpmi.identity import cell_name, config_digest
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.redaction import redacted
 from dpmi.run.code import code_digest

@@ -14,8 +14,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 
-from dpmi.config import Config, config_digest
+from dpmi.config import Config
 from dpmi.errors import UserError
+from dpmi.identity import config_digest
 from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint

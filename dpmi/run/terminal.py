@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from dpmi.config import Config, cell_name, config_digest
+from dpmi.config import Config
 from dpmi.errors import UserError
+from dpmi.identity import cell_name, config_digest
 from dpmi.models.names import TRAIN_METRICS
 from dpmi.run.code import code_digest
 from dpmi.run.ddp import run_on_devices
