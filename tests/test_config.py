@@ -4,6 +4,7 @@ import pytest
 import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from test_identity import leaves
 
 from dpmi.config import Config, load_config, schema_keys
 from dpmi.errors import UserError
