@@ -41,7 +41,7 @@ from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.pretrain import phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, environment
+from dpmi.run.record import ImageSample, RunRecord, environment, shareable
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -170,7 +170,7 @@ class Run:
         )
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
-                wandb.log_hyperparams(config.model_dump(mode="json"))
+                wandb.log_hyperparams(shareable(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
             if wandb:
@@ -266,6 +266,7 @@ class Run:
             settings,
             run=cell_name(self.config),
             run_id=run_id,
+            secret=self.config.noise_seed is not None,
             group=self.folder.parent.name,
             folder=self.folder,
             cache_dir=self.cache_dir,
@@ -296,7 +297,7 @@ class Run:
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
             restarts=begun.state.restarts if begun else 0,
-            config=self.config.model_dump(mode="json"),
+            config=shareable(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},

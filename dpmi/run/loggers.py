@@ -59,6 +59,7 @@ class OptionalWandbLogger(Logger):
         settings: the config's logger section.
         run, group: names of the cell and of the sweep.
         run_id: at W&B; that of the run that is resumed, where one is.
+        secret: the command line holds a noise_seed, which W&B must not be told.
         folder: the job's folder.
         cache_dir: where W&B keeps what it caches.
         console: where a failure is said.
@@ -70,6 +71,7 @@ class OptionalWandbLogger(Logger):
         *,
         run: str,
         run_id: str,
+        secret: bool,
         group: str,
         folder: Path,
         cache_dir: Path,
@@ -79,13 +81,16 @@ class OptionalWandbLogger(Logger):
         self._console, self._group = console, group
         self._logger: WandbLogger | None = None
         offline = _offline(settings.mode)
-        self._attempt(lambda: self._start(settings, run, run_id, folder, cache_dir, offline))
+        self._attempt(
+            lambda: self._start(settings, run, run_id, secret, folder, cache_dir, offline)
+        )
 
     def _start(
         self,
         settings: WandbConfig,
         run: str,
         run_id: str,
+        secret: bool,
         folder: Path,
         cache_dir: Path,
         offline: bool,
@@ -109,6 +114,7 @@ class OptionalWandbLogger(Logger):
                 init_timeout=START_SECONDS,
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
+                x_disable_meta=secret,  # the command line holds it
                 disable_git=True,  # its remote may be named with a token; the record has the commit
                 reinit="create_new",  # not the run of an earlier job that was never finished
             ),
