@@ -147,6 +147,38 @@ def test_the_images_are_drawn_once_for_all_cells(sweep):
     assert len(list(place.cache.rglob("pixels.npy"))) == 1
 
 
+def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny):
+    done, folder, place = sweep
+    times = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
+    again = place.run(*SWEEP, *tiny, COLUMNS="80")
+    assert again.returncode == 0
+    assert again.stdout.count("is done in") == 7
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")} == times
+    table = "accuracy by mechanism and β"
+    assert again.stdout[again.stdout.index(table) :] == done.stdout[done.stdout.index(table) :]
+    (only,) = place.outputs.iterdir()
+    assert only == folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number):
+    process = place.start(*SWEEP, *tiny, "trainer.max_epochs=3")
+    try:
+        while process.poll() is None and len(list(place.outputs.glob("*/*/record.json"))) < 3:
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+    done = place.run(*SWEEP, *tiny, "trainer.max_epochs=3")
+    assert done.returncode == 0
+    assert done.stdout.count("is done in") >= 3
+    records = read_records(place.outputs)
+    assert [r.status for r in records] == ["completed"] * 7
+
+
 def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
     before = os.times()
     done = place.run("--help")
