@@ -26,14 +26,17 @@ $(READY): pyproject.toml constraints.txt
 sweep: $(READY) ## run the benchmark (original, LDP and DP-SGD at β = 1, 2, 4) on drawn images
 	$(SWEEP) $(ARGS)
 
+# A process a core, each with one thread: tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) -n auto --dist loadfile $(ARGS)
 
 test-all: $(READY) ## run the tests, the slow ones too
-	$(BIN)/python -m pytest -m '' $(ARGS)
+	$(PYTEST) -n auto --dist loadfile -m '' $(ARGS)
 
 chaos: $(READY) ## kill a run a hundred times, at random, and compare it with one that was not
-	DPMI_KILLS=100 $(BIN)/python -m pytest tests/run/test_resume.py -k random $(ARGS)
+	DPMI_KILLS=100 $(PYTEST) tests/run/test_resume.py -k random $(ARGS)
 
 lint: $(READY) ## check format, rules and types
 	$(BIN)/ruff format --check .
