@@ -185,7 +185,7 @@ def test_a_failure_of_wandb_is_told_without_the_key(key, tmp_path, monkeypatch):
         name="wandb", project="x", entity=None, mode="online", sample_images="none"
     )
     logger = OptionalWandbLogger(
-        settings, run="r", run_id="i", group="g", folder=tmp_path, cache_dir=tmp_path,
+        settings, run="r", run_id="i", secret=False, group="g", folder=tmp_path, cache_dir=tmp_path,
         console=console,
     )  # fmt: skip
     told = console.export_text()

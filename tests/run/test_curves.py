@@ -103,7 +103,7 @@ def test_epsilon_of_an_epoch_is_what_the_guarantee_says_at_its_end(stripes, comp
     data = stripes()
     config = composed(
         *("mechanism=dpsgd", "mechanism.accountant=rdp", "data.batch_size=16"),
-        *("trainer.max_epochs=3", "noise_seed=1", "beta=0.5"),
+        *("trainer.max_epochs=3", "noise_seed=1", "beta=0.5", "max_physical_batch_size=16"),
     )
     mechanism = build_mechanism(config, 64)
     net = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 2))

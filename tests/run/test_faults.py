@@ -116,14 +116,16 @@ def test_a_wandb_server_out_of_reach_from_the_start_costs_seconds_and_no_run(tin
 
 
 def test_a_wandb_server_lost_in_mid_run_costs_seconds_and_no_run(tiny, tmp_path):
-    server, folder = WandbServer(), tmp_path / "job"
+    folder = tmp_path / "job"
     words = (*tiny, "mechanism=none", "logger=wandb", f"cache_dir={tmp_path / 'cache'}")
-    environment = at_wandb(server.url, tmp_path)
-    process = job_processes.start(folder, *words, "trainer.max_epochs=2", environment=environment)
-    while process.is_alive() and not (folder / "metrics.csv").exists():
-        time.sleep(0.002)
-    assert server.runs  # it is there at first
-    server.close()
+    with WandbServer() as server:
+        environment = at_wandb(server.url, tmp_path)
+        process = job_processes.start(
+            folder, *words, "trainer.max_epochs=2", environment=environment
+        )
+        while process.is_alive() and not (folder / "metrics.csv").exists():
+            time.sleep(0.002)
+        assert server.runs  # it is there at first
     process.join(100)  # W&B's own patience at the end of a run has no end
     assert process.exitcode == 0
     said = " ".join(job_processes.said(folder).split())
@@ -133,19 +135,20 @@ def test_a_wandb_server_lost_in_mid_run_costs_seconds_and_no_run(tiny, tmp_path)
 
 
 def test_a_resumed_run_goes_on_as_the_same_run_at_wandb(tiny, tmp_path):
-    server, folder = WandbServer(), tmp_path / "job"
+    folder = tmp_path / "job"
     words = (*tiny, *DPSGD, "logger=wandb", f"cache_dir={tmp_path / 'cache'}")
-    environment = at_wandb(server.url, tmp_path)
-    process = job_processes.start(folder, *words, environment=environment)
-    while not list(folder.glob("checkpoints/*.ckpt")) and process.is_alive():
-        time.sleep(0.005)
-    process.kill()
-    process.join()
-    state = json.loads((folder / "resume.json").read_text())
-    first, server.runs = server.runs, []
-    assert job_processes.run(folder, *words, environment=environment) == 0
-    server.close()
-    assert set(first) == set(server.runs) == {state["wandb_id"]}
+    with WandbServer() as server:
+        environment = at_wandb(server.url, tmp_path)
+        process = job_processes.start(folder, *words, environment=environment)
+        while not list(folder.glob("checkpoints/*.ckpt")) and process.is_alive():
+            time.sleep(0.005)
+        process.kill()
+        process.join()
+        state = json.loads((folder / "resume.json").read_text())
+        first = set(server.runs)
+        server.runs.clear()
+        assert job_processes.run(folder, *words, environment=environment) == 0
+    assert first == server.runs == {state["wandb_id"]}
     assert len(list(folder.glob(f"wandb/run-*-{state['wandb_id']}"))) == 2
 
 
