@@ -134,7 +134,7 @@ class RunCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Go on with the log of metrics where the checkpoint was."""
         if state := self._loaded:
-            self._csv.go_on_after(state["rows"])
+            self._csv.go_on_with(state["rows"])
             if state["row"]:
                 for logger in trainer.loggers:
                     logger.log_metrics(state["row"], state["step"] - 1)
@@ -194,7 +194,6 @@ class RunCheckpoint(Checkpoint):
         }
         if self._row:
             self._row["epoch"] = trainer.current_epoch
-        self._csv.save()
         try:
             trainer.save_checkpoint(self._folder / f"step-{trainer.global_step:08d}")
         except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import netrc
 import os
 from argparse import Namespace
@@ -16,6 +15,7 @@ from urllib.request import urlopen
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
+from torch import Tensor
 
 from dpmi.config import WandbConfig
 from dpmi.redaction import redacted
@@ -26,28 +26,29 @@ REACH_SECONDS = 10.0
 
 
 class CsvLog(CSVLogger):
-    """``metrics.csv`` in the job's folder; of a run that is resumed, the rows that still hold."""
+    """``metrics.csv`` in the job's folder.
+
+    Attributes:
+        rows: all that was logged. Checkpoints hold them: the file may be half-written when a
+            process is killed.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="", flush_logs_every_n_steps=20)
-        self.rows = 0  # logged so far
-        self._earlier: list[dict[str, str]] = []
-        path = folder / "metrics.csv"
-        if path.is_file():  # Lightning removes it when it begins to log
-            with path.open(newline="") as file:
-                self._earlier = list(csv.DictReader(file))
+        self.rows: list[dict[str, float]] = []
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add a row."""
-        self.rows += 1
-        super().log_metrics(dict(metrics), step)
+        number = len(self.rows) if step is None else step
+        plain = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
+        self.rows.append(plain | {"step": number})
+        super().log_metrics(dict(metrics), number)
 
-    def go_on_after(self, rows: int) -> None:
-        """Begin with so many rows of the file that was there."""
-        kept = self._earlier[:rows]
-        self.experiment.metrics = [{k: v for k, v in row.items() if v} for row in kept]
+    def go_on_with(self, rows: list[dict[str, float]]) -> None:
+        """Begin with these rows in place of what the file holds."""
+        self.rows = list(rows)
+        self.experiment.metrics = [dict(row) for row in rows]
         self.save()
-        self.rows = rows
 
 
 class OptionalWandbLogger(Logger):
