@@ -15,6 +15,7 @@ submitit_slurm (docs/operations.md).
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -98,8 +99,14 @@ def _forget_namesakes() -> None:
         stored.pop(own.name, None)
 
 
+def _stop_between_jobs(*_: object) -> None:
+    """While no run is at work, which would write a checkpoint first, there is nothing to save."""
+    sys.exit(EXIT_RESUMABLE)
+
+
 def main() -> None:
     """Compose, check, run; every mistake of the user is one line."""
+    signal.signal(signal.SIGTERM, _stop_between_jobs)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors come here instead of being printed
     guard_hydra()
     # Hydra asks that plugins lie in a package hydra_plugins; here a list of whole names says more.
