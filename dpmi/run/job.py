@@ -38,7 +38,7 @@ from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
-from dpmi.run.pretrain import phantom_weights
+from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
 from dpmi.run.record import ImageSample, RunRecord, environment, shareable
@@ -127,7 +127,7 @@ class Run:
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
-        state = self._first_weights()
+        state = self._first_weights(data)
         weights = state_digest(state) if state else "drawn"
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
@@ -246,14 +246,15 @@ class Run:
                 model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
             )
 
-    def _first_weights(self) -> dict[str, Tensor] | None:
+    def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
         weights = self.config.model.weights
         if weights is None:
             return None
         if weights == "imagenet":
             return imagenet_state_dict(self.cache_dir)
         if weights == "phantom":
-            return phantom_weights(self.cache_dir, self.console)
+            recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
+            return phantom_weights(self.cache_dir, self.console, recipe)
         return read_state_dict(Path(weights).expanduser())
 
     @contextlib.contextmanager

@@ -1,4 +1,8 @@
-"""Pretrain ResNet-18 once on public phantoms: the poster's ImageNet weights in miniature."""
+"""Pretrain ResNet-18 once on public phantoms: the poster's ImageNet weights in miniature.
+
+On chests for gray images, on retinas for images in colour: half of the time that both would take,
+and better filters for either.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from dpmi.data.parallel import cpu_count
-from dpmi.data.phantoms.public import CLASSES, draw_public
+from dpmi.data.phantoms.public import CLASSES, Subject, draw_public
 from dpmi.data.readers.phantom import DRAWING_VERSION
 from dpmi.errors import UserError
 from dpmi.models.resnet import ResNet18
@@ -39,12 +43,13 @@ _IMAGES_WORTH_A_PROCESS = 1000  # drawing them takes a process longer than start
 class PretrainRecipe:
     """All that the weights depend on; its digest is part of their file's name."""
 
-    images: int = 8000
-    size: int = 64  # pixels a side
+    subject: Subject
+    images: int = 5000
+    size: int = 48  # pixels a side
     epochs: int = 3
-    batch_size: int = 64
-    peak_learning_rate: float = 0.05  # of SGD with Nesterov momentum 0.9, one cycle
-    weight_decay: float = 5e-4
+    batch_size: int = 32
+    peak_learning_rate: float = 0.002  # of AdamW, one cycle
+    weight_decay: float = 0.02
     largest_noise: float = 1.5  # scale of Laplace noise on half of the images, drawn from 0 to this
     seed: int = 2005
     drawing_version: int = DRAWING_VERSION
@@ -56,9 +61,7 @@ class PretrainRecipe:
         return f"phantom-{digest[:12]}{SUFFIX}"
 
 
-def phantom_weights(
-    cache_dir: Path, console: Console, recipe: PretrainRecipe = PretrainRecipe()
-) -> dict[str, Tensor]:
+def phantom_weights(cache_dir: Path, console: Console, recipe: PretrainRecipe) -> dict[str, Tensor]:
     """Find or make the weights; several processes that ask at once pretrain once.
 
     A damaged file is told and made anew.
@@ -87,8 +90,8 @@ def phantom_weights(
                 with contextlib.suppress(UserError):
                     return read_state_dict(path)
             console.print(
-                f"model.weights=phantom: pretraining once on {recipe.images} drawn public "
-                f"phantoms (no patient, no privacy spent); kept in {path}"
+                f"model.weights=phantom: pretraining once on {recipe.images} drawn "
+                f"public {recipe.subject} (no patient, no privacy spent); kept in {path}"
             )
             state = pretrain(recipe, console)
             write_state_dict(state, path)
@@ -117,14 +120,13 @@ def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:
     with _progress(console) as progress, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         images, labels = _draw(recipe, progress)
-        model = ResNet18(len(CLASSES)).to(device).train()
+        model = ResNet18(len(CLASSES[recipe.subject])).to(device).train()
         steps = -(-recipe.images // recipe.batch_size) * recipe.epochs
-        optimizer = torch.optim.SGD(
+        optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=recipe.peak_learning_rate,
-            momentum=0.9,
-            nesterov=True,
             weight_decay=recipe.weight_decay,
+            fused=True,  # else it takes a tenth of the step on a CPU
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, recipe.peak_learning_rate, total_steps=steps
@@ -145,9 +147,9 @@ def _draw(recipe: PretrainRecipe, progress: Progress) -> tuple[Tensor, Tensor]:
     """Draw all images: uint8 (n, 3, size, size), and their classes (n,)."""
     images = torch.empty(recipe.images, 3, recipe.size, recipe.size, dtype=torch.uint8)
     labels = torch.empty(recipe.images, dtype=torch.long)
-    task = progress.add_task("drawing public phantoms", total=recipe.images)
+    task = progress.add_task(f"drawing public {recipe.subject}", total=recipe.images)
 
-    draw = partial(draw_public, recipe.seed, size=recipe.size)
+    draw = partial(draw_public, recipe.subject, recipe.seed, size=recipe.size)
     # Drawing holds the interpreter's lock: processes draw side by side, threads do not.
     workers = max(1, min(cpu_count(), recipe.images // _IMAGES_WORTH_A_PROCESS))
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:

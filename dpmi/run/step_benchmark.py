@@ -7,6 +7,7 @@ import multiprocessing
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -116,6 +117,8 @@ def _wait() -> None:
 
 def _make_step(method: str, shape: Shape, options: Options) -> Step:
     """One step on fixed images: gradient, and SGD's update."""
+    # Opacus' hooks sit on the first layer too, whose input needs no gradient.
+    warnings.filterwarnings("ignore", message="Full backward hook is firing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     start = build_resnet18(_CLASSES, "batch", None).net.state_dict()

@@ -1,4 +1,5 @@
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from dpmi.errors import UserError
 from dpmi.models.weights import build_resnet18
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights, pretrain
 
-TINY = PretrainRecipe(images=40, size=32, epochs=1, batch_size=20)
+TINY = PretrainRecipe("chests", images=40, size=32, epochs=1, batch_size=20)
 
 
 def quiet():
@@ -71,7 +72,8 @@ def test_pretraining_repeats_itself_and_leaves_the_callers_random_state_alone():
 
 
 def test_another_recipe_is_another_file():
-    assert TINY.file_name != PretrainRecipe().file_name
+    others = [replace(TINY, subject="retinas"), replace(TINY, images=41)]
+    assert len({recipe.file_name for recipe in (TINY, *others)}) == 3
 
 
 def _ask(folder, queue):
@@ -101,9 +103,12 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_pretraining_learns_the_public_classes():
-    net = build_resnet18(len(CLASSES), "batch", pretrain(PretrainRecipe(), quiet())).eval()
-    drawn = [draw_public(99, index, 64) for index in range(200)]  # of another seed
+@pytest.mark.parametrize("subject", ["chests", "retinas"])
+def test_pretraining_learns_the_public_classes(subject):
+    recipe = PretrainRecipe(subject)
+    state = pretrain(recipe, quiet())
+    net = build_resnet18(len(CLASSES[subject]), "batch", state).eval()
+    drawn = [draw_public(subject, 99, index, recipe.size) for index in range(400)]  # another seed
     images = torch.stack([torch.from_numpy(i).permute(2, 0, 1) for i, _ in drawn]).float() / 255
     with torch.no_grad():
         predicted = net(images).argmax(1)

@@ -10,6 +10,8 @@ would reach with weights from photographs.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,33 +19,35 @@ from dpmi.data.phantoms import fundus, xray
 from dpmi.data.phantoms.canvas import Field, dots, edge, ellipse, ridge
 from dpmi.data.phantoms.seeds import image_generator
 
-CLASSES = (
-    *("chest, plain", "nodule", "large heart", "effusion", "pacemaker"),
-    *("retina, plain", "drusen", "laser scars", "large cup", "winding vessels"),
-)
-_XRAY_CLASSES = 5
+Subject = Literal["chests", "retinas"]
+CLASSES: dict[Subject, tuple[str, ...]] = {
+    "chests": ("plain", "nodule", "large heart", "effusion", "pacemaker"),
+    "retinas": ("plain", "drusen", "laser scars", "large cup", "winding vessels"),
+}
 
 
-def public_label(index: int) -> int:
+def public_label(subject: Subject, index: int) -> int:
     """Class of a public phantom: all equally often."""
-    return index % len(CLASSES)
+    return index % len(CLASSES[subject])
 
 
-def draw_public(seed: int, index: int, size: int) -> tuple[NDArray[np.uint8], int]:
+def draw_public(
+    subject: Subject, seed: int, index: int, size: int
+) -> tuple[NDArray[np.uint8], int]:
     """Draw one public phantom.
 
     Returns:
         (size, size, 3) 8-bit image (three equal channels for chests), and its class.
     """
-    label = public_label(index)
-    if label < _XRAY_CLASSES:
-        chest = _chest(label, size, image_generator("public", "xray", seed, index))
+    label = public_label(subject, index)
+    name = CLASSES[subject][label]
+    if subject == "chests":
+        chest = _chest(name, size, image_generator("public", "xray", seed, index))
         return np.repeat(chest, 3, axis=2), label
-    return _retina(label, size, image_generator("public", "fundus", seed, index)), label
+    return _retina(name, size, image_generator("public", "fundus", seed, index)), label
 
 
-def _chest(label: int, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    name = CLASSES[label]
+def _chest(name: str, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     body = xray.anatomy(size, rng, heart_scale=1.45 if name == "large heart" else 1.0)
     shadows = xray.skeleton(body, rng) + 0.34 * xray.heart(body) + xray.vessels(body, rng)
     if name == "nodule":
@@ -89,8 +93,7 @@ def _pacemaker(body: xray.Anatomy, rng: np.random.Generator) -> Field:
     return np.asarray(np.maximum(0.6 * case, 0.45 * lead), np.float32)
 
 
-def _retina(label: int, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    name = CLASSES[label]
+def _retina(name: str, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     retina = fundus.eye(
         size,
         rng,
