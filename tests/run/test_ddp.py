@@ -77,7 +77,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize(
-    "cell", [pytest.param(c, marks=[pytest.mark.slow] * (c == "none")) for c in CELLS]
+    "cell", [pytest.param(c, marks=[pytest.mark.slow] * (c in ("none", "ldp"))) for c in CELLS]
 )
 def test_two_processes_train_what_one_trains(cell, whole):
     """Same examples, same noise, the noise once; each gradient clipped, moved and counted alike."""
@@ -231,6 +231,7 @@ def test_a_mistake_that_only_the_processes_can_find_is_one_line(words, tmp_path)
     assert "\n" not in reason
 
 
+@pytest.mark.slow
 def test_a_sweep_of_runs_over_two_devices_comes_to_its_end(place, tiny):
     done = place.run("-m", *TWO, *tiny, *DPSGD, "beta=1,2")
     assert done.returncode == 0, done.stderr

@@ -97,7 +97,9 @@ def latest(folder):
     return max((int(p.name.split("-")[1]) for p in folder.glob("checkpoints/*.ckpt")), default=0)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "cell", [pytest.param(c, marks=[pytest.mark.slow] * (c == "dpsgd_published")) for c in CELLS]
+)
 def test_a_run_killed_again_and_again_ends_to_the_bit_as_one_that_was_not(
     cell, words, whole, tmp_path
 ):
@@ -126,6 +128,7 @@ def kill_at_random(folder, words, kills, seed):
     return done
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_change_neither_the_weights_nor_the_ledger(words, whole, tmp_path):
     """Of every twenty, some fall into start-up, some into steps, checkpoints and evaluation."""
     kills = int(os.environ.get("DPMI_KILLS", "20"))
@@ -158,7 +161,9 @@ def test_a_run_without_a_seed_of_its_noise_repeats_the_same_steps_too(words, tmp
         assert path.is_dir() or key not in path.read_bytes().decode("latin-1")
 
 
-@pytest.mark.parametrize("changed", ["torch", "code", "weights"])
+@pytest.mark.parametrize(
+    "changed", ["torch", "code", pytest.param("weights", marks=pytest.mark.slow)]
+)
 def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(changed, words, tmp_path):
     """As on a GPU, or with another library: new noise, and ε is of the old steps as well."""
     folder, command = tmp_path / "job", words("dpsgd")

@@ -42,7 +42,10 @@ def apart(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize(
+    "mechanism",
+    [pytest.param(m, marks=[pytest.mark.slow] * (m == "opacus")) for m in MECHANISMS],
+)
 def test_bfloat16_changes_the_rounding_and_not_the_promise(trained, mechanism):
     words = ("model.learning_rate=0.001", *MECHANISMS[mechanism])  # so that rounding stays small
     record, weights = trained(*words)
