@@ -1,7 +1,6 @@
 """Pretrain ResNet-18 once on public phantoms: the poster's ImageNet weights in miniature.
 
-On chests for gray images, on retinas for images in colour: half of the time that both would take,
-and better filters for either.
+On chests for gray images, on retinas for images in colour: half of the time that both would take.
 """
 
 from __future__ import annotations
