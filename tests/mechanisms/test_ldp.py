@@ -3,11 +3,12 @@ import pytest
 
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.mechanisms import LocalDP
+from dpmi.privacy.guarantee import REPEATABLE, Group, printed_epsilon
 from dpmi.privacy.randomness import NoiseSource
 
 
-def noised_by(data, beta=1.0, noise_test=False, noise_seed=None):
-    mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed))
+def noised_by(data, beta=1.0, noise_test=False, noise_seed=None, **changes):
+    mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed), **changes)
     return mechanism, mechanism.release_data(data)
 
 
@@ -83,8 +84,20 @@ def test_the_guarantee_tells_epsilon_of_the_pixel_and_of_the_image(stripes, beta
     assert (promise.epsilon, promise.delta, promise.unit) == (1 / beta, 0.0, "pixel")
     assert promise.image_epsilon == 32 * 32 / beta
     assert "1024 values" in " ".join(promise.assumptions)
-    assert f"ε = {1 / beta:.4g}" in str(promise)
-    assert f"ε = {1024 / beta:.4g} per image" in str(promise)
+    assert f"ε = {printed_epsilon(1 / beta)}" in str(promise)
+    assert f"ε = {printed_epsilon(1024 / beta)} per image" in str(promise)
+    assert promise.adjacency == "replace-one"
+    assert promise.replace_one_epsilon == promise.image_epsilon
+    assert promise.epsilons == {"1e-5": 1 / beta, "1e-6": 1 / beta}  # pure: at any δ
+    assert any("test images" in words for words in promise.assumptions)
+
+
+def test_pure_epsilon_adds_up_over_the_images_of_a_patient(stripes):
+    mechanism, _ = noised_by(stripes(), 2.0, together={"largest_patient": 30, "copies": 3})
+    image = 32 * 32 / 2
+    assert mechanism.guarantee().private == {
+        "largest_patient": Group(30, 30 * image), "copies": Group(3, 3 * image),
+    }  # fmt: skip
 
 
 def test_there_is_no_guarantee_before_the_release(stripes):
@@ -98,6 +111,10 @@ def test_the_noise_comes_from_the_operating_system_unless_a_noise_seed_is_given(
     assert not np.array_equal(*drawn)
     repeated = [noised_by(data, noise_seed=5)[1].splits["train"].pixels for _ in range(2)]
     np.testing.assert_array_equal(*repeated)
-    assert any(
-        "secret" in words for words in noised_by(data, noise_seed=5)[0].guarantee().assumptions
-    )
+
+
+def test_noise_that_noise_seed_repeats_gives_no_guarantee(stripes):
+    mechanism, _ = noised_by(stripes(), noise_seed=5)
+    assert mechanism.guarantee().epsilon is None
+    assert mechanism.guarantee().reason == REPEATABLE
+    assert mechanism.spent() is None
