@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 from dpmi.config import (
     Config,
@@ -72,7 +73,8 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {printed_epsilon(pixel_epsilon(config.beta))}; allow more, or raise beta"
             )
-        return LocalDP(config.beta, settings.noise_test, noise, ranks, together)
+        cache_dir = Path(config.cache_dir).expanduser()
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, together)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(

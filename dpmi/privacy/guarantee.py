@@ -82,9 +82,10 @@ class Guarantee:
         mechanism: name of the mechanism, as in the config.
         epsilon: ε of one ``unit``; None where there is no guarantee.
         delta: δ; 0.0 for pure ε-DP; None where there is no guarantee.
-        unit: whose change is hidden: "pixel", "image" or "patient".
+        unit: whose change is hidden: "channel value", "pixel", "image" or "patient".
         adjacency: what neighbouring data sets are.
         accountant: who computed ε.
+        pixel_epsilon: ε of a pixel of all channels where ``unit`` is smaller than it, else None.
         image_epsilon: ε of a whole image where ``unit`` is smaller than it, else None.
         epsilons: ε of one ``unit`` at stricter δ: "1e-5" and "1e-6".
         replace_one_epsilon: ε of a whole image that is replaced by any other, at ``delta``.
@@ -103,6 +104,7 @@ class Guarantee:
     unit: str | None
     adjacency: str | None
     accountant: str | None
+    pixel_epsilon: float | None = None
     image_epsilon: float | None = None
     epsilons: dict[str, float] = field(default_factory=dict)
     replace_one_epsilon: float | None = None
@@ -132,6 +134,8 @@ class Guarantee:
             f"ε = {printed_epsilon(self.epsilon)}, δ = {printed_delta(self.delta)} per "
             f"{self.unit} ({self.adjacency})"
         )
+        if self.pixel_epsilon is not None:
+            line += f"; ε = {printed_epsilon(self.pixel_epsilon)} per pixel"
         if self.image_epsilon is not None:
             line += f"; ε = {printed_epsilon(self.image_epsilon)} per image"
         if self.replace_one_epsilon not in (None, self.image_epsilon):
