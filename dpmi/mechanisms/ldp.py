@@ -45,15 +45,14 @@ class LocalDP:
             raise RuntimeError("the noised images of this run were already released")
         train = data.splits["train"]
         self._values_per_image = int(np.prod(train.pixels.shape[1:]))
-        splits = data.splits | {"train": self._noised(train, self._noise.numpy("laplace_train"))}
-        if self._noise_test:
-            rng = self._noise.numpy("laplace_test")
-            for name in sorted(data.splits.keys() - {"train"}):
-                splits[name] = self._noised(data.splits[name], rng)
+        noised = data.splits if self._noise_test else ["train"]
+        splits = data.splits | {name: self._noised(name, data.splits[name]) for name in noised}
         return dataclasses.replace(data, splits=splits)
 
-    def _noised(self, split: Split, rng: np.random.Generator) -> Split:
-        return dataclasses.replace(split, pixels=laplace_mechanism(split.pixels, self._beta, rng))
+    def _noised(self, name: str, split: Split) -> Split:
+        stream = self._noise.stream(f"laplace_{name}")
+        pixels = laplace_mechanism(split.pixels, self._beta, stream)
+        return dataclasses.replace(split, pixels=pixels)
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""
@@ -81,7 +80,7 @@ class LocalDP:
                 "labels, the number of images and their order are not protected",
                 f"a whole image has {self._values_per_image} values, and ε that many times over",
                 self._noise.assumption,
-                "the noise is drawn in double precision and the result rounded to 8 bits",
+                "the noise is exact on the 8-bit grid, in probabilities of 64 bits",
             ),
         )
 
