@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dpmi.config import (
     Config,
     DpsgdMechanism,
@@ -67,7 +69,8 @@ def build_mechanism(
             pixel_noise(config.beta)
         except ValueError as error:
             raise UserError(str(error)) from error
-        return LocalDP(config.beta, settings.noise_test, noise, ranks)
+        cache_dir = Path(config.cache_dir).expanduser()
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(

@@ -94,6 +94,8 @@ class NoiseSource:
     @property
     def assumption(self) -> str:
         """What a guarantee must assume about the key."""
+        if self.reproducible:
+            return "noise_seed was given: whoever has it can take the noise off"
         return (
             "the noise comes from a key of 256 bits from the operating system, kept only until the "
             "run was complete, readable by its owner alone; AES-256 cannot be told from randomness"

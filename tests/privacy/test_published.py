@@ -94,7 +94,9 @@ def test_blank_is_wholly_black_or_wholly_white():
 
 def test_noise_on_other_than_8_bit_values_is_refused():
     with pytest.raises(TypeError, match="uint8"):
-        scalar_laplace(np.zeros((1, 1, 2, 2), np.float32), 1.0, NoiseSource(0).stream("laplace_train"))
+        scalar_laplace(
+            np.zeros((1, 1, 2, 2), np.float32), 1.0, NoiseSource(0).stream("laplace_train")
+        )
 
 
 @pytest.mark.parametrize(("beta", "train"), [(1, 0.8924), (2, 0.8366), (4, 0.7860)])
