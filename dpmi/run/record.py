@@ -1,4 +1,7 @@
-"""The one record of a run. Tables, plots and dashboards read records, and nothing else."""
+"""The one record of a run. Tables, plots and dashboards read records, and nothing else.
+
+It is private: it holds facts about the training images that no ε covers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpmi.config import Config
+from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.privacy.guarantee import Guarantee
@@ -22,7 +25,7 @@ from dpmi.run.code import code_digest
 RECORD_FILE = "record.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
 SCHEMA = "dpmi.run-record"
-VERSION = 3
+VERSION = 4
 
 _PACKAGES = (
     "dpmi", "torch", "torchvision", "pytorch-lightning", "opacus", "dp-accounting", "torchmetrics",
@@ -53,13 +56,14 @@ class RunRecord(BaseModel):
     """What a run leaves, whole, in ``record.json`` in its job folder.
 
     Attributes:
+        private: that it is, for who opens the file.
         schema_name, version: what this file is; a reader refuses any other.
         run: name of the cell, dataset-mechanism-β-seed.
         config_digest: equal for runs that compute the same.
         status: how it ended; ``reason`` says why, where it did not complete.
         stopped: why a run that completed has fewer steps than planned, where it has.
         restarts: how often it was resumed after its process was killed.
-        config: the composed config, but for ``noise_seed``, which must stay secret.
+        config: the composed config; of ``noise_seed`` only whether one was given.
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         mechanism: the plan and the ledger, where there is one.
@@ -72,13 +76,17 @@ class RunRecord(BaseModel):
             what the process had before the run; on a GPU allocated; None where not measured. Where
             several processes trained, of the first.
         environment: package versions, Python, device, git commit.
+        audit: the empirical lower bound on ε, where the run was audited.
     """
 
     # JSON knows no NaN: a metric that is not a number is written, and read again, as "NaN".
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
+    private: Literal[
+        "facts about the training images that no ε covers: keep this file where the images are"
+    ] = "facts about the training images that no ε covers: keep this file where the images are"
     schema_name: Literal["dpmi.run-record"] = "dpmi.run-record"
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     run: str
     config_digest: str
     status: Literal["completed", "failed", "interrupted"]
@@ -95,6 +103,7 @@ class RunRecord(BaseModel):
     timings: dict[str, float]
     peak_memory_mb: float | None
     environment: dict[str, Any]
+    audit: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> Path:
         """Write ``record.json`` whole or not at all; return its path."""
@@ -106,11 +115,6 @@ class RunRecord(BaseModel):
         finally:
             part.unlink(missing_ok=True)
         return path
-
-
-def shareable(config: Config) -> dict[str, Any]:
-    """Plain values of a config, but for ``noise_seed``: with it, the noise could be taken off."""
-    return config.model_dump(mode="json") | {"noise_seed": None}
 
 
 def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0) -> RunRecord:
@@ -125,7 +129,7 @@ def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0
         reason=redacted(reason),
         stopped=None,
         restarts=restarts,
-        config=shareable(config),
+        config=plain_values(config),
         data=None,
         guarantee=None,
         mechanism={},

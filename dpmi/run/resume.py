@@ -18,7 +18,7 @@ from dpmi.config import Config
 from dpmi.errors import UserError
 from dpmi.identity import config_digest
 from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
-from dpmi.privacy.randomness import NoiseSource
+from dpmi.privacy.randomness import NoiseSource, new_key
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
 from dpmi.run.code import code_digest
 from dpmi.run.record import SUPERSEDED
@@ -26,6 +26,7 @@ from dpmi.run.status import STATUS_FILE
 
 STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
+SEED_FILE = ".noise_seed"
 # When a job's folder is cleared for a new run of the same config.
 _STAY = {"train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
 
@@ -40,6 +41,7 @@ class RunState(BaseModel):
         attempt: how often the run was resumed where its steps could not be repeated to the bit.
         reserved: releases that attempts before this one may have made.
         restarts: how often the run was resumed at all.
+        release: id of the noised images that local DP trains on; None before, and without them.
         wandb_id: of the run at W&B.
     """
 
@@ -51,6 +53,7 @@ class RunState(BaseModel):
     attempt: int = 0
     reserved: int = 0
     restarts: int = 0
+    release: str | None = None
     wandb_id: str
 
     def write(self, folder: Path) -> None:
@@ -87,8 +90,7 @@ class Resumption:
         piece: images in one pass, where earlier releases were made in such pieces; else None.
 
     Raises:
-        UserError: the state in the folder cannot be read; or local DP's noise, of which a run has
-            one draw, cannot be drawn again as it was.
+        UserError: the state in the folder cannot be read.
     """
 
     def __init__(
@@ -115,13 +117,12 @@ class Resumption:
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
                 supersede(folder)
             state = RunState(
-                noise_key=_noise_key(config, data, place),
+                noise_key=_noise_key(config, data, place).hex(),
                 data=data,
                 place=place,
                 wandb_id=secrets.token_hex(4),
             )
         else:
-            _check_release(state, place, config, folder)
             if found := newest_checkpoint(folder / FOLDER, console):
                 self.checkpoint, self.step = found
             reservations = read_journal(folder / JOURNAL_FILE)
@@ -130,25 +131,61 @@ class Resumption:
             console.print(f"resumed after {self.step} steps")
         state.write(folder)
         self.state, self._folder = state, folder
-        self.noise = NoiseSource(noise_seed, int(state.noise_key, 16), state.attempt)
+        self.noise = NoiseSource(noise_seed, bytes.fromhex(state.noise_key), state.attempt)
         self.journal = Journal(folder / JOURNAL_FILE)
+
+    def keep_release(self, release: str) -> None:
+        """Remember what the run trains on, before it does.
+
+        Args:
+            release: id of the noised images.
+
+        Raises:
+            UserError: an attempt before this one trained on others.
+        """
+        if self.state.release not in (None, release):
+            raise UserError(
+                f"{self._folder}: the noised images that this run began with are gone from "
+                "cache_dir, and going on with others would spend their ε as well; bring them back, "
+                "or give rerun=true to begin anew with those that are there"
+            )
+        self.state = self.state.model_copy(update={"release": release})
+        self.state.write(self._folder)
 
     def complete(self) -> None:
         """Remove what only a run that is not complete needs; the record tells the rest."""
         clear(self._folder)
 
 
-def _noise_key(config: Config, data: str, place: dict[str, str]) -> str:
-    """128 bits in hexadecimal: of the operating system, or of ``noise_seed`` and all of the run.
+def _noise_key(config: Config, data: str, place: dict[str, str]) -> bytes:
+    """256 bits: of the operating system, or of ``noise_seed`` and all of the run.
 
     Two runs with the same noise on the same images would give them away: whoever has both results
     solves two equations for two unknowns. So a ``noise_seed`` repeats the noise of the same run
     alone, and two cells of a sweep with it have nothing in common.
     """
     if config.noise_seed is None:
-        return f"{secrets.randbits(128):x}"
+        return new_key()
     told = f"{config.noise_seed} {config_digest(config)} {data} {place['code']} {place['weights']}"
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    return hashlib.sha256(told.encode()).digest()
+
+
+def other_noise_seed(folder: Path, config: Config) -> bool:
+    """Whether what is in a job's folder has the noise of another ``noise_seed``.
+
+    Nothing else tells them apart: no digest and no name holds the seed.
+    """
+    path = folder / SEED_FILE
+    return path.is_file() and path.read_text() != str(config.noise_seed)
+
+
+def keep_noise_seed(folder: Path, config: Config) -> None:
+    """Write down whose noise a folder has, readable by its owner alone; nothing without a seed."""
+    if config.noise_seed is None:
+        return
+    path = folder / SEED_FILE
+    path.touch(mode=0o600)
+    path.write_text(str(config.noise_seed))
 
 
 def clear(folder: Path) -> None:
@@ -196,16 +233,6 @@ def _next_attempt(
             "place": place,
         }
     )
-
-
-def _check_release(state: RunState, place: dict[str, str], config: Config, folder: Path) -> None:
-    for library in ("numpy", "torch", "code"):
-        if config.mechanism.name == "ldp" and state.place[library] != place[library]:
-            raise UserError(
-                f"{folder}: its noise was drawn with {library} {state.place[library]}, and this is "
-                f"{place[library]}, which may draw another: a second release; resume with the "
-                "former, or give rerun=true to release anew"
-            )
 
 
 def _place(device: str, processes: int, weights: str) -> dict[str, str]:
