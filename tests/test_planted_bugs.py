@@ -1,7 +1,7 @@
 """Bugs that would break the guarantee, planted one at a time: a test must fail on each.
 
-    make planted                     # all of them
-    make planted ARGS='-k noise'     # those that have it in their name
+make planted                     # all of them
+make planted ARGS='-k noise'     # those that have it in their name
 """
 
 import os

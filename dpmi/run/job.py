@@ -137,7 +137,8 @@ class Run:
         )
         n = len(data.splits["train"].labels)
         self._mechanism = mechanism = build_mechanism(
-            config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
+            *(config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece),
+            *(ranks, data.fingerprint.together),
         )
         with self._timed("release"):
             released = mechanism.release_data(data)
@@ -195,7 +196,7 @@ class Run:
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
-        self._curves = curves = EpochCurves(mechanism.guarantee)
+        self._curves = curves = EpochCurves(mechanism.spent)
         csv_log = CsvLog(self.folder)
         checkpoint = RunCheckpoint(
             self.folder / CHECKPOINTS,
@@ -208,7 +209,7 @@ class Run:
         )
         callbacks += [FiniteWeights(), curves]
         if self._status:
-            self._status.watch(mechanism.guarantee)
+            self._status.watch(mechanism.spent)
             callbacks.append(self._status)
         callbacks += [progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
@@ -332,8 +333,10 @@ def prepared_data(config: Config) -> PreparedData:
     Raises:
         UserError: it cannot be used.
     """
-    delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
-    return prepare(config.data, Path(config.cache_dir).expanduser(), delta)
+    mechanism = config.mechanism
+    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    cache_dir = Path(config.cache_dir).expanduser()
+    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
 
 
 def _device(config: Config) -> str:
