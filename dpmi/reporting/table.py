@@ -12,6 +12,7 @@ from rich.table import Table
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
+from dpmi.reporting.together import together
 
 _RUN_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
@@ -89,7 +90,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
-    return "\n".join([*parts, footnote(panels), ""])
+    below = [line for text in together(panels) for line in ("", text)]
+    return "\n".join([*parts, footnote(panels), *below, ""])
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -35,13 +35,15 @@ from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
+from dpmi.run.entry import RunEntry
+from dpmi.run.entry_file import account_left
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, environment, shareable
+from dpmi.run.record import ImageSample, RunAccount, RunRecord, environment, shareable
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -77,6 +79,8 @@ class Run:
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
         self._privacy: PrivacyCallback | None = None
+        self._entry: RunEntry | None = None
+        self._trainer: L.Trainer | None = None
         self._status = StatusFile(folder) if ranks.is_first else None
 
     def execute(self) -> RunRecord:
@@ -139,6 +143,8 @@ class Run:
         self._mechanism = mechanism = build_mechanism(
             config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
         )
+        self._entry = entry = RunEntry(self.folder, config, data)
+        ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))
         with self._timed("release"):
             released = mechanism.release_data(data)
         self._sample = image_sample(config, data, released)
@@ -226,6 +232,7 @@ class Run:
             use_distributed_sampler=False,  # it would replace the plan's sampler
             deterministic="warn",
         )
+        self._trainer = trainer
         self._memory.training_starts(trainer.strategy.root_device)
         # The loader begins at the checkpoint's step, in a way that Lightning does not know.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
@@ -291,6 +298,8 @@ class Run:
     def _record(self, status: Any, reason: str | None) -> RunRecord:
         """Write down what is known, whatever happened."""
         begun = self._resumption
+        if status != "completed":
+            self._count_what_was_not_repeated()
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
@@ -302,6 +311,7 @@ class Run:
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},
+            account=self._settled(status),
             metrics=self._metrics,
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
@@ -322,6 +332,27 @@ class Run:
         if self._status:
             self._status.remove()
         return record
+
+    def _count_what_was_not_repeated(self) -> None:
+        """Releases of processes before this one, up to which a run that ended early did not come.
+
+        Resumed, it would have made them again, to the bit, and counted them then.
+        """
+        if isinstance(self._mechanism, DPSGD) and self._resumption:
+            plan, ledger = self._mechanism.plan, self._mechanism.ledger
+            missing = max(0, self._resumption.released - ledger.steps)
+            ledger.record_lost(plan.noise_multiplier, plan.sample_rate, missing)
+
+    def _settled(self, status: Any) -> RunAccount | None:
+        """Tell the account what was spent, and return what the record says of it."""
+        if not self._ranks.is_first:
+            return None
+        if self._entry is None or self._mechanism is None:
+            return account_left(self.folder)
+        begun, trainer = self._resumption, self._trainer
+        trained = bool(begun and begun.state.restarts) or bool(trainer and trainer.global_step)
+        self._entry.settle(self._mechanism, status, trained)
+        return self._entry.told() or account_left(self.folder)
 
 
 def prepared_data(config: Config) -> PreparedData:

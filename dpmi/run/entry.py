@@ -1,0 +1,132 @@
+"""A run's entry in the account of its images: ahead of what it takes, and after it."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from pathlib import Path
+from typing import Literal
+
+from dpmi.config import Config
+from dpmi.data.prepare import PreparedData
+from dpmi.errors import UserError
+from dpmi.identity import cell_name
+from dpmi.mechanisms import DPSGD, LocalDP, Mechanism
+from dpmi.privacy.account import Accounts
+from dpmi.privacy.accounting import steps_within
+from dpmi.privacy.laplace import pixel_epsilon
+from dpmi.privacy.spending import RESERVED, LedgerEntry, Spending
+from dpmi.run.entry_file import ENTRY_FILE, EntryFile, read_entry, superseded_spendings
+from dpmi.run.record import RunAccount
+
+NOISE_SEED = "whoever has or guesses its noise_seed can take the noise off"
+_log = logging.getLogger(__name__)
+
+
+class RunEntry:
+    """Tells the account what a run is going to take, before it does, and then what it took.
+
+    Args:
+        folder: the job's folder.
+        config: of the run.
+        data: its images.
+    """
+
+    def __init__(self, folder: Path, config: Config, data: PreparedData) -> None:
+        self._folder, self._config, self._data = folder, config, data
+        self._accounts = Accounts(Path(config.cache_dir).expanduser())
+        self._spending: Spending | None = None
+        self._account: str | None = None
+
+    def reserve(self, mechanism: Mechanism, lost: int) -> None:
+        """Return only when all that the run may take is entered, on the disk.
+
+        Args:
+            mechanism: which has released nothing in this process yet.
+            lost: releases that earlier attempts may have made and that are not repeated.
+
+        Raises:
+            UserError: ``privacy.max_total_epsilon`` would be passed; nothing may be released then.
+            OSError: it cannot be written; nothing may be released then.
+        """
+        before = read_entry(self._folder)
+        name = before.spending.entry if before else secrets.token_hex(8)
+        planned = _planned(name, self._config, self._data, mechanism, lost)
+        told = EntryFile(status=RESERVED, spending=planned)
+        if before is None:  # the name first: the account must know nothing that nobody can settle
+            told.write(self._folder)
+        budget = self._config.privacy.max_total_epsilon
+        try:
+            self._account = self._accounts.reserve(self._data.train_contents, planned, budget)
+        except UserError:
+            if before is None:
+                (self._folder / ENTRY_FILE).unlink()
+            raise
+        told.write(self._folder)
+        self._spending = planned
+
+    def settle(
+        self,
+        mechanism: Mechanism,
+        status: Literal["completed", "interrupted", "failed"],
+        trained: bool,
+    ) -> None:
+        """Enter what the run took; what was reserved remains where it cannot be written.
+
+        Args:
+            mechanism: as the run leaves it.
+            status: how the run ended.
+            trained: whether it, or an attempt before it, took a step.
+        """
+        if self._spending is None:
+            return
+        self._spending = _spent(self._spending, mechanism, trained)
+        try:
+            EntryFile(status=status, spending=self._spending).write(self._folder)
+            self._accounts.settle(self._spending, status)
+        except OSError as error:
+            _log.warning(
+                "%s: the account cannot be told what was spent (%s); it keeps what was reserved",
+                error.filename or self._folder,
+                error.strerror,
+            )
+
+    def told(self) -> RunAccount | None:
+        """What the record says of it; None where nothing was reserved, and so nothing released."""
+        if self._spending is None or self._account is None:
+            return None
+        others = self._accounts.overlapping(self._data.train_contents)
+        return RunAccount(
+            id=self._account,
+            overlaps=tuple(sorted(other.id for other in others if other.id != self._account)),
+            spending=self._spending,
+            superseded=superseded_spendings(self._folder),
+        )
+
+
+def _planned(
+    name: str, config: Config, data: PreparedData, mechanism: Mechanism, lost: int
+) -> Spending:
+    run = cell_name(config)
+    if config.noise_seed is not None and config.mechanism.name != "none":
+        return Spending(name, run, reason=NOISE_SEED)
+    if isinstance(mechanism, DPSGD):
+        plan, steps = mechanism.plan, mechanism.plan.steps + lost
+        if config.privacy.max_epsilon is not None:
+            steps = steps_within(config.privacy.max_epsilon, plan, steps)
+        entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
+        return Spending(name, run, ledger=(entry,) * bool(steps), delta=plan.delta)
+    if isinstance(mechanism, LocalDP):
+        values = data.channels * data.size**2
+        epsilon = pixel_epsilon(config.beta)
+        return Spending(name, run, value_epsilon=epsilon, image_epsilon=epsilon * values)
+    return Spending(name, run, reason=mechanism.guarantee().reason)
+
+
+def _spent(planned: Spending, mechanism: Mechanism, trained: bool) -> Spending:
+    if planned.reason is not None:
+        return planned if trained else Spending(planned.entry, planned.run)
+    if isinstance(mechanism, DPSGD):
+        ledger = mechanism.ledger.entries
+        return Spending(planned.entry, planned.run, ledger=ledger, delta=planned.delta)
+    return planned
