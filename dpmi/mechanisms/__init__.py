@@ -15,7 +15,7 @@ from dpmi.errors import UserError
 from dpmi.mechanisms.base import Mechanism
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
-from dpmi.mechanisms.ldp import LocalDP
+from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.privacy.accounting import calibrate_noise_multiplier
@@ -42,6 +42,7 @@ def build_mechanism(
     journal: Journal | None = None,
     piece: int | None = None,
     ranks: Ranks = ALONE,
+    announce: Announce | None = None,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -52,6 +53,7 @@ def build_mechanism(
         journal: where steps are written ahead; None where no process may follow this one.
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
+        announce: told of a release of noised images ahead; None where nobody counts it.
 
     Raises:
         UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
@@ -66,7 +68,7 @@ def build_mechanism(
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
         cache_dir = Path(config.cache_dir).expanduser()
-        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, announce)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
+# Name of a release, ε of a channel value, ε of an image.
+Announce = Callable[[str, float, float], None]
+
 
 class LocalDP:
     """Releases noised training images; what is done with them afterwards costs nothing more.
@@ -34,6 +38,7 @@ class LocalDP:
         noise: says whether the noise can be repeated, and then is where it comes from.
         cache_dir: where releases are kept.
         ranks: who trains; the first finds or makes the release that all use.
+        announce: told of the release of the training images before it is made, or used.
     """
 
     name = "ldp"
@@ -45,7 +50,9 @@ class LocalDP:
         noise: NoiseSource,
         cache_dir: Path,
         ranks: Ranks = ALONE,
+        announce: Announce | None = None,
     ) -> None:
+        self._announce = announce
         self._beta, self._noise_test, self._noise = beta, noise_test, noise
         self._cache_dir, self._ranks = cache_dir, ranks
         self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
@@ -95,7 +102,8 @@ class LocalDP:
 
         def find() -> dict[str, str]:
             for name, pixels in clean.items():
-                found[name] = shared_release(pixels, self._beta, self._cache_dir)
+                tell = self._tell if name == "train" else None
+                found[name] = shared_release(pixels, self._beta, self._cache_dir, tell)
             return {name: release.id for name, release in found.items()}
 
         ids = self._ranks.from_first(find)  # the others wait
@@ -105,6 +113,11 @@ class LocalDP:
                 "this run opened them; give the same command again"
             )
         return found
+
+    def _tell(self, release: str) -> None:
+        if self._announce and self._shape:
+            epsilon = pixel_epsilon(self._beta)
+            self._announce(release, epsilon, epsilon * prod(self._shape))
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""

@@ -119,11 +119,12 @@ class Accounts:
 
         Args:
             spending: replaces what was reserved.
-            status: how it ended.
+            status: how the run ended; a release of noised images is complete once it is made.
 
         Raises:
             OSError: it cannot be written; what was reserved remains.
         """
+        status = status if spending.value_epsilon is None else "completed"
         if not self._folder.is_dir():
             return
         with FileLock(self._folder / _LOCK):

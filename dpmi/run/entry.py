@@ -14,7 +14,6 @@ from dpmi.identity import cell_name
 from dpmi.mechanisms import DPSGD, LocalDP, Mechanism
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.accounting import steps_within
-from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.spending import RESERVED, LedgerEntry, Spending
 from dpmi.run.entry_file import ENTRY_FILE, EntryFile, read_entry, superseded_spendings
 from dpmi.run.record import RunAccount
@@ -41,6 +40,8 @@ class RunEntry:
     def reserve(self, mechanism: Mechanism, lost: int) -> None:
         """Return only when all that the run may take is entered, on the disk.
 
+        Of a release of noised images, which runs share, :meth:`reserve_release` is told.
+
         Args:
             mechanism: which has released nothing in this process yet.
             lost: releases that earlier attempts may have made and that are not repeated.
@@ -51,7 +52,25 @@ class RunEntry:
         """
         before = read_entry(self._folder)
         name = before.spending.entry if before else secrets.token_hex(8)
-        planned = _planned(name, self._config, self._data, mechanism, lost)
+        if planned := _planned(name, self._config, mechanism, lost):
+            self._reserve(planned)
+
+    def reserve_release(self, name: str, value_epsilon: float, image_epsilon: float) -> None:
+        """Return only when a release of noised images is entered, once for all runs that use it.
+
+        Args:
+            name: of the release.
+            value_epsilon: ε of a channel value.
+            image_epsilon: ε of an image.
+
+        Raises:
+            UserError, OSError: as :meth:`reserve`.
+        """
+        run = cell_name(self._config)
+        self._reserve(Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon))
+
+    def _reserve(self, planned: Spending) -> None:
+        before = read_entry(self._folder)
         told = EntryFile(status=RESERVED, spending=planned)
         if before is None:  # the name first: the account must know nothing that nobody can settle
             told.write(self._folder)
@@ -95,31 +114,28 @@ class RunEntry:
         """What the record says of it; None where nothing was reserved, and so nothing released."""
         if self._spending is None or self._account is None:
             return None
+        before = superseded_spendings(self._folder)  # a release of noised images may be the same
         others = self._accounts.overlapping(self._data.train_contents)
         return RunAccount(
             id=self._account,
             overlaps=tuple(sorted(other.id for other in others if other.id != self._account)),
             spending=self._spending,
-            superseded=superseded_spendings(self._folder),
+            superseded=tuple(took for took in before if took.entry != self._spending.entry),
         )
 
 
-def _planned(
-    name: str, config: Config, data: PreparedData, mechanism: Mechanism, lost: int
-) -> Spending:
+def _planned(name: str, config: Config, mechanism: Mechanism, lost: int) -> Spending | None:
     run = cell_name(config)
     if config.noise_seed is not None and config.mechanism.name != "none":
         return Spending(name, run, reason=NOISE_SEED)
+    if isinstance(mechanism, LocalDP):
+        return None  # it tells of its release itself
     if isinstance(mechanism, DPSGD):
         plan, steps = mechanism.plan, mechanism.plan.steps + lost
         if config.privacy.max_epsilon is not None:
             steps = steps_within(config.privacy.max_epsilon, plan, steps)
         entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
         return Spending(name, run, ledger=(entry,) * bool(steps), delta=plan.delta)
-    if isinstance(mechanism, LocalDP):
-        values = data.channels * data.size**2
-        epsilon = pixel_epsilon(config.beta)
-        return Spending(name, run, value_epsilon=epsilon, image_epsilon=epsilon * values)
     return Spending(name, run, reason=mechanism.guarantee().reason)
 
 

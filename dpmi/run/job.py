@@ -140,10 +140,16 @@ class Run:
             )
         )
         n = len(data.splits["train"].labels)
-        self._mechanism = mechanism = build_mechanism(
-            config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
-        )
         self._entry = entry = RunEntry(self.folder, config, data)
+        self._mechanism = mechanism = build_mechanism(
+            config,
+            n,
+            begun.noise,
+            begun.journal if ranks.is_first else None,
+            begun.piece,
+            ranks,
+            entry.reserve_release if ranks.is_first else None,
+        )
         ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))
         with self._timed("release"):
             released = mechanism.release_data(data)

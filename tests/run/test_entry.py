@@ -179,7 +179,22 @@ def test_other_preprocessing_labels_and_splits_of_the_same_images_share_what_the
     assert first.id == size.id == batch.id
     assert more.id != first.id
     assert more.overlaps == (first.id,)
-    assert total_of(accounts.read()).releases_epsilon == 4
+    assert batch.spending == first.spending  # one release of the same pixels
+    assert total_of(accounts.read()).releases_epsilon == 3
+
+
+def test_a_run_on_noised_images_that_are_released_already_passes_no_budget(
+    words, accounts, tmp_path
+):
+    command = words("mechanism=ldp", "privacy.max_total_epsilon=1")
+    for number in range(2):
+        assert job_processes.run(tmp_path / str(number), *command, f"seed={number}") == 0
+    assert job_processes.run(tmp_path / "other", *command, "data.image_size=48") == 1
+    record = read_record(tmp_path / "other" / "record.json")
+    assert "would spend ε = 2 per channel value" in record.reason
+    assert len(list((tmp_path / "cache" / "releases").glob("*/pixels.npy"))) == 1
+    (account,) = accounts.read()
+    assert len(account.entries) == 1
 
 
 def test_a_run_that_would_pass_the_budget_of_all_is_refused_before_its_first_step(
