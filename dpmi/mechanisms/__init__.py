@@ -12,7 +12,7 @@ from dpmi.config import (
     LdpPublishedMechanism,
 )
 from dpmi.errors import UserError
-from dpmi.mechanisms.base import Mechanism
+from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights, Mechanism
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
 from dpmi.mechanisms.ldp import Announce, LocalDP
@@ -43,6 +43,7 @@ def build_mechanism(
     piece: int | None = None,
     ranks: Ranks = ALONE,
     announce: Announce | None = None,
+    first: FirstWeights = PUBLIC_WEIGHTS,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -54,6 +55,7 @@ def build_mechanism(
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
         announce: told of a release of noised images ahead; None where nobody counts it.
+        first: the weights before training.
 
     Raises:
         UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
@@ -68,7 +70,7 @@ def build_mechanism(
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
         cache_dir = Path(config.cache_dir).expanduser()
-        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, announce)
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, announce, first)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(
@@ -80,6 +82,7 @@ def build_mechanism(
             noise=noise,
             journal=journal,
             ranks=ranks,
+            first=first,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise, ranks)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import nn
 
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.privacy.accounting import epsilon
@@ -22,6 +23,7 @@ from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.privacy.spending import LedgerEntry
 from dpmi.ranks import ALONE, Ranks
 
 _CHANNELS = 3  # as the network sees every image, gray ones repeated
@@ -40,6 +42,7 @@ class DPSGD:
         noise: where the randomness comes from.
         journal: where steps are written ahead; None where no process may follow this one.
         ranks: who trains: each process clips its part of a batch, the first adds the noise.
+        first: the weights before training: what they took from the same images is in ε.
     """
 
     name = "dpsgd"
@@ -55,8 +58,10 @@ class DPSGD:
         noise: NoiseSource,
         journal: Journal | None = None,
         ranks: Ranks = ALONE,
+        first: FirstWeights = PUBLIC_WEIGHTS,
     ) -> None:
         self.plan, self.ranks = plan, ranks
+        self._first = first
         self.ledger = Ledger()
         self._piece, self._image_size = max_physical_batch_size, image_size
         self._engine, self._noise = engine, noise
@@ -109,13 +114,20 @@ class DPSGD:
             return OpacusHooks(net, bound, dict(samplers))
         return BookKeeping(net, bound, {FrozenStatisticsBatchNorm: FrozenBatchNormRule()})
 
+    @property
+    def before(self) -> tuple[LedgerEntry, ...]:
+        """Noised gradients of the same images that the weights before training are made of."""
+        return self._first.ledger
+
     def guarantee(self) -> Guarantee:
         """ε of the ledger: of what was executed, also when that is not the whole plan."""
         if not self.ledger.steps:
             return Guarantee.none(self.name, "no step was executed")
         return Guarantee(
             mechanism=self.name,
-            epsilon=epsilon(self.ledger.entries, self.plan.delta, self.plan.accountant),
+            epsilon=epsilon(
+                [*self.before, *self.ledger.entries], self.plan.delta, self.plan.accountant
+            ),
             delta=self.plan.delta,
             unit=self.plan.unit,
             adjacency=self.plan.adjacency,
@@ -123,7 +135,7 @@ class DPSGD:
             assumptions=(
                 f"the number of training images, {self.plan.n}, is public",
                 "a patient with k training images is protected as a group: at least k times this ε",
-                "the weights before training come from public data",
+                *self._first.assumptions,
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
                 self._noise.assumption,

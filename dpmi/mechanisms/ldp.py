@@ -15,6 +15,7 @@ from torch import nn
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
+from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
@@ -39,6 +40,7 @@ class LocalDP:
         cache_dir: where releases are kept.
         ranks: who trains; the first finds or makes the release that all use.
         announce: told of the release of the training images before it is made, or used.
+        first: the weights before training: other releases that they were trained on are in ε.
     """
 
     name = "ldp"
@@ -51,8 +53,9 @@ class LocalDP:
         cache_dir: Path,
         ranks: Ranks = ALONE,
         announce: Announce | None = None,
+        first: FirstWeights = PUBLIC_WEIGHTS,
     ) -> None:
-        self._announce = announce
+        self._announce, self._first = announce, first
         self._beta, self._noise_test, self._noise = beta, noise_test, noise
         self._cache_dir, self._ranks = cache_dir, ranks
         self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
@@ -131,7 +134,11 @@ class LocalDP:
         """ε = 1/β for a value, and that times the number of values for a pixel and an image."""
         if self._shape is None:
             return Guarantee.none(self.name, "the images were not released yet")
-        epsilon, channels, values = pixel_epsilon(self._beta), self._shape[0], prod(self._shape)
+        channels, values = self._shape[0], prod(self._shape)
+        before = [took for took in self._first.taken if took.entry != self.release_id]
+        epsilon = pixel_epsilon(self._beta) + sum(took.value_epsilon or 0.0 for took in before)
+        image_epsilon = pixel_epsilon(self._beta) * values
+        image_epsilon += sum(took.image_epsilon or 0.0 for took in before)
         in_colour = channels > 1
         return Guarantee(
             mechanism=self.name,
@@ -141,7 +148,7 @@ class LocalDP:
             adjacency="replace one value",
             accountant="Laplace mechanism: sensitivity / β",
             pixel_epsilon=epsilon * channels if in_colour else None,
-            image_epsilon=epsilon * values,
+            image_epsilon=image_epsilon,
             assumptions=(
                 "a value is 8 bits of the resized image, one a pixel where it is gray and "
                 f"{channels} where it is in colour"
@@ -150,6 +157,7 @@ class LocalDP:
                 "whether an image is gray or in colour is not protected",
                 "labels, the number of images and their order are not protected",
                 f"a whole image has {values} values, and ε that many times over",
+                *self._first.assumptions,
                 self._assumption,
                 "the noise is drawn in double precision and the result rounded to 8 bits",
             ),

@@ -17,15 +17,16 @@ ALONE = (
 def together(panels: Sequence[Panel]) -> list[str]:
     """A sentence for each set of images: the exact total of its runs, all of them published.
 
-    Runs that failed or were stopped are among them, and what attempts that were superseded may
-    have released. Runs share images where the data set has the same name, or where their accounts
-    have images in common.
+    Runs that failed or were stopped are among them, what attempts that were superseded may have
+    released, and those whose weights others started from. Runs share images where the data set has
+    the same name, or where their accounts have images in common.
     """
     told = []
     for names, runs in _by_images(panels).items():
         accounts = [run.account for run in runs if run.account]
         before = [took for account in accounts for took in account.superseded]
-        whole = total([*before, *(account.spending for account in accounts)])
+        firsts = [took for account in accounts for took in account.before]
+        whole = total([*before, *firsts, *(account.spending for account in accounts)])
         if whole.spendings:
             superseded = " (with what superseded attempts may have released)" if before else ""
             told.append(f"{names}, all runs published together{superseded}: {whole}.")

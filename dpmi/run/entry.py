@@ -29,6 +29,9 @@ class RunEntry:
         folder: the job's folder.
         config: of the run.
         data: its images.
+
+    Attributes:
+        before: taken from the same images by those whose weights the run starts from.
     """
 
     def __init__(self, folder: Path, config: Config, data: PreparedData) -> None:
@@ -36,6 +39,11 @@ class RunEntry:
         self._accounts = Accounts(Path(config.cache_dir).expanduser())
         self._spending: Spending | None = None
         self._account: str | None = None
+        self.before: tuple[Spending, ...] = ()
+
+    def accounts(self) -> set[str]:
+        """Names of the accounts that have images of the run, or may have."""
+        return {account.id for account in self._accounts.overlapping(self._data.train_contents)}
 
     def reserve(self, mechanism: Mechanism, lost: int) -> None:
         """Return only when all that the run may take is entered, on the disk.
@@ -64,8 +72,19 @@ class RunEntry:
             image_epsilon: ε of an image.
 
         Raises:
-            UserError, OSError: as :meth:`reserve`.
+            UserError, OSError: as :meth:`reserve`; or ``privacy.max_epsilon`` would be passed,
+                with other releases that the weights before training were trained on.
         """
+        budget = self._config.privacy.max_epsilon
+        spent = value_epsilon + sum(
+            took.value_epsilon or 0.0 for took in self.before if took.entry != name
+        )
+        if budget is not None and spent > budget:
+            raise UserError(
+                f"privacy.max_epsilon={budget:g}: with what model.weights was trained on this run "
+                f"would spend ε = {spent:.4g} per channel value; allow more, or start from other "
+                "weights"
+            )
         run = cell_name(self._config)
         self._reserve(Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon))
 
@@ -110,17 +129,27 @@ class RunEntry:
                 error.strerror,
             )
 
+    def taken(self, mechanism: Mechanism) -> tuple[str, Spending]:
+        """Name of the account, and what a run that is at its end took from it.
+
+        Raises:
+            ValueError: nothing was reserved.
+        """
+        if self._account is None or self._spending is None:
+            raise ValueError("the account was told of nothing")
+        return self._account, _spent(self._spending, mechanism, trained=True)
+
     def told(self) -> RunAccount | None:
         """What the record says of it; None where nothing was reserved, and so nothing released."""
         if self._spending is None or self._account is None:
             return None
-        before = superseded_spendings(self._folder)  # a release of noised images may be the same
-        others = self._accounts.overlapping(self._data.train_contents)
+        earlier = superseded_spendings(self._folder)  # a release of noised images may be the same
         return RunAccount(
             id=self._account,
-            overlaps=tuple(sorted(other.id for other in others if other.id != self._account)),
+            overlaps=tuple(sorted(self.accounts() - {self._account})),
             spending=self._spending,
-            superseded=tuple(took for took in before if took.entry != self._spending.entry),
+            superseded=tuple(took for took in earlier if took.entry != self._spending.entry),
+            before=self.before,
         )
 
 
@@ -133,7 +162,8 @@ def _planned(name: str, config: Config, mechanism: Mechanism, lost: int) -> Spen
     if isinstance(mechanism, DPSGD):
         plan, steps = mechanism.plan, mechanism.plan.steps + lost
         if config.privacy.max_epsilon is not None:
-            steps = steps_within(config.privacy.max_epsilon, plan, steps)
+            most = config.privacy.max_epsilon
+            steps = steps_within(most, plan, steps, mechanism.before)
         entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
         return Spending(name, run, ledger=(entry,) * bool(steps), delta=plan.delta)
     return Spending(name, run, reason=mechanism.guarantee().reason)

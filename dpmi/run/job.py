@@ -14,7 +14,6 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor
 
 from dpmi.config import Config, DpsgdMechanism, WandbConfig
 from dpmi.data.datamodule import ImageDataModule
@@ -23,13 +22,7 @@ from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import DPSGD, LocalDP, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.weights import (
-    build_resnet18,
-    imagenet_state_dict,
-    read_state_dict,
-    state_digest,
-    write_state_dict,
-)
+from dpmi.models.weights import build_resnet18, write_state_dict
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
@@ -38,9 +31,9 @@ from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.entry import RunEntry
 from dpmi.run.entry_file import account_left
 from dpmi.run.finite import FiniteWeights
+from dpmi.run.first_weights import load_start
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
-from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
 from dpmi.run.record import ImageSample, RunAccount, RunRecord, environment, shareable
@@ -131,16 +124,17 @@ class Run:
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
-        state = self._first_weights(data)
-        weights = state_digest(state) if state else "drawn"
+        start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
-                *(self.folder, config, fingerprint, _device(config), weights, self.console),
+                *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
                 processes=ranks.size,
             )
         )
         n = len(data.splits["train"].labels)
         self._entry = entry = RunEntry(self.folder, config, data)
+        first = start.first_weights(entry.accounts(), config.mechanism.name)
+        entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
             config,
             n,
@@ -149,6 +143,7 @@ class Run:
             begun.piece,
             ranks,
             entry.reserve_release if ranks.is_first else None,
+            first,
         )
         ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))
         with self._timed("release"):
@@ -156,7 +151,7 @@ class Run:
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
-        net = build_resnet18(len(data.classes), config.model.norm, state)
+        net = build_resnet18(len(data.classes), config.model.norm, start.state)
         if config.trainer.channels_last:
             net = net.to(memory_format=torch.channels_last)
         model = ImageClassifier(
@@ -187,6 +182,11 @@ class Run:
                 wandb.log_hyperparams(shareable(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
+            if ranks.is_first:
+                with self._timed("save"):
+                    told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
+                    state = model.net.get_submodule("net").state_dict()
+                    write_state_dict(state, self.folder / "model.safetensors", told)
             if wandb:
                 wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
 
@@ -254,23 +254,6 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
-        if not self._ranks.is_first:
-            return
-        with self._timed("save"):
-            write_state_dict(
-                model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
-            )
-
-    def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
-        weights = self.config.model.weights
-        if weights is None:
-            return None
-        if weights == "imagenet":
-            return imagenet_state_dict(self.cache_dir)
-        if weights == "phantom":
-            recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
-            return phantom_weights(self.cache_dir, self.console, recipe)
-        return read_state_dict(Path(weights).expanduser())
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:

@@ -59,8 +59,10 @@ class RunAccount(BaseModel):
     Attributes:
         id: name of the account, random; None where the run could not tell it.
         overlaps: names of accounts that have some of the same training images.
-        spending: what the run took. The guarantee is of this alone.
+        spending: what the run took.
         superseded: what earlier attempts, in whose place the run is, may have taken.
+        before: what was taken from the same images by those whose weights the run started from.
+            The guarantee is of them, too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,6 +71,7 @@ class RunAccount(BaseModel):
     overlaps: tuple[str, ...] = ()
     spending: Spending
     superseded: tuple[Spending, ...]
+    before: tuple[Spending, ...] = ()
 
 
 class RunRecord(BaseModel):
