@@ -180,6 +180,7 @@ class PrivacyConfig(_Section):
     """What may be spent."""
 
     max_epsilon: Positive | None
+    max_total_epsilon: Positive | None
 
 
 class CsvLogger(_Section):
@@ -255,16 +256,18 @@ class Config(_Section):
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
-        if self.privacy.max_epsilon is not None and self.mechanism.name not in ("ldp", "dpsgd"):
-            raise ValueError(
-                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
-                f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
-            )
-        if self.privacy.max_epsilon is not None and self.noise_seed is not None:
-            raise ValueError(
-                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds where noise_seed "
-                "repeats the noise, so no budget does; allowed is null, or noise_seed=null"
-            )
+        for budget in ("max_epsilon", "max_total_epsilon"):
+            value = getattr(self.privacy, budget)
+            if value is not None and self.mechanism.name not in ("ldp", "dpsgd"):
+                raise ValueError(
+                    f"privacy.{budget}={value:g}: no ε holds for mechanism={self.mechanism.name}, "
+                    "so no budget does; allowed is null"
+                )
+            if value is not None and self.noise_seed is not None:
+                raise ValueError(
+                    f"privacy.{budget}={value:g}: no ε holds where noise_seed repeats the noise, "
+                    "so no budget does; allowed is null, or noise_seed=null"
+                )
         if self.trainer.compile and (
             isinstance(self.mechanism, DpsgdPublishedMechanism)
             or (isinstance(self.mechanism, DpsgdMechanism) and self.mechanism.engine == "opacus")

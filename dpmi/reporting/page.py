@@ -15,6 +15,7 @@ from dpmi.reporting.charts.style import inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
+from dpmi.reporting.together import together
 from dpmi.run.record import RunRecord
 
 _TEMPLATES = "templates"
@@ -55,6 +56,7 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         repeated=repeated,
         draws=DRAWS,
         explanation=EXPLANATION,
+        together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),
         tip=tip,
         versions=_versions(completed),
