@@ -27,9 +27,12 @@ _CELL_HEADER = (
 )
 FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images; below it its 95 % interval, "
-    "over seeds where there are several, else over the images. Train accuracy is of the "
-    "images as training saw them, under LDP the noised ones: no ε covers it. Below it: the "
-    "poster's accuracy where it has one; AUROC (macro); the guarantee of the run."
+    "over seeds where there are several, else over the images. Below it: the poster's accuracy "
+    "where it has one; AUROC (macro); the guarantee of the run."
+)
+TRAIN = (
+    "Train accuracy is of the images as training saw them, under LDP the noised ones: no ε covers "
+    "it."
 )
 STAR = "* the poster's number is its best epoch on the test images; the last is lower."
 
@@ -52,7 +55,7 @@ def terminal_table(panel: Panel) -> Table:
     table.add_column("split", overflow="fold")
     for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
-    for split in SPLITS:
+    for split in panel.splits:
         texts = []
         for cells in columns.values():
             cell = cells[split]
@@ -83,7 +86,7 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         rows = [
             [f"{panel.title}, {split}"]
             + [_accuracy_in_markdown(cells[split]) for cells in panel.columns.values()]
-            for split in SPLITS
+            for split in panel.splits
         ]
         rows.append([f"{panel.title}, test AUROC", *[cell.auroc for cell in tests]])
         rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
@@ -108,7 +111,13 @@ def footnote(panels: Sequence[Panel]) -> str:
     """What a reader of the table must know."""
     picked = any(c["test"].picked_on_test for p in panels for c in p.columns.values())
     published = any(published_rows(panel) for panel in panels)
-    parts = [FOOTNOTE, *([STAR] if picked else []), *([PUBLISHED_FOOTNOTE] * published)]
+    train = any("train" in panel.splits for panel in panels)
+    parts = [
+        FOOTNOTE,
+        *([TRAIN] if train else []),
+        *([STAR] if picked else []),
+        *([PUBLISHED_FOOTNOTE] * published),
+    ]
     return " ".join(
         [*parts, *(f"{title}: {why}." for title, why in why_no_epsilon(panels).items())]
     )
@@ -170,8 +179,8 @@ def _places(value: float | None) -> str:
 def _each(panels: Sequence[Panel]) -> Iterable[tuple[Panel, str, Any, Cell]]:
     for panel in panels:
         for column, by_split in panel.columns.items():
-            for split, cell in by_split.items():
-                yield panel, split, column, cell
+            for split in panel.splits:
+                yield panel, split, column, by_split[split]
 
 
 def _promise(promise: Any) -> tuple[Any, ...]:

@@ -35,13 +35,17 @@ from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
+from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
+from dpmi.run.house_key import keyed_digest
+from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
+from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, environment, shareable
+from dpmi.run.record import ImageSample, RunRecord, shareable
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -72,6 +76,7 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
+        self._keyed: dict[str, str] = {}  # digests that may leave the house
         self._memory = PeakMemory()
         self._clock = Clock()
         self._stop = StopRequest()
@@ -123,10 +128,12 @@ class Run:
     def _work(self) -> None:
         config = self.config
         keep_freed_memory()
+        self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+        self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
         state = self._first_weights(data)
         weights = state_digest(state) if state else "drawn"
         self._resumption = begun = ranks.from_first(
@@ -174,7 +181,7 @@ class Run:
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
             if wandb:
-                wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
+                wandb.summarise(mechanism.guarantee(), self._metrics)
 
     def _train_and_evaluate(
         self,
@@ -204,7 +211,7 @@ class Run:
             csv_log,
             self._ranks,
         )
-        callbacks += [FiniteWeights(), curves]
+        callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
         if self._status:
             self._status.watch(mechanism.guarantee)
             callbacks.append(self._status)
@@ -263,12 +270,16 @@ class Run:
         if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
+        told, group = shareable(self.config), self.folder.parent.name
+        if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
+            group = keyed_digest(self.cache_dir, "group", group)[:8]
         logger = OptionalWandbLogger(
             settings,
             run=cell_name(self.config),
             run_id=run_id,
-            secret=self.config.noise_seed is not None,
-            group=self.folder.parent.name,
+            everything=everything_may_leave(told),
+            hides_command=is_own(told) or self.config.noise_seed is not None,
+            group=group,
             folder=self.folder,
             cache_dir=self.cache_dir,
             console=self.console,
@@ -294,6 +305,8 @@ class Run:
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
+            keyed_config=self._keyed.get("config"),
+            keyed_data=self._keyed.get("data"),
             status=status,
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,

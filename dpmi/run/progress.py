@@ -13,7 +13,9 @@ from dpmi.models.names import NONPRIVATE
 
 
 class StepTime(Callback):
-    """Logs ``step_time``: wall seconds of a training step, and the learning rate beside it.
+    """Logs ``nonprivate/step_time``: wall seconds of a training step, and the learning rate.
+
+    The time tells how many images were in the batch, which no ε covers.
 
     Attributes:
         seconds: of all training steps together.
@@ -44,7 +46,7 @@ class StepTime(Callback):
         took = time.perf_counter() - self._started
         self.seconds += took
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({"step_time": took, "learning_rate": rate}, batch_size=1)
+        pl_module.log_dict({f"{NONPRIVATE}/step_time": took, "learning_rate": rate}, batch_size=1)
 
 
 class TrainingBar(RichProgressBar):
