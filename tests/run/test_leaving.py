@@ -30,7 +30,7 @@ PLACES = ("zebra-clinic", "quagga-list", "okapi-patient", "tapir-file")
 # What is known of the training images, by name.
 FACTS = ("nonprivate", "step_time", "batch_size", "sha256", "class_counts", "duplicates", "corrupt",
          "dropped", "val/", "physical", "sample_rate", "steps", "ledger", "timings", "memory",
-         "curves", "noise_seed", "config_digest")  # fmt: skip
+         "curves", "config_digest")  # fmt: skip
 SEED = "noise_seed=80427316"
 OURS = ("logger=wandb", "data.image_size=32", "data.channels=1", "data.batch_size=13")
 
@@ -156,7 +156,7 @@ def test_of_a_users_own_images_a_server_gets_no_more(place, clinic, tiny):
     assert line["test/accuracy"] == record.metrics["test/accuracy"]
     sent = b"\n".join(server.bodies)
     assert b"test/accuracy" in sent
-    assert SEED.encode() not in sent
+    assert SEED.split("=")[1].encode() not in sent
     # A query names fields of W&B's own: only its variables are of the run.
     assert_tells_nothing(re.sub(rb'"query":"(\\.|[^"\\])*"', b"", sent), record)
 
