@@ -188,6 +188,7 @@ class CsvLogger(_Section):
 
     name: Literal["csv"]
     sample_images: Literal["public", "all", "none"]
+    nonprivate: bool
 
 
 class WandbConfig(_Section):
@@ -198,6 +199,7 @@ class WandbConfig(_Section):
     entity: str | None
     mode: Literal["auto", "online", "offline"]
     sample_images: Literal["public", "all", "none"]
+    nonprivate: bool
 
 
 LoggerConfig = Annotated[CsvLogger | WandbConfig, Field(discriminator="name")]

@@ -30,13 +30,17 @@ from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.entry import RunEntry
 from dpmi.run.entry_file import account_left
+from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.first_weights import load_start
+from dpmi.run.house_key import keyed_digest
+from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
+from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunAccount, RunRecord, environment
+from dpmi.run.record import ImageSample, RunAccount, RunRecord
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -67,6 +71,7 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
+        self._keyed: dict[str, str] = {}  # digests that may leave the house
         self._memory = PeakMemory()
         self._clock = Clock()
         self._stop = StopRequest()
@@ -120,10 +125,12 @@ class Run:
     def _work(self) -> None:
         config = self.config
         keep_freed_memory()
+        self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+        self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
         start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
@@ -189,7 +196,7 @@ class Run:
                     state = model.net.get_submodule("net").state_dict()
                     write_state_dict(state, self.folder / "model.safetensors", told)
             if wandb:
-                wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
+                wandb.summarise(mechanism.guarantee(), self._metrics)
 
     def _train_and_evaluate(
         self,
@@ -219,7 +226,7 @@ class Run:
             csv_log,
             self._ranks,
         )
-        callbacks += [FiniteWeights(), curves]
+        callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
         if self._status:
             self._status.watch(mechanism.spent)
             callbacks.append(self._status)
@@ -262,12 +269,16 @@ class Run:
         if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
+        told, group = plain_values(self.config), self.folder.parent.name
+        if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
+            group = keyed_digest(self.cache_dir, "group", group)[:8]
         logger = OptionalWandbLogger(
             settings,
             run=cell_name(self.config),
             run_id=run_id,
-            secret=self.config.noise_seed is not None,
-            group=self.folder.parent.name,
+            everything=everything_may_leave(told),
+            hides_command=is_own(told) or self.config.noise_seed is not None,
+            group=group,
             folder=self.folder,
             cache_dir=self.cache_dir,
             console=self.console,
@@ -295,6 +306,8 @@ class Run:
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
+            keyed_config=self._keyed.get("config"),
+            keyed_data=self._keyed.get("data"),
             status=status,
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,

@@ -59,7 +59,7 @@ def weights(folder):
 def rows(folder):
     lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     (header, *body) = lines
-    timed = header.index("step_time")
+    timed = header.index("nonprivate/step_time")
     return [
         [value for column, value in enumerate(row) if column != timed] for row in [header, *body]
     ]
