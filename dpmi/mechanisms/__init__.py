@@ -14,16 +14,16 @@ from dpmi.config import (
     LdpPublishedMechanism,
 )
 from dpmi.errors import UserError
-from dpmi.mechanisms.base import NO_GROUPS, Mechanism
+from dpmi.mechanisms.base import NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights, Mechanism
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
-from dpmi.mechanisms.ldp import LocalDP
+from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.privacy.accounting import calibrate_noise_multiplier
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.laplace import pixel_epsilon
+from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
 from dpmi.privacy.plan import PrivacyPlan, delta_for
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
@@ -49,6 +49,8 @@ def build_mechanism(
     piece: int | None = None,
     ranks: Ranks = ALONE,
     together: Mapping[str, int] = NO_GROUPS,
+    announce: Announce | None = None,
+    first: FirstWeights = PUBLIC_WEIGHTS,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -60,10 +62,12 @@ def build_mechanism(
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
         together: training images that belong to one, as a patient's do: a data fingerprint's.
+        announce: told of a release of noised images ahead; None where nobody counts it.
+        first: the weights before training.
 
     Raises:
         UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
-            DP would pass ``privacy.max_epsilon``.
+            DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
     if isinstance(settings, LdpMechanism):
@@ -73,8 +77,21 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {printed_epsilon(pixel_epsilon(config.beta))}; allow more, or raise beta"
             )
+        try:
+            pixel_noise(config.beta)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         cache_dir = Path(config.cache_dir).expanduser()
-        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, together)
+        return LocalDP(
+            config.beta,
+            settings.noise_test,
+            noise,
+            cache_dir,
+            ranks,
+            together=together,
+            announce=announce,
+            first=first,
+        )
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(
@@ -87,6 +104,7 @@ def build_mechanism(
             journal=journal,
             ranks=ranks,
             together=together,
+            first=first,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise, ranks)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS
+from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.privacy.accounting import epsilon
@@ -27,9 +27,10 @@ from dpmi.privacy.guarantee import (
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.privacy.spending import LedgerEntry
 from dpmi.ranks import ALONE, Ranks
 
 _CHANNELS = 3  # as the network sees every image, gray ones repeated
@@ -47,8 +48,9 @@ class DPSGD:
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
         journal: where steps are written ahead; None where no process may follow this one.
-        ranks: who trains: each process clips its part of a batch, the first adds the noise.
+        ranks: who trains: each process clips its part of a batch; all add the same noise.
         together: training images that belong to one, by the name of what they have in common.
+        first: the weights before training: what they took from the same images is in ε.
     """
 
     name = "dpsgd"
@@ -65,8 +67,10 @@ class DPSGD:
         journal: Journal | None = None,
         ranks: Ranks = ALONE,
         together: Mapping[str, int] = NO_GROUPS,
+        first: FirstWeights = PUBLIC_WEIGHTS,
     ) -> None:
         self.plan, self.ranks, self._together = plan, ranks, together
+        self._first = first
         self.ledger = Ledger()
         self._piece, self._image_size = max_physical_batch_size, image_size
         self._engine, self._noise = engine, noise
@@ -131,7 +135,13 @@ class DPSGD:
         return self._epsilon(self.plan.delta), self.plan.unit
 
     def _epsilon(self, delta: float, **change: Any) -> float:
-        return epsilon(self.ledger.entries, delta, self.plan.accountant, **change)
+        entries = [*self.before, *self.ledger.entries]
+        return epsilon(entries, delta, self.plan.accountant, **change)
+
+    @property
+    def before(self) -> tuple[LedgerEntry, ...]:
+        """Noised gradients of the same images that the weights before training are made of."""
+        return self._first.ledger
 
     def guarantee(self) -> Guarantee:
         """ε of the ledger: of what was executed, also when that is not the whole plan."""
@@ -157,14 +167,14 @@ class DPSGD:
                 f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
                 "ε is that of one image; a patient with several, or an image with copies in the "
                 "training set, has a larger one",
-                "the weights before training come from public data",
+                *self._first.assumptions,
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
                 EVALUATED,
                 self._noise.assumption,
                 *self._lost(),
-                "the noise is a single-precision Gaussian, not hardened against attacks on "
-                "floating-point rounding",
+                "what rounding in single precision adds to the sensitivity is within the plan's "
+                f"allowance of {ROUNDING:.2g}",
             ),
         )
 

@@ -156,15 +156,23 @@ def calibrate_noise_multiplier(
     )
 
 
-def steps_within(max_epsilon: float, plan: PrivacyPlan, most: int) -> int:
+def steps_within(
+    max_epsilon: float, plan: PrivacyPlan, most: int, before: Sequence[LedgerEntry] = ()
+) -> int:
     """Most releases of the plan's kind whose ε is at most ``max_epsilon``; at most ``most``.
 
     ε grows with the steps, so bisection finds them in log2(steps) calls of the accountant.
+
+    Args:
+        max_epsilon: the budget.
+        plan: gives noise, sampling, δ and accountant.
+        most: releases that are asked for.
+        before: released from the same images before, and part of ε.
     """
 
     def passes(steps: int) -> bool:
         entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
-        return epsilon([entry], plan.delta, plan.accountant) > max_epsilon
+        return epsilon([*before, entry], plan.delta, plan.accountant) > max_epsilon
 
     return bisect.bisect_left(range(1, most + 1), True, key=passes)
 
@@ -180,13 +188,20 @@ class EpsilonSchedule:
         plan: gives noise, sampling, δ and accountant.
         steps: the last step that is to be told: the plan's, and those that were lost.
         points: how many values are computed.
+        before: released from the same images before, and part of ε.
     """
 
-    def __init__(self, plan: PrivacyPlan, steps: int, points: int = 8) -> None:
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        steps: int,
+        points: int = 8,
+        before: Sequence[LedgerEntry] = (),
+    ) -> None:
         self._marks = sorted({-(-steps * k // points) for k in range(1, points + 1)})
         self._epsilons = [
             epsilon(
-                [LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
+                [*before, LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
                 plan.delta,
                 plan.accountant,
             )

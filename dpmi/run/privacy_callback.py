@@ -57,9 +57,13 @@ class PrivacyCallback(L.Callback):
         plan, ledger = self._plan, self._ledger
         lost = max(0, self._reserved - ledger.steps)
         ledger.record_lost(plan.noise_multiplier, plan.sample_rate, lost)
-        self._schedule = EpsilonSchedule(plan, plan.steps + ledger.lost)
+        self._schedule = EpsilonSchedule(
+            plan, plan.steps + ledger.lost, before=self._mechanism.before
+        )
         if self._max_epsilon is not None:
-            self._affordable = steps_within(self._max_epsilon, plan, plan.steps + ledger.lost)
+            self._affordable = steps_within(
+                self._max_epsilon, plan, plan.steps + ledger.lost, self._mechanism.before
+            )
             if self._affordable <= ledger.lost:
                 raise UserError(
                     f"privacy.max_epsilon={self._max_epsilon:g}: not one step of this run fits "

@@ -168,6 +168,20 @@ def test_the_noise_comes_from_the_operating_system_unless_a_noise_seed_is_given(
     np.testing.assert_array_equal(*repeated)
 
 
+@pytest.mark.parametrize("noise_seed", [None, 5])
+def test_training_and_test_images_get_noise_of_their_own(stripes, noised_by, noise_seed):
+    """Equal images with equal noise would tell that they are equal, and more at each further."""
+    data = stripes(train=32)
+    for split in data.splits.values():
+        split.pixels[:] = 128
+    _, released = noised_by(data, noise_test=True, noise_seed=noise_seed)
+    train, test = (released.splits[name].pixels for name in ("train", "test"))
+    assert train.shape == test.shape
+    middle = (train % 255 > 0) & (test % 255 > 0)
+    assert middle.sum() > 1000
+    assert (train == test)[middle].mean() < 0.05
+
+
 def test_noise_that_noise_seed_repeats_gives_no_guarantee(stripes, noised_by):
     mechanism, _ = noised_by(stripes(), noise_seed=5)
     assert mechanism.guarantee().epsilon is None
