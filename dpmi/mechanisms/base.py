@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import nn
@@ -34,6 +36,13 @@ class FirstWeights:
 
 PUBLIC_WEIGHTS = FirstWeights(assumptions=("the weights before training come from public data",))
 
+NO_GROUPS: Mapping[str, int] = MappingProxyType({})  # no images that are known to belong together
+COUNTED = (
+    "counted after files that cannot be read and copies of validation and test images were left "
+    "out, so that it depends on the data"
+)
+EVALUATED = "validation and test images, and every figure computed on them, are covered by no ε"
+
 
 class Mechanism(Protocol):
     """A way of training on private images."""
@@ -58,7 +67,11 @@ class Mechanism(Protocol):
         ...
 
     def guarantee(self) -> Guarantee:
-        """State what holds for what has been executed so far."""
+        """State what holds for what has been executed so far; it takes seconds to compute."""
+        ...
+
+    def spent(self) -> tuple[float, str] | None:
+        """Return the guarantee's ε and unit, alone and at once; None where there is none."""
         ...
 
     def describe(self) -> dict[str, Any]:

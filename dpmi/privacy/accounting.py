@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ from opacus.accountants.registry import register_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
 from dpmi.privacy.dominating import (
+    COARSEST,
     Adjacency,
     dominating_pairs,
     grid_interval,
@@ -88,7 +90,8 @@ def epsilon(
         images: how many images change at once, as all those of one patient do.
 
     Returns:
-        An upper bound of ε; 0.0 for an empty ledger.
+        An upper bound of ε; 0.0 for an empty ledger; infinite where a single step has losses in
+        the ten thousands.
 
     Raises:
         ValueError: fewer than one image.
@@ -100,16 +103,36 @@ def epsilon(
         steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
     if not steps:
         return 0.0
-    counting = create_accountant(accountant)
-    counting.history = [(*kind, times) for kind, times in steps.items()]
-    told = float(counting.get_epsilon(delta, **_settings(accountant)))
+    history = tuple((*kind, times) for kind, times in steps.items())
+    told = _by_accountant(history, delta, accountant)
     if (adjacency, images) == ("zero-out", 1):
         return told
-    kinds = [(dominating_pairs(*kind, images, adjacency), n) for kind, n in steps.items()]
+    return max(told, _by_dominating_pairs(history, delta, adjacency, images))
+
+
+History = tuple[tuple[float, float, int], ...]  # noise multiplier, sample rate, steps
+
+
+@functools.lru_cache  # the guarantee of a run is stated more than once
+def _by_accountant(history: History, delta: float, accountant: str) -> float:
+    counting = create_accountant(accountant)
+    counting.history = list(history)
+    return float(counting.get_epsilon(delta, **_settings(accountant)))
+
+
+@functools.lru_cache
+def _by_dominating_pairs(
+    history: History, delta: float, adjacency: Adjacency, images: int
+) -> float:
+    kinds = [
+        (dominating_pairs(noise, rate, images, adjacency), steps) for noise, rate, steps in history
+    ]
     interval = grid_interval([pair for pairs, _ in kinds for pair in pairs])
-    losses = [loss_distribution(pairs, times, interval) for pairs, times in kinds]
+    if interval > COARSEST:
+        return math.inf
+    losses = [loss_distribution(pairs, steps, interval) for pairs, steps in kinds]
     composed = functools.reduce(lambda one, other: one.compose(other), losses)
-    return max(told, float(composed.get_epsilon_for_delta(delta)))
+    return float(composed.get_epsilon_for_delta(delta))
 
 
 def calibrate_noise_multiplier(

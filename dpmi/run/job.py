@@ -15,7 +15,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig
+from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
@@ -30,13 +30,17 @@ from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.entry import RunEntry
 from dpmi.run.entry_file import account_left
+from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.first_weights import load_start
+from dpmi.run.house_key import keyed_digest
+from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
+from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunAccount, RunRecord, environment, shareable
+from dpmi.run.record import ImageSample, RunAccount, RunRecord
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -67,6 +71,7 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
+        self._keyed: dict[str, str] = {}  # digests that may leave the house
         self._memory = PeakMemory()
         self._clock = Clock()
         self._stop = StopRequest()
@@ -89,7 +94,7 @@ class Run:
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
         if self._ranks.is_first:
-            OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
+            OmegaConf.save(plain_values(self.config), self.folder / CONFIG_FILE)
         try:
             with self._stop:
                 self._work()
@@ -120,10 +125,12 @@ class Run:
     def _work(self) -> None:
         config = self.config
         keep_freed_memory()
+        self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+        self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
         start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
@@ -142,6 +149,7 @@ class Run:
             begun.journal if ranks.is_first else None,
             begun.piece,
             ranks,
+            data.fingerprint.together,
             entry.reserve_release if ranks.is_first else None,
             first,
         )
@@ -179,7 +187,7 @@ class Run:
         )
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
-                wandb.log_hyperparams(shareable(config))
+                wandb.log_hyperparams(plain_values(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
             if ranks.is_first:
@@ -188,7 +196,7 @@ class Run:
                     state = model.net.get_submodule("net").state_dict()
                     write_state_dict(state, self.folder / "model.safetensors", told)
             if wandb:
-                wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
+                wandb.summarise(mechanism.guarantee(), self._metrics)
 
     def _train_and_evaluate(
         self,
@@ -207,7 +215,7 @@ class Run:
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
-        self._curves = curves = EpochCurves(mechanism.guarantee)
+        self._curves = curves = EpochCurves(mechanism.spent)
         csv_log = CsvLog(self.folder)
         checkpoint = RunCheckpoint(
             self.folder / CHECKPOINTS,
@@ -218,9 +226,9 @@ class Run:
             csv_log,
             self._ranks,
         )
-        callbacks += [FiniteWeights(), curves]
+        callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
         if self._status:
-            self._status.watch(mechanism.guarantee)
+            self._status.watch(mechanism.spent)
             callbacks.append(self._status)
         callbacks += [progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
@@ -261,12 +269,16 @@ class Run:
         if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
+        told, group = plain_values(self.config), self.folder.parent.name
+        if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
+            group = keyed_digest(self.cache_dir, "group", group)[:8]
         logger = OptionalWandbLogger(
             settings,
             run=cell_name(self.config),
             run_id=run_id,
-            secret=self.config.noise_seed is not None,
-            group=self.folder.parent.name,
+            everything=everything_may_leave(told),
+            hides_command=is_own(told) or self.config.noise_seed is not None,
+            group=group,
             folder=self.folder,
             cache_dir=self.cache_dir,
             console=self.console,
@@ -294,11 +306,13 @@ class Run:
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
+            keyed_config=self._keyed.get("config"),
+            keyed_data=self._keyed.get("data"),
             status=status,
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
             restarts=begun.state.restarts if begun else 0,
-            config=shareable(self.config),
+            config=plain_values(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},
@@ -352,8 +366,10 @@ def prepared_data(config: Config) -> PreparedData:
     Raises:
         UserError: it cannot be used.
     """
-    delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
-    return prepare(config.data, Path(config.cache_dir).expanduser(), delta)
+    mechanism = config.mechanism
+    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    cache_dir = Path(config.cache_dir).expanduser()
+    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
 
 
 def _device(config: Config) -> str:

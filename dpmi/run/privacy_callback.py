@@ -150,9 +150,10 @@ class PrivacyCallback(L.Callback):
                 "gradients are on the ledger: something trains past the mechanism"
             )
         assert self._schedule is not None
-        spent = {"epsilon": self._schedule.at(self._ledger.steps), "delta": self._plan.delta}
-        pl_module.log("epsilon", spent["epsilon"], prog_bar=True, batch_size=1)
-        pl_module.log("delta", spent["delta"], batch_size=1)
+        if not self._mechanism.reproducible:  # else no ε holds
+            spent = self._schedule.at(self._ledger.steps)
+            pl_module.log("epsilon", spent, prog_bar=True, batch_size=1)
+            pl_module.log("delta", self._plan.delta, batch_size=1)
         if self._affordable is not None and self._ledger.steps >= self._affordable:
             if self._taken < self._plan.steps:
                 self.stopped = (
