@@ -113,9 +113,10 @@ class Total:
                 f"{_count(len(self.releases), 'release')} by LDP"
             )
         if self.models and self.releases:
+            value, image = map(printed_epsilon, (self.value_epsilon, self.image_epsilon))
             parts.append(
-                f"of both, one replaced by another: ε = {printed_epsilon(self.value_epsilon)}{delta} per "
-                f"channel value, {printed_epsilon(self.image_epsilon)} per image"
+                f"of both, one replaced by another: ε = {value}{delta} per channel value, "
+                f"{image} per image"
             )
         return "; ".join(parts)
 

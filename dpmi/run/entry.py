@@ -81,9 +81,9 @@ class RunEntry:
         )
         if budget is not None and spent > budget:
             raise UserError(
-                f"privacy.max_epsilon={budget:g}: with what model.weights was trained on this run "
-                f"would spend ε = {printed_epsilon(spent)} per channel value; allow more, or start from other "
-                "weights"
+                f"privacy.max_epsilon={budget:g}: with what model.weights was trained on, this "
+                f"run would spend ε = {printed_epsilon(spent)} per channel value; allow more, or "
+                "start from other weights"
             )
         run = cell_name(self._config)
         self._reserve(Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon))
