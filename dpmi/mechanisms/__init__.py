@@ -21,7 +21,7 @@ from dpmi.mechanisms.none import NonPrivate
 from dpmi.privacy.accounting import calibrate_noise_multiplier
 from dpmi.privacy.guarantee import Claim
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.laplace import pixel_epsilon
+from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
@@ -55,7 +55,7 @@ def build_mechanism(
 
     Raises:
         UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
-            DP would pass ``privacy.max_epsilon``.
+            DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
     if isinstance(settings, LdpMechanism):
@@ -65,6 +65,10 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
+        try:
+            pixel_noise(config.beta)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         cache_dir = Path(config.cache_dir).expanduser()
         return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
     if isinstance(settings, DpsgdMechanism):

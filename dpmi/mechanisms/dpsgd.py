@@ -19,7 +19,7 @@ from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatches
 from dpmi.ranks import ALONE, Ranks
@@ -39,7 +39,7 @@ class DPSGD:
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
         journal: where steps are written ahead; None where no process may follow this one.
-        ranks: who trains: each process clips its part of a batch, the first adds the noise.
+        ranks: who trains: each process clips its part of a batch; all add the same noise.
     """
 
     name = "dpsgd"
@@ -128,8 +128,8 @@ class DPSGD:
                 "the test images, are not covered",
                 self._noise.assumption,
                 *self._lost(),
-                "the noise is a single-precision Gaussian, not hardened against attacks on "
-                "floating-point rounding",
+                "what rounding in single precision adds to the sensitivity is within the plan's "
+                f"allowance of {ROUNDING:.2g}",
             ),
         )
 
