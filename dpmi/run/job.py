@@ -14,7 +14,7 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
 from dpmi.config import Config, DpsgdMechanism, WandbConfig
 from dpmi.data.datamodule import ImageDataModule
@@ -36,6 +36,7 @@ from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.finite import FiniteWeights
+from dpmi.run.given import Given
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
@@ -60,12 +61,19 @@ class Run:
         folder: the job's folder, existing.
         console: what the user sees.
         ranks: who trains, each in a process with a run like this one; the first writes files.
+        given: images and network in place of the config's.
     """
 
     def __init__(
-        self, config: Config, folder: Path, console: Console, ranks: Ranks = ALONE
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        ranks: Ranks = ALONE,
+        given: Given | None = None,
     ) -> None:
         self.config, self.folder, self.console, self._ranks = config, folder, console, ranks
+        self._given = given
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
@@ -125,10 +133,9 @@ class Run:
         keep_freed_memory()
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
-            self._data = data = prepared_data(config)
+            self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
-        state = self._first_weights(data)
-        weights = state_digest(state) if state else "drawn"
+        net, weights = self._network(data)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), weights, self.console),
@@ -142,9 +149,6 @@ class Run:
         with self._timed("release"):
             released = mechanism.release_data(data)
         self._sample = image_sample(config, data, released)
-        net = build_resnet18(len(data.classes), config.model.norm, state)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -186,7 +190,7 @@ class Run:
     ) -> None:
         step_time = StepTime()
         # The bar last: it shows what the others log.
-        callbacks: list[L.Callback] = [step_time]
+        callbacks: list[L.Callback] = [*(self._given.watch if self._given else ()), step_time]
         if isinstance(mechanism, DPSGD):
             budget = self.config.privacy.max_epsilon
             self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
@@ -245,6 +249,16 @@ class Run:
             write_state_dict(
                 model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
             )
+
+    def _network(self, data: PreparedData) -> tuple[nn.Module, str]:
+        """The network as training finds it, and a digest of the weights that it begins with."""
+        net = self._given.net if self._given else None
+        state = self._first_weights(data) if net is None else None
+        if net is None:
+            net = build_resnet18(len(data.classes), self.config.model.norm, state)
+        if self.config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        return net, state_digest(state) if state else "drawn"
 
     def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
         weights = self.config.model.weights
