@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dpmi.config import (
     Config,
     DpsgdMechanism,
@@ -63,7 +65,8 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
-        return LocalDP(config.beta, settings.noise_test, noise, ranks)
+        cache_dir = Path(config.cache_dir).expanduser()
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(

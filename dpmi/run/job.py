@@ -21,7 +21,7 @@ from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
-from dpmi.mechanisms import DPSGD, Mechanism, build_mechanism
+from dpmi.mechanisms import DPSGD, LocalDP, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import (
     build_resnet18,
@@ -148,6 +148,8 @@ class Run:
         )
         with self._timed("release"):
             released = mechanism.release_data(data)
+        if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
+            begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
         model = ImageClassifier(
             net,
