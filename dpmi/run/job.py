@@ -14,35 +14,41 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+<<<<<<< HEAD
 from torch import Tensor, nn
+=======
+>>>>>>> main
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig
+from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import DPSGD, LocalDP, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.weights import (
-    build_resnet18,
-    imagenet_state_dict,
-    read_state_dict,
-    state_digest,
-    write_state_dict,
-)
+from dpmi.models.weights import build_resnet18, write_state_dict
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
+from dpmi.run.entry import RunEntry
+from dpmi.run.entry_file import account_left
+from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
+<<<<<<< HEAD
 from dpmi.run.given import Given
+=======
+from dpmi.run.first_weights import load_start
+from dpmi.run.house_key import keyed_digest
+from dpmi.run.leaving import everything_may_leave, is_own
+>>>>>>> main
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
-from dpmi.run.pretrain import PretrainRecipe, phantom_weights
+from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, environment, shareable
+from dpmi.run.record import ImageSample, RunAccount, RunRecord
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -80,11 +86,14 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
+        self._keyed: dict[str, str] = {}  # digests that may leave the house
         self._memory = PeakMemory()
         self._clock = Clock()
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
         self._privacy: PrivacyCallback | None = None
+        self._entry: RunEntry | None = None
+        self._trainer: L.Trainer | None = None
         self._status = StatusFile(folder) if ranks.is_first else None
 
     def execute(self) -> RunRecord:
@@ -100,7 +109,7 @@ class Run:
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
         if self._ranks.is_first:
-            OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
+            OmegaConf.save(plain_values(self.config), self.folder / CONFIG_FILE)
         try:
             with self._stop:
                 self._work()
@@ -131,26 +140,50 @@ class Run:
     def _work(self) -> None:
         config = self.config
         keep_freed_memory()
+        self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
             self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+<<<<<<< HEAD
         net, weights = self._network(data)
+=======
+        self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
+        start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
+>>>>>>> main
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
-                *(self.folder, config, fingerprint, _device(config), weights, self.console),
+                *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
                 processes=ranks.size,
             )
         )
         n = len(data.splits["train"].labels)
+        self._entry = entry = RunEntry(self.folder, config, data)
+        first = start.first_weights(entry.accounts(), config.mechanism.name)
+        entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
-            config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
+            config,
+            n,
+            begun.noise,
+            begun.journal if ranks.is_first else None,
+            begun.piece,
+            ranks,
+            data.fingerprint.together,
+            entry.reserve_release if ranks.is_first else None,
+            first,
         )
+        ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))
         with self._timed("release"):
             released = mechanism.release_data(data)
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
+<<<<<<< HEAD
+=======
+        net = build_resnet18(len(data.classes), config.model.norm, start.state)
+        if config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+>>>>>>> main
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -176,11 +209,16 @@ class Run:
         )
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
-                wandb.log_hyperparams(shareable(config))
+                wandb.log_hyperparams(plain_values(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
+            if ranks.is_first:
+                with self._timed("save"):
+                    told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
+                    state = model.net.get_submodule("net").state_dict()
+                    write_state_dict(state, self.folder / "model.safetensors", told)
             if wandb:
-                wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
+                wandb.summarise(mechanism.guarantee(), self._metrics)
 
     def _train_and_evaluate(
         self,
@@ -199,7 +237,7 @@ class Run:
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
-        self._curves = curves = EpochCurves(mechanism.guarantee)
+        self._curves = curves = EpochCurves(mechanism.spent)
         csv_log = CsvLog(self.folder)
         checkpoint = RunCheckpoint(
             self.folder / CHECKPOINTS,
@@ -210,9 +248,9 @@ class Run:
             csv_log,
             self._ranks,
         )
-        callbacks += [FiniteWeights(), curves]
+        callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
         if self._status:
-            self._status.watch(mechanism.guarantee)
+            self._status.watch(mechanism.spent)
             callbacks.append(self._status)
         callbacks += [progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
@@ -232,6 +270,7 @@ class Run:
             use_distributed_sampler=False,  # it would replace the plan's sampler
             deterministic="warn",
         )
+        self._trainer = trainer
         self._memory.training_starts(trainer.strategy.root_device)
         # The loader begins at the checkpoint's step, in a way that Lightning does not know.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
@@ -245,6 +284,7 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
+<<<<<<< HEAD
         if not self._ranks.is_first:
             return
         with self._timed("save"):
@@ -272,6 +312,8 @@ class Run:
             recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
             return phantom_weights(self.cache_dir, self.console, recipe)
         return read_state_dict(Path(weights).expanduser())
+=======
+>>>>>>> main
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
@@ -279,12 +321,16 @@ class Run:
         if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
+        told, group = plain_values(self.config), self.folder.parent.name
+        if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
+            group = keyed_digest(self.cache_dir, "group", group)[:8]
         logger = OptionalWandbLogger(
             settings,
             run=cell_name(self.config),
             run_id=run_id,
-            secret=self.config.noise_seed is not None,
-            group=self.folder.parent.name,
+            everything=everything_may_leave(told),
+            hides_command=is_own(told) or self.config.noise_seed is not None,
+            group=group,
             folder=self.folder,
             cache_dir=self.cache_dir,
             console=self.console,
@@ -307,17 +353,22 @@ class Run:
     def _record(self, status: Any, reason: str | None) -> RunRecord:
         """Write down what is known, whatever happened."""
         begun = self._resumption
+        if status != "completed":
+            self._count_what_was_not_repeated()
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
+            keyed_config=self._keyed.get("config"),
+            keyed_data=self._keyed.get("data"),
             status=status,
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
             restarts=begun.state.restarts if begun else 0,
-            config=shareable(self.config),
+            config=plain_values(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},
+            account=self._settled(status),
             metrics=self._metrics,
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
@@ -339,6 +390,27 @@ class Run:
             self._status.remove()
         return record
 
+    def _count_what_was_not_repeated(self) -> None:
+        """Releases of processes before this one, up to which a run that ended early did not come.
+
+        Resumed, it would have made them again, to the bit, and counted them then.
+        """
+        if isinstance(self._mechanism, DPSGD) and self._resumption:
+            plan, ledger = self._mechanism.plan, self._mechanism.ledger
+            missing = max(0, self._resumption.released - ledger.steps)
+            ledger.record_lost(plan.noise_multiplier, plan.sample_rate, missing)
+
+    def _settled(self, status: Any) -> RunAccount | None:
+        """Tell the account what was spent, and return what the record says of it."""
+        if not self._ranks.is_first:
+            return None
+        if self._entry is None or self._mechanism is None:
+            return account_left(self.folder)
+        begun, trainer = self._resumption, self._trainer
+        trained = bool(begun and begun.state.restarts) or bool(trainer and trainer.global_step)
+        self._entry.settle(self._mechanism, status, trained)
+        return self._entry.told() or account_left(self.folder)
+
 
 def prepared_data(config: Config) -> PreparedData:
     """Return the data set of a config.
@@ -346,8 +418,10 @@ def prepared_data(config: Config) -> PreparedData:
     Raises:
         UserError: it cannot be used.
     """
-    delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
-    return prepare(config.data, Path(config.cache_dir).expanduser(), delta)
+    mechanism = config.mechanism
+    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    cache_dir = Path(config.cache_dir).expanduser()
+    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
 
 
 def _device(config: Config) -> str:

@@ -10,10 +10,13 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
 from dpmi.models.names import NONPRIVATE
+from dpmi.privacy.guarantee import printed_epsilon
 
 
 class StepTime(Callback):
-    """Logs ``step_time``: wall seconds of a training step, and the learning rate beside it.
+    """Logs ``nonprivate/step_time``: wall seconds of a training step, and the learning rate.
+
+    The time tells how many images were in the batch, which no ε covers.
 
     Attributes:
         seconds: of all training steps together.
@@ -44,7 +47,7 @@ class StepTime(Callback):
         took = time.perf_counter() - self._started
         self.seconds += took
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({"step_time": took, "learning_rate": rate}, batch_size=1)
+        pl_module.log_dict({f"{NONPRIVATE}/step_time": took, "learning_rate": rate}, batch_size=1)
 
 
 class TrainingBar(RichProgressBar):
@@ -70,7 +73,7 @@ class EpochLines(Callback):
         """Print the epoch, its metrics, and the time left."""
         done, of = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
         left = (time.perf_counter() - self._started) / done * (of - done)
-        metrics = _short({k: f"{float(v):.3f}" for k, v in trainer.progress_bar_metrics.items()})
+        metrics = _short(trainer.progress_bar_metrics)
         told = "  ".join(f"{name} {value}" for name, value in metrics.items())
         self._console.print(f"epoch {done}/{of}  {told}  {left:.0f} s left")
 
@@ -82,7 +85,11 @@ def _short(metrics: dict[str, Any]) -> dict[str, Any]:
         "val/accuracy": "val accuracy",
         "epsilon": "ε",
     }
-    return {short: metrics[name] for name, short in names.items() if name in metrics}
+    told = {short: float(metrics[name]) for name, short in names.items() if name in metrics}
+    return {
+        short: printed_epsilon(value) if short == "ε" else f"{value:.3f}"
+        for short, value in told.items()
+    }
 
 
 def progress_callback(console: Console) -> Callback:
