@@ -14,6 +14,10 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+<<<<<<< HEAD
+from torch import Tensor, nn
+=======
+>>>>>>> main
 
 from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.datamodule import ImageDataModule
@@ -32,9 +36,13 @@ from dpmi.run.entry import RunEntry
 from dpmi.run.entry_file import account_left
 from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
+<<<<<<< HEAD
+from dpmi.run.given import Given
+=======
 from dpmi.run.first_weights import load_start
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
+>>>>>>> main
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
@@ -59,12 +67,19 @@ class Run:
         folder: the job's folder, existing.
         console: what the user sees.
         ranks: who trains, each in a process with a run like this one; the first writes files.
+        given: images and network in place of the config's.
     """
 
     def __init__(
-        self, config: Config, folder: Path, console: Console, ranks: Ranks = ALONE
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        ranks: Ranks = ALONE,
+        given: Given | None = None,
     ) -> None:
         self.config, self.folder, self.console, self._ranks = config, folder, console, ranks
+        self._given = given
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
@@ -128,10 +143,14 @@ class Run:
         self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
-            self._data = data = prepared_data(config)
+            self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+<<<<<<< HEAD
+        net, weights = self._network(data)
+=======
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
         start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
+>>>>>>> main
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
@@ -159,9 +178,12 @@ class Run:
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
+<<<<<<< HEAD
+=======
         net = build_resnet18(len(data.classes), config.model.norm, start.state)
         if config.trainer.channels_last:
             net = net.to(memory_format=torch.channels_last)
+>>>>>>> main
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -208,7 +230,7 @@ class Run:
     ) -> None:
         step_time = StepTime()
         # The bar last: it shows what the others log.
-        callbacks: list[L.Callback] = [step_time]
+        callbacks: list[L.Callback] = [*(self._given.watch if self._given else ()), step_time]
         if isinstance(mechanism, DPSGD):
             budget = self.config.privacy.max_epsilon
             self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
@@ -262,6 +284,36 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
+<<<<<<< HEAD
+        if not self._ranks.is_first:
+            return
+        with self._timed("save"):
+            write_state_dict(
+                model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
+            )
+
+    def _network(self, data: PreparedData) -> tuple[nn.Module, str]:
+        """The network as training finds it, and a digest of the weights that it begins with."""
+        net = self._given.net if self._given else None
+        state = self._first_weights(data) if net is None else None
+        if net is None:
+            net = build_resnet18(len(data.classes), self.config.model.norm, state)
+        if self.config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        return net, state_digest(state) if state else "drawn"
+
+    def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
+        weights = self.config.model.weights
+        if weights is None:
+            return None
+        if weights == "imagenet":
+            return imagenet_state_dict(self.cache_dir)
+        if weights == "phantom":
+            recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
+            return phantom_weights(self.cache_dir, self.console, recipe)
+        return read_state_dict(Path(weights).expanduser())
+=======
+>>>>>>> main
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
