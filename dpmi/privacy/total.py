@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from dpmi.privacy.accounting import epsilon
+from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending
 
 ACCOUNTANT = "pld"  # the tightest, whichever each run is told by
@@ -99,23 +99,24 @@ class Total:
         return f"{line}; without it, of {_count(others, 'other')}: {told}" if others else line
 
     def _promise(self) -> str:
-        delta = f", δ = {self.delta:.3g}"
+        delta = f", δ = {printed_delta(self.delta)}"
         parts = []
         if self.models:
             largest = " (the largest of theirs)" if self.deltas_differ else ""
             parts.append(
-                f"ε = {_up(self.models_epsilon)}{delta}{largest} per image of "
+                f"ε = {printed_epsilon(self.models_epsilon)}{delta}{largest} per image of "
                 f"{_count(len(self.models), 'run')} by DP-SGD"
             )
         if self.releases:
             parts.append(
-                f"ε = {_up(self.releases_epsilon)} per channel value of "
+                f"ε = {printed_epsilon(self.releases_epsilon)} per channel value of "
                 f"{_count(len(self.releases), 'release')} by LDP"
             )
         if self.models and self.releases:
+            value, image = map(printed_epsilon, (self.value_epsilon, self.image_epsilon))
             parts.append(
-                f"of both, one replaced by another: ε = {_up(self.value_epsilon)}{delta} per "
-                f"channel value, {_up(self.image_epsilon)} per image"
+                f"of both, one replaced by another: ε = {value}{delta} per channel value, "
+                f"{image} per image"
             )
         return "; ".join(parts)
 
@@ -128,9 +129,3 @@ def total(spendings: Iterable[Spending]) -> Total:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _up(value: float) -> str:
-    """Three digits, rounded up: no ε is told smaller than it is."""
-    digits = 2 - math.floor(math.log10(value)) if value else 0
-    return f"{math.ceil(value * 10**digits) / 10**digits:.10g}"

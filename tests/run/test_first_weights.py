@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from dpmi.config import load_config
-from dpmi.models.weights import read_state_dict, read_weights
+from dpmi.models.weights import read_state_dict, read_weights, write_state_dict
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry
@@ -166,8 +166,6 @@ def test_weights_that_another_program_wrote_are_taken_to_be_public(train, privat
 
 
 def test_weights_of_another_version_are_refused_in_one_line(train, private, tmp_path):
-    from dpmi.models.weights import write_state_dict
-
     state, told = read_weights(private[1])
     file = tmp_path / "later.safetensors"
     write_state_dict(state, file, json.dumps(json.loads(told) | {"version": 2}))
