@@ -161,5 +161,7 @@ def auditors_data(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> Prepa
         patients_in_two_splits=0,
         corrupt_skipped=0,
         largest_images_per_patient=None,
+        median_images_per_patient=None,
+        most_copies_of_an_image=1,
     )
     return PreparedData("canaries", CLASSES, False, channels, side, splits, fingerprint)

@@ -38,7 +38,7 @@ def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
             "rerun": False,
             "output_dir": str(folder),
             "cache_dir": str(folder / "cache"),
-            "logger": CsvLogger(name="csv", sample_images="none"),
+            "logger": CsvLogger(name="csv", sample_images="none", nonprivate=False),
             **sections,
         }
     )

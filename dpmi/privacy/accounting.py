@@ -103,12 +103,8 @@ def epsilon(
         steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
     if not steps:
         return 0.0
-<<<<<<< HEAD
-    told = _told_by(accountant, tuple((*kind, times) for kind, times in steps.items()), delta)
-=======
     history = tuple((*kind, times) for kind, times in steps.items())
     told = _by_accountant(history, delta, accountant)
->>>>>>> main
     if (adjacency, images) == ("zero-out", 1):
         return told
     return max(told, _by_dominating_pairs(history, delta, adjacency, images))
@@ -139,14 +135,7 @@ def _by_dominating_pairs(
     return float(composed.get_epsilon_for_delta(delta))
 
 
-@functools.lru_cache(maxsize=1024)  # the same run with another seed asks for all of it again
-def _told_by(accountant: str, history: tuple[tuple[float, float, int], ...], delta: float) -> float:
-    counting = create_accountant(accountant)
-    counting.history = list(history)
-    return float(counting.get_epsilon(delta, **_settings(accountant)))
-
-
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache  # the same run with another seed asks for it again
 def calibrate_noise_multiplier(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str
 ) -> float:

@@ -30,11 +30,8 @@ from dpmi.errors import UserError
 from dpmi.ranks import Ranks
 from dpmi.redaction import redacted
 from dpmi.run.ddp_rank import HOST, Outcome, work
-<<<<<<< HEAD
-from dpmi.run.given import Given
-=======
 from dpmi.run.entry_file import account_left
->>>>>>> main
+from dpmi.run.given import Given
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 from dpmi.run.stopping import StoppedByRequest, StopRequest
 

@@ -14,10 +14,7 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-<<<<<<< HEAD
 from torch import Tensor, nn
-=======
->>>>>>> main
 
 from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.datamodule import ImageDataModule
@@ -36,13 +33,10 @@ from dpmi.run.entry import RunEntry
 from dpmi.run.entry_file import account_left
 from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
-<<<<<<< HEAD
-from dpmi.run.given import Given
-=======
 from dpmi.run.first_weights import load_start
+from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
->>>>>>> main
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
@@ -145,12 +139,9 @@ class Run:
         with self._timed("prepare"):
             self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
-<<<<<<< HEAD
-        net, weights = self._network(data)
-=======
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
-        start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
->>>>>>> main
+        weights = None if self._given and self._given.net else config.model.weights
+        start = load_start(weights, data.channels, self.cache_dir, self.console)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
@@ -178,12 +169,7 @@ class Run:
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
-<<<<<<< HEAD
-=======
-        net = build_resnet18(len(data.classes), config.model.norm, start.state)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
->>>>>>> main
+        net = self._network(data, start.state)
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -284,36 +270,14 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
-<<<<<<< HEAD
-        if not self._ranks.is_first:
-            return
-        with self._timed("save"):
-            write_state_dict(
-                model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
-            )
 
-    def _network(self, data: PreparedData) -> tuple[nn.Module, str]:
-        """The network as training finds it, and a digest of the weights that it begins with."""
+    def _network(self, data: PreparedData, state: dict[str, Tensor] | None) -> nn.Module:
+        """The network as training finds it."""
         net = self._given.net if self._given else None
-        state = self._first_weights(data) if net is None else None
-        if net is None:
-            net = build_resnet18(len(data.classes), self.config.model.norm, state)
+        net = net or build_resnet18(len(data.classes), self.config.model.norm, state)
         if self.config.trainer.channels_last:
             net = net.to(memory_format=torch.channels_last)
-        return net, state_digest(state) if state else "drawn"
-
-    def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
-        weights = self.config.model.weights
-        if weights is None:
-            return None
-        if weights == "imagenet":
-            return imagenet_state_dict(self.cache_dir)
-        if weights == "phantom":
-            recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
-            return phantom_weights(self.cache_dir, self.console, recipe)
-        return read_state_dict(Path(weights).expanduser())
-=======
->>>>>>> main
+        return net
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
