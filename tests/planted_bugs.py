@@ -90,7 +90,8 @@ CLIPPING = (
         "Opacus' hooks leave the plain gradient behind",
         "dpmi/privacy/engines/opacus_hooks.py",
         "            parameter.grad = None  # the plain gradient, made in passing\n",
-        "            sums[parameter] += parameter.grad * scale\n            parameter.grad = None\n",
+        "            sums[parameter] += parameter.grad * scale\n"
+        "            parameter.grad = None\n",
         (_GRADIENTS,),
     ),
     Planted(
@@ -121,7 +122,8 @@ EXECUTION = (
         "a step is not put on the ledger",
         "dpmi/privacy/gradients.py",
         "        self.ledger.record(plan.noise_multiplier, plan.sample_rate)\n",
-        "        if step % 2:\n            self.ledger.record(plan.noise_multiplier, plan.sample_rate)\n",
+        "        if step % 2:\n"
+        "            self.ledger.record(plan.noise_multiplier, plan.sample_rate)\n",
         (_CALLBACK, _GRADIENTS),
     ),
     Planted(
@@ -155,7 +157,8 @@ EXECUTION = (
     Planted(
         "lost steps are not counted",
         "dpmi/privacy/ledger.py",
-        "            self.record(noise_multiplier, sample_rate, steps)\n            self.lost += steps\n",
+        "            self.record(noise_multiplier, sample_rate, steps)\n"
+        "            self.lost += steps\n",
         "            self.lost += steps\n",
         ("tests/run/test_resume.py", "tests/privacy/test_plan_and_ledger.py", _CALLBACK),
     ),
@@ -169,7 +172,8 @@ EXECUTION = (
     Planted(
         "the journal is not flushed to the disk",
         "dpmi/privacy/journal.py",
-        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n        if is_new:",
+        "            os.fsync(descriptor)\n        finally:\n            os.close(descriptor)\n"
+        "        if is_new:",
         "            pass\n        finally:\n            os.close(descriptor)\n        if is_new:",
         ("tests/privacy/test_journal.py",),
     ),
@@ -335,9 +339,11 @@ SAMPLING = (
     Planted(
         "a batch is cut at twice its expected size, on its way to the network",
         "dpmi/data/batches.py",
-        "            drawn = self.batches.draw(step)\n",
+        "            yield NumberedBatch(self.ranks.part(self.batches.draw(step)), step)\n",
         "            drawn = self.batches.draw(step)\n"
-        "            drawn = drawn[: 2 * max(1, round(sum(map(len, map(self.batches.draw, range(64)))) / 64))]\n",
+        '            if hasattr(self.batches, "plan"):\n'
+        "                drawn = drawn[: 2 * self.batches.plan.expected_batch_size]\n"
+        "            yield NumberedBatch(self.ranks.part(drawn), step)\n",
         (_WIRING,),
     ),
     Planted(
@@ -415,4 +421,144 @@ LOCAL_DP = (
     ),
 )
 
-PLANTED = (*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP)
+PROMISE = (
+    Planted(
+        "replace-one is told as zero-out",
+        "dpmi/privacy/accounting.py",
+        '    if (adjacency, images) == ("zero-out", 1):\n',
+        "    if images == 1:\n",
+        ("tests/privacy/test_accounting.py",),
+    ),
+    Planted(
+        "a patient's images are told as one",
+        "dpmi/mechanisms/dpsgd.py",
+        "self._epsilon(delta, images=images)",
+        "self._epsilon(delta)",
+        ("tests/mechanisms/test_dpsgd.py",),
+    ),
+    Planted(
+        "several images at once are told as one after the other",
+        "dpmi/privacy/dominating.py",
+        "logs = stats.binom.logpmf(drawn, images, sample_rate)",
+        "logs = stats.binom.logpmf(np.minimum(drawn, 1), 1, sample_rate)",
+        ("tests/privacy/test_dominating.py", "tests/privacy/test_accounting.py"),
+    ),
+    Planted(
+        "an ε is rounded to the nearest",
+        "dpmi/privacy/guarantee.py",
+        "_plain(exact.quantize(Decimal(1).scaleb(digit), ROUND_CEILING))",
+        "_plain(exact.quantize(Decimal(1).scaleb(digit)))",
+        ("tests/privacy/test_guarantee.py",),
+    ),
+    Planted(
+        "noise that a noise_seed repeats has an ε",
+        "dpmi/mechanisms/dpsgd.py",
+        "        if self.reproducible:\n            return Guarantee",
+        "        if not self.plan:\n            return Guarantee",
+        ("tests/mechanisms/test_dpsgd.py", "tests/run/test_noise_seed.py"),
+    ),
+    Planted(
+        "the noise_seed is in the digest",
+        "dpmi/identity.py",
+        "return _digest(plain_values(config, left_out))",
+        'return _digest(plain_values(config, left_out) | {"noise_seed": config.noise_seed})',
+        ("tests/run/test_noise_seed.py", "tests/test_identity.py"),
+    ),
+    Planted(
+        "a budget is passed by one step",
+        "dpmi/run/privacy_callback.py",
+        "        if self._affordable is not None and self._ledger.steps >= self._affordable:\n"
+        "            if self._taken",
+        "        if self._affordable is not None and self._ledger.steps > self._affordable:\n"
+        "            if self._taken",
+        ("tests/run/test_faults.py", _CALLBACK),
+    ),
+)
+
+ACCOUNT = (
+    Planted(
+        "a run is not entered ahead",
+        "dpmi/run/job.py",
+        "        ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))\n",
+        "",
+        ("tests/run/test_entry.py",),
+    ),
+    Planted(
+        "one image more begins an empty account",
+        "dpmi/privacy/account.py",
+        "return self.images is None or not self.images.isdisjoint(images)",
+        "return self.images is None or self.images == images",
+        ("tests/privacy/test_account.py",),
+    ),
+    Planted(
+        "two processes pass a budget together",
+        "dpmi/privacy/account.py",
+        "        with FileLock(self._folder / _LOCK):\n            overlapping",
+        "        if self._folder:\n            overlapping",
+        ("tests/privacy/test_account.py",),
+    ),
+    Planted(
+        "a superseded attempt is not counted",
+        "dpmi/run/resume.py",
+        '        Accounts(cache_dir).settle(took, "superseded")\n',
+        "        pass\n",
+        ("tests/run/test_entry.py", "tests/run/test_resume.py"),
+    ),
+    Planted(
+        "a superseded attempt keeps its key",
+        "dpmi/run/resume.py",
+        "    _destroy_key_and_checkpoints(folder)\n    shelf",
+        "    shelf",
+        ("tests/run/test_entry.py", "tests/run/test_resume.py"),
+    ),
+    Planted(
+        "a total has the last model alone",
+        "dpmi/privacy/total.py",
+        "return [entry for spending in self.models for entry in spending.ledger]",
+        "return [entry for spending in self.models[-1:] for entry in spending.ledger]",
+        ("tests/test_account.py", "tests/reporting/test_together.py"),
+    ),
+)
+
+LEAVING = (
+    Planted(
+        "a loss of private images is not named so",
+        "dpmi/models/classifier.py",
+        'f"{NONPRIVATE}/loss": loss',
+        '"train_loss": loss',
+        ("tests/run/test_curves.py", "tests/run/test_leaving.py"),
+    ),
+    Planted(
+        "metrics of training images leave",
+        "dpmi/run/leaving.py",
+        "if name in RELEASED or name.startswith(tuple(_PUBLIC_NAMES))",
+        "if name in RELEASED or name.startswith(_NAMED)",
+        ("tests/run/test_leaving.py",),
+    ),
+    Planted(
+        "the largest patient leaves",
+        "dpmi/run/leaving.py",
+        '    "replace_one_epsilon", "assumptions",',
+        '    "private", "replace_one_epsilon", "assumptions",',
+        ("tests/run/test_leaving.py",),
+    ),
+    Planted(
+        "a hash of the images leaves",
+        "dpmi/run/house_key.py",
+        'return hmac.new(key, f"{purpose}\\n{text}".encode(), hashlib.sha256).hexdigest()',
+        "return text",
+        ("tests/run/test_house_key.py", "tests/run/test_leaving.py"),
+    ),
+    Planted(
+        "the batch size leaves",
+        "dpmi/run/leaving.py",
+        "return _only(mechanism, _EXECUTED) if everything_may_leave(config) else {}",
+        "return _only(mechanism, _EXECUTED)",
+        ("tests/run/test_leaving.py",),
+    ),
+)
+
+PLANTED = (
+    *(*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP),
+    *(*PROMISE, *ACCOUNT, *LEAVING),
+)
