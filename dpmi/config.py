@@ -6,7 +6,7 @@ and the limits. It imports neither torch nor Lightning, so that ``--help`` stays
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,10 +32,19 @@ def _truth_or_auto(value: object) -> object:
     raise ValueError("allowed are auto, true and false")
 
 
+def _delta_or_auto(value: object) -> object:
+    if value == "auto" or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError("allowed are auto, and numbers greater than 0 and less than 1")
+
+
 TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 
+DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
+
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
+GIVEN = "given"  # stands for the number of a noise_seed
 
 
 class _Section(BaseModel):
@@ -126,7 +135,7 @@ class DpsgdMechanism(_Section):
     name: Literal["dpsgd"]
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
-    delta: Annotated[float, Field(gt=0, lt=1)]
+    delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
 
 
@@ -179,6 +188,7 @@ class PrivacyConfig(_Section):
     """What may be spent."""
 
     max_epsilon: Positive | None
+    max_total_epsilon: Positive | None
 
 
 class CsvLogger(_Section):
@@ -256,11 +266,18 @@ class Config(_Section):
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
-        if self.privacy.max_epsilon is not None and self.mechanism.name not in ("ldp", "dpsgd"):
-            raise ValueError(
-                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
-                f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
-            )
+        for budget in ("max_epsilon", "max_total_epsilon"):
+            value = getattr(self.privacy, budget)
+            if value is not None and self.mechanism.name not in ("ldp", "dpsgd"):
+                raise ValueError(
+                    f"privacy.{budget}={value:g}: no ε holds for mechanism={self.mechanism.name}, "
+                    "so no budget does; allowed is null"
+                )
+            if value is not None and self.noise_seed is not None:
+                raise ValueError(
+                    f"privacy.{budget}={value:g}: no ε holds where noise_seed repeats the noise, "
+                    "so no budget does; allowed is null, or noise_seed=null"
+                )
         if self.trainer.compile and (
             isinstance(self.mechanism, DpsgdPublishedMechanism)
             or (isinstance(self.mechanism, DpsgdMechanism) and self.mechanism.engine == "opacus")
@@ -301,6 +318,19 @@ class Config(_Section):
                 f"model.norm={self.model.norm}: mechanism=dpsgd_published is what the poster's "
                 "authors ran, with BatchNorm in training mode; allowed is batch"
             )
+
+
+def plain_values(config: Config, exclude: Any = None) -> dict[str, Any]:
+    """Plain values of a config, to be written down or shown.
+
+    Of ``noise_seed`` only whether one was given: whoever has it can take the noise off.
+
+    Args:
+        config: the config.
+        exclude: keys to leave out, as pydantic takes them.
+    """
+    values = config.model_dump(mode="json", exclude=exclude)
+    return values | {"noise_seed": None if config.noise_seed is None else GIVEN}
 
 
 def schema_keys() -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from dpmi.config import (
@@ -12,17 +14,17 @@ from dpmi.config import (
     LdpPublishedMechanism,
 )
 from dpmi.errors import UserError
-from dpmi.mechanisms.base import Mechanism
+from dpmi.mechanisms.base import NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights, Mechanism
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
-from dpmi.mechanisms.ldp import LocalDP
+from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.privacy.accounting import calibrate_noise_multiplier
-from dpmi.privacy.guarantee import Claim
+from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.laplace import pixel_epsilon
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
+from dpmi.privacy.plan import PrivacyPlan, delta_for
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
@@ -30,6 +32,10 @@ __all__ = [
     "DPSGD", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism", "NonPrivate",
     "build_mechanism",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+SAFE_SHARE = 0.1  # largest n δ without a warning: what the δ allows to happen to some image
 
 # Below it the grids of PRV and PLD grow without bound, for an ε in the hundreds.
 SMALLEST_NOISE = 0.1
@@ -42,6 +48,9 @@ def build_mechanism(
     journal: Journal | None = None,
     piece: int | None = None,
     ranks: Ranks = ALONE,
+    together: Mapping[str, int] = NO_GROUPS,
+    announce: Announce | None = None,
+    first: FirstWeights = PUBLIC_WEIGHTS,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -52,10 +61,13 @@ def build_mechanism(
         journal: where steps are written ahead; None where no process may follow this one.
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
+        together: training images that belong to one, as a patient's do: a data fingerprint's.
+        announce: told of a release of noised images ahead; None where nobody counts it.
+        first: the weights before training.
 
     Raises:
         UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
-            DP would pass ``privacy.max_epsilon``.
+            DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
     if isinstance(settings, LdpMechanism):
@@ -63,10 +75,23 @@ def build_mechanism(
         if budget is not None and pixel_epsilon(config.beta) > budget:
             raise UserError(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
-                f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
+                f"= {printed_epsilon(pixel_epsilon(config.beta))}; allow more, or raise beta"
             )
+        try:
+            pixel_noise(config.beta)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         cache_dir = Path(config.cache_dir).expanduser()
-        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
+        return LocalDP(
+            config.beta,
+            settings.noise_test,
+            noise,
+            cache_dir,
+            ranks,
+            together=together,
+            announce=announce,
+            first=first,
+        )
     if isinstance(settings, DpsgdMechanism):
         steps_per_epoch = max(1, round(n / config.data.batch_size))
         return DPSGD(
@@ -78,6 +103,8 @@ def build_mechanism(
             noise=noise,
             journal=journal,
             ranks=ranks,
+            together=together,
+            first=first,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise, ranks)
@@ -99,10 +126,17 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
             f"data.batch_size={batch_size}: larger than the {n} training images; allowed is 1 to "
             f"{n}"
         )
-    if settings.delta >= 1 / n:
+    delta = delta_for(n) if settings.delta == "auto" else settings.delta
+    if delta >= 1 / n:
         raise UserError(
-            f"mechanism.delta={settings.delta}: with {n} training images a mechanism that "
-            f"publishes one of them whole would pass; allowed is below 1/n = {1 / n:.3g}"
+            f"mechanism.delta={delta}: with {n} training images a mechanism that publishes one of "
+            f"them whole would pass; allowed is below 1/n = {1 / n:.3g}, or auto"
+        )
+    if n * delta > SAFE_SHARE:
+        log.warning(
+            "mechanism.delta=%s is large for %d training images: to publish one of them whole with "
+            "probability %.2f would satisfy it; mechanism.delta=auto takes %s.",
+            *(printed_delta(delta), n, n * delta, printed_delta(delta_for(n))),
         )
     if settings.calibration == "noise_multiplier":
         noise_multiplier = config.beta
@@ -115,13 +149,13 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
     else:
         try:
             noise_multiplier = calibrate_noise_multiplier(
-                1 / config.beta, settings.delta, batch_size / n, steps, settings.accountant
+                1 / config.beta, delta, batch_size / n, steps, settings.accountant
             )
         except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
             raise UserError(
-                f"beta={config.beta}: no noise was found for ε = 1/β = {1 / config.beta:.4g} at "
-                f"δ = {settings.delta} with {settings.accountant} ({error}); try another β or "
-                "mechanism.accountant"
+                f"beta={config.beta}: no noise was found for ε = 1/β = "
+                f"{printed_epsilon(1 / config.beta)} at δ = {printed_delta(delta)} with "
+                f"{settings.accountant} ({error}); try another β or mechanism.accountant"
             ) from error
     return PrivacyPlan(
         n=n,
@@ -129,6 +163,6 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
         max_grad_norm=config.max_grad_norm,
         noise_multiplier=noise_multiplier,
         steps=steps,
-        delta=settings.delta,
+        delta=delta,
         accountant=settings.accountant,
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import nn
 
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.privacy.accounting import epsilon
@@ -15,13 +17,20 @@ from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
-from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.guarantee import (
+    REPEATABLE,
+    STRICTER_DELTAS,
+    Group,
+    Guarantee,
+    printed_delta,
+)
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.privacy.spending import LedgerEntry
 from dpmi.ranks import ALONE, Ranks
 
 _CHANNELS = 3  # as the network sees every image, gray ones repeated
@@ -39,7 +48,9 @@ class DPSGD:
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         noise: where the randomness comes from.
         journal: where steps are written ahead; None where no process may follow this one.
-        ranks: who trains: each process clips its part of a batch, the first adds the noise.
+        ranks: who trains: each process clips its part of a batch; all add the same noise.
+        together: training images that belong to one, by the name of what they have in common.
+        first: the weights before training: what they took from the same images is in ε.
     """
 
     name = "dpsgd"
@@ -55,8 +66,11 @@ class DPSGD:
         noise: NoiseSource,
         journal: Journal | None = None,
         ranks: Ranks = ALONE,
+        together: Mapping[str, int] = NO_GROUPS,
+        first: FirstWeights = PUBLIC_WEIGHTS,
     ) -> None:
-        self.plan, self.ranks = plan, ranks
+        self.plan, self.ranks, self._together = plan, ranks, together
+        self._first = first
         self.ledger = Ledger()
         self._piece, self._image_size = max_physical_batch_size, image_size
         self._engine, self._noise = engine, noise
@@ -109,27 +123,58 @@ class DPSGD:
             return OpacusHooks(net, bound, dict(samplers))
         return BookKeeping(net, bound, {FrozenStatisticsBatchNorm: FrozenBatchNormRule()})
 
+    @property
+    def reproducible(self) -> bool:
+        """Whether the noise can be repeated, so that no ε holds."""
+        return self._noise.reproducible
+
+    def spent(self) -> tuple[float, str] | None:
+        """ε of the ledger, of an image."""
+        if not self.ledger.steps or self.reproducible:
+            return None
+        return self._epsilon(self.plan.delta), self.plan.unit
+
+    def _epsilon(self, delta: float, **change: Any) -> float:
+        entries = [*self.before, *self.ledger.entries]
+        return epsilon(entries, delta, self.plan.accountant, **change)
+
+    @property
+    def before(self) -> tuple[LedgerEntry, ...]:
+        """Noised gradients of the same images that the weights before training are made of."""
+        return self._first.ledger
+
     def guarantee(self) -> Guarantee:
         """ε of the ledger: of what was executed, also when that is not the whole plan."""
         if not self.ledger.steps:
             return Guarantee.none(self.name, "no step was executed")
+        if self.reproducible:
+            return Guarantee.none(self.name, REPEATABLE)
+        delta = self.plan.delta
         return Guarantee(
             mechanism=self.name,
-            epsilon=epsilon(self.ledger.entries, self.plan.delta, self.plan.accountant),
-            delta=self.plan.delta,
+            epsilon=self._epsilon(delta),
+            delta=delta,
             unit=self.plan.unit,
             adjacency=self.plan.adjacency,
             accountant=self.plan.accountant,
+            epsilons={printed_delta(other): self._epsilon(other) for other in STRICTER_DELTAS},
+            replace_one_epsilon=self._epsilon(delta, adjacency="replace-one"),
+            private={
+                name: Group(images, self._epsilon(delta, images=images))
+                for name, images in self._together.items()
+            },
             assumptions=(
-                f"the number of training images, {self.plan.n}, is public",
-                "a patient with k training images is protected as a group: at least k times this ε",
-                "the weights before training come from public data",
+                f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
+                "ε is that of one image; a patient with several, or an image with copies in the "
+                "training set, has a larger one",
+                *self._first.assumptions,
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
+                EVALUATED,
                 self._noise.assumption,
                 *self._lost(),
-                "the noise is a single-precision Gaussian, not hardened against attacks on "
-                "floating-point rounding",
+                "what rounding in single precision adds to the sensitivity is within the plan's "
+                f"allowance of {ROUNDING:.2g}",
             ),
         )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ from opacus.accountants.registry import register_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
 from dpmi.privacy.dominating import (
+    COARSEST,
     Adjacency,
     dominating_pairs,
     grid_interval,
@@ -88,7 +90,8 @@ def epsilon(
         images: how many images change at once, as all those of one patient do.
 
     Returns:
-        An upper bound of ε; 0.0 for an empty ledger.
+        An upper bound of ε; 0.0 for an empty ledger; infinite where a single step has losses in
+        the ten thousands.
 
     Raises:
         ValueError: fewer than one image.
@@ -100,18 +103,39 @@ def epsilon(
         steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
     if not steps:
         return 0.0
-    counting = create_accountant(accountant)
-    counting.history = [(*kind, times) for kind, times in steps.items()]
-    told = float(counting.get_epsilon(delta, **_settings(accountant)))
+    history = tuple((*kind, times) for kind, times in steps.items())
+    told = _by_accountant(history, delta, accountant)
     if (adjacency, images) == ("zero-out", 1):
         return told
-    kinds = [(dominating_pairs(*kind, images, adjacency), n) for kind, n in steps.items()]
+    return max(told, _by_dominating_pairs(history, delta, adjacency, images))
+
+
+History = tuple[tuple[float, float, int], ...]  # noise multiplier, sample rate, steps
+
+
+@functools.lru_cache  # the guarantee of a run is stated more than once
+def _by_accountant(history: History, delta: float, accountant: str) -> float:
+    counting = create_accountant(accountant)
+    counting.history = list(history)
+    return float(counting.get_epsilon(delta, **_settings(accountant)))
+
+
+@functools.lru_cache
+def _by_dominating_pairs(
+    history: History, delta: float, adjacency: Adjacency, images: int
+) -> float:
+    kinds = [
+        (dominating_pairs(noise, rate, images, adjacency), steps) for noise, rate, steps in history
+    ]
     interval = grid_interval([pair for pairs, _ in kinds for pair in pairs])
-    losses = [loss_distribution(pairs, times, interval) for pairs, times in kinds]
+    if interval > COARSEST:
+        return math.inf
+    losses = [loss_distribution(pairs, steps, interval) for pairs, steps in kinds]
     composed = functools.reduce(lambda one, other: one.compose(other), losses)
-    return max(told, float(composed.get_epsilon_for_delta(delta)))
+    return float(composed.get_epsilon_for_delta(delta))
 
 
+@functools.lru_cache  # the same run with another seed asks for it again
 def calibrate_noise_multiplier(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str
 ) -> float:
@@ -133,15 +157,23 @@ def calibrate_noise_multiplier(
     )
 
 
-def steps_within(max_epsilon: float, plan: PrivacyPlan, most: int) -> int:
+def steps_within(
+    max_epsilon: float, plan: PrivacyPlan, most: int, before: Sequence[LedgerEntry] = ()
+) -> int:
     """Most releases of the plan's kind whose ε is at most ``max_epsilon``; at most ``most``.
 
     ε grows with the steps, so bisection finds them in log2(steps) calls of the accountant.
+
+    Args:
+        max_epsilon: the budget.
+        plan: gives noise, sampling, δ and accountant.
+        most: releases that are asked for.
+        before: released from the same images before, and part of ε.
     """
 
     def passes(steps: int) -> bool:
         entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
-        return epsilon([entry], plan.delta, plan.accountant) > max_epsilon
+        return epsilon([*before, entry], plan.delta, plan.accountant) > max_epsilon
 
     return bisect.bisect_left(range(1, most + 1), True, key=passes)
 
@@ -157,13 +189,20 @@ class EpsilonSchedule:
         plan: gives noise, sampling, δ and accountant.
         steps: the last step that is to be told: the plan's, and those that were lost.
         points: how many values are computed.
+        before: released from the same images before, and part of ε.
     """
 
-    def __init__(self, plan: PrivacyPlan, steps: int, points: int = 8) -> None:
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        steps: int,
+        points: int = 8,
+        before: Sequence[LedgerEntry] = (),
+    ) -> None:
         self._marks = sorted({-(-steps * k // points) for k in range(1, points + 1)})
         self._epsilons = [
             epsilon(
-                [LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
+                [*before, LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
                 plan.delta,
                 plan.accountant,
             )

@@ -12,6 +12,12 @@ from dataclasses import asdict, dataclass
 
 import dp_accounting
 
+# What rounding may add to the sensitivity, relative. Half of it is for the lattice: sums with and
+# without an image, each of P coordinates rounded to a multiple of h, differ by at most h sqrt(P)
+# more. The other half is for single precision: of an example's norm and factor, and of the sum,
+# which changes in its last digits with any image.
+ROUNDING = 2.0**-10
+
 
 @dataclass(frozen=True)
 class PrivacyPlan:
@@ -19,14 +25,14 @@ class PrivacyPlan:
 
     Contract: a run that includes each of ``n`` images independently with probability
     ``sample_rate`` at each of ``steps`` steps, clips each image's gradient to ``max_grad_norm``
-    in L2, adds N(0, (noise_multiplier * max_grad_norm)^2) to each coordinate of their sum, and
+    in L2, adds N(0, (noise_multiplier * sensitivity)^2) to each coordinate of their sum, and
     divides by ``expected_batch_size``, releases what :meth:`event` describes, and nothing else.
 
     Attributes:
         n: training images, public under zero-out adjacency.
         expected_batch_size: mean size of a Poisson batch; also the normaliser of the sum.
-        max_grad_norm: L2 bound of one image's gradient (the sensitivity of the sum).
-        noise_multiplier: standard deviation of the noise in units of ``max_grad_norm``.
+        max_grad_norm: L2 bound of one image's gradient.
+        noise_multiplier: standard deviation of the noise in units of :attr:`sensitivity`.
         steps: noised releases of the whole run.
         delta: the δ at which ε is stated.
         accountant: "prv", "rdp" or "pld".
@@ -70,13 +76,23 @@ class PrivacyPlan:
         """Probability with which an image is in a batch."""
         return self.expected_batch_size / self.n
 
+    @property
+    def sensitivity(self) -> float:
+        """L2 bound of what one image moves in the sum as it is computed and rounded."""
+        return self.max_grad_norm * (1 + ROUNDING)
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise of a release, on the scale of the sum."""
+        return self.noise_multiplier * self.sensitivity
+
     def event(self) -> dp_accounting.DpEvent:
         """Describe what the whole plan releases, in dp-accounting's terms."""
         return step_event(self.noise_multiplier, self.sample_rate, self.steps)
 
     def to_dict(self) -> dict[str, int | float | str]:
-        """Plain values for the record, the derived ``sample_rate`` included."""
-        return asdict(self) | {"sample_rate": self.sample_rate}
+        """Plain values for the record, with what derives from them."""
+        return asdict(self) | {"sample_rate": self.sample_rate, "sensitivity": self.sensitivity}
 
 
 def step_event(noise_multiplier: float, sample_rate: float, steps: int) -> dp_accounting.DpEvent:
@@ -84,3 +100,12 @@ def step_event(noise_multiplier: float, sample_rate: float, steps: int) -> dp_ac
     gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
     sampled = dp_accounting.PoissonSampledDpEvent(sample_rate, gaussian)
     return dp_accounting.SelfComposedDpEvent(sampled, steps)
+
+
+def delta_for(n: int) -> float:
+    """The largest power of ten below 1/(10 n), for ``n`` training images.
+
+    To publish one image in full, chosen at random, with probability n δ satisfies (0, δ)-DP: with
+    this δ that is less than one chance in ten for any image at all.
+    """
+    return float(f"1e-{len(str(10 * n))}")

@@ -8,14 +8,15 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.as_public import MADE_OF
 from dpmi.reporting.as_published import why_no_epsilon
-from dpmi.reporting.cells import scientific
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
+from dpmi.reporting.together import together
 from dpmi.run.record import RunRecord
 
 _TEMPLATES = "templates"
@@ -44,7 +45,8 @@ def page(
         "three": lambda value: "–" if value is None else f"{value:.3f}",
         "whole": lambda value: "–" if value is None else f"{value:.0f}",
         "ratio": lambda value: "–" if value is None else f"× {value:.2f}",
-        "scientific": scientific,
+        "epsilon": lambda value: "–" if value is None else printed_epsilon(value),
+        "delta": printed_delta,
         "svg": lambda chart: Markup(inline_svg(chart)),
     }
     tests = [cells["test"] for its in sections for cells in its.panel.columns.values()]
@@ -60,6 +62,7 @@ def page(
         made_of=MADE_OF[public],
         draws=DRAWS,
         explanation=EXPLANATION,
+        together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),
         tip=tip,
         versions=_versions(completed),

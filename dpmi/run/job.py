@@ -14,38 +14,35 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig
+from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import DPSGD, LocalDP, Mechanism, build_mechanism
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.weights import (
-    build_resnet18,
-    imagenet_state_dict,
-    read_state_dict,
-    state_digest,
-    write_state_dict,
-)
+from dpmi.models.weights import build_resnet18, write_state_dict
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
+from dpmi.run.entry import RunEntry
+from dpmi.run.entry_file import account_left
 from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
+from dpmi.run.first_weights import load_start
+from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
-from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, shareable
+from dpmi.run.record import ImageSample, RunAccount, RunRecord
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -64,12 +61,19 @@ class Run:
         folder: the job's folder, existing.
         console: what the user sees.
         ranks: who trains, each in a process with a run like this one; the first writes files.
+        given: images and network in place of the config's.
     """
 
     def __init__(
-        self, config: Config, folder: Path, console: Console, ranks: Ranks = ALONE
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        ranks: Ranks = ALONE,
+        given: Given | None = None,
     ) -> None:
         self.config, self.folder, self.console, self._ranks = config, folder, console, ranks
+        self._given = given
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
@@ -82,6 +86,8 @@ class Run:
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
         self._privacy: PrivacyCallback | None = None
+        self._entry: RunEntry | None = None
+        self._trainer: L.Trainer | None = None
         self._status = StatusFile(folder) if ranks.is_first else None
 
     def execute(self) -> RunRecord:
@@ -97,7 +103,7 @@ class Run:
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
         if self._ranks.is_first:
-            OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
+            OmegaConf.save(plain_values(self.config), self.folder / CONFIG_FILE)
         try:
             with self._stop:
                 self._work()
@@ -131,29 +137,39 @@ class Run:
         self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
-            self._data = data = prepared_data(config)
+            self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
-        state = self._first_weights(data)
-        weights = state_digest(state) if state else "drawn"
+        weights = None if self._given and self._given.net else config.model.weights
+        start = load_start(weights, data.channels, self.cache_dir, self.console)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
-                *(self.folder, config, fingerprint, _device(config), weights, self.console),
+                *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
                 processes=ranks.size,
             )
         )
         n = len(data.splits["train"].labels)
+        self._entry = entry = RunEntry(self.folder, config, data)
+        first = start.first_weights(entry.accounts(), config.mechanism.name)
+        entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
-            config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
+            config,
+            n,
+            begun.noise,
+            begun.journal if ranks.is_first else None,
+            begun.piece,
+            ranks,
+            data.fingerprint.together,
+            entry.reserve_release if ranks.is_first else None,
+            first,
         )
+        ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))
         with self._timed("release"):
             released = mechanism.release_data(data)
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
-        net = build_resnet18(len(data.classes), config.model.norm, state)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
+        net = self._network(data, start.state)
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -179,9 +195,14 @@ class Run:
         )
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
-                wandb.log_hyperparams(shareable(config))
+                wandb.log_hyperparams(plain_values(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
+            if ranks.is_first:
+                with self._timed("save"):
+                    told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
+                    state = model.net.get_submodule("net").state_dict()
+                    write_state_dict(state, self.folder / "model.safetensors", told)
             if wandb:
                 wandb.summarise(mechanism.guarantee(), self._metrics)
 
@@ -195,14 +216,14 @@ class Run:
     ) -> None:
         step_time = StepTime()
         # The bar last: it shows what the others log.
-        callbacks: list[L.Callback] = [step_time]
+        callbacks: list[L.Callback] = [*(self._given.watch if self._given else ()), step_time]
         if isinstance(mechanism, DPSGD):
             budget = self.config.privacy.max_epsilon
             self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
-        self._curves = curves = EpochCurves(mechanism.guarantee)
+        self._curves = curves = EpochCurves(mechanism.spent)
         csv_log = CsvLog(self.folder)
         checkpoint = RunCheckpoint(
             self.folder / CHECKPOINTS,
@@ -215,7 +236,7 @@ class Run:
         )
         callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
         if self._status:
-            self._status.watch(mechanism.guarantee)
+            self._status.watch(mechanism.spent)
             callbacks.append(self._status)
         callbacks += [progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
@@ -235,6 +256,7 @@ class Run:
             use_distributed_sampler=False,  # it would replace the plan's sampler
             deterministic="warn",
         )
+        self._trainer = trainer
         self._memory.training_starts(trainer.strategy.root_device)
         # The loader begins at the checkpoint's step, in a way that Lightning does not know.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
@@ -248,23 +270,14 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
-        if not self._ranks.is_first:
-            return
-        with self._timed("save"):
-            write_state_dict(
-                model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
-            )
 
-    def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
-        weights = self.config.model.weights
-        if weights is None:
-            return None
-        if weights == "imagenet":
-            return imagenet_state_dict(self.cache_dir)
-        if weights == "phantom":
-            recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
-            return phantom_weights(self.cache_dir, self.console, recipe)
-        return read_state_dict(Path(weights).expanduser())
+    def _network(self, data: PreparedData, state: dict[str, Tensor] | None) -> nn.Module:
+        """The network as training finds it."""
+        net = self._given.net if self._given else None
+        net = net or build_resnet18(len(data.classes), self.config.model.norm, state)
+        if self.config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        return net
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
@@ -272,7 +285,7 @@ class Run:
         if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
-        told, group = shareable(self.config), self.folder.parent.name
+        told, group = plain_values(self.config), self.folder.parent.name
         if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
             group = keyed_digest(self.cache_dir, "group", group)[:8]
         logger = OptionalWandbLogger(
@@ -304,6 +317,8 @@ class Run:
     def _record(self, status: Any, reason: str | None) -> RunRecord:
         """Write down what is known, whatever happened."""
         begun = self._resumption
+        if status != "completed":
+            self._count_what_was_not_repeated()
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
@@ -313,10 +328,11 @@ class Run:
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
             restarts=begun.state.restarts if begun else 0,
-            config=shareable(self.config),
+            config=plain_values(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},
+            account=self._settled(status),
             metrics=self._metrics,
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
@@ -338,6 +354,27 @@ class Run:
             self._status.remove()
         return record
 
+    def _count_what_was_not_repeated(self) -> None:
+        """Releases of processes before this one, up to which a run that ended early did not come.
+
+        Resumed, it would have made them again, to the bit, and counted them then.
+        """
+        if isinstance(self._mechanism, DPSGD) and self._resumption:
+            plan, ledger = self._mechanism.plan, self._mechanism.ledger
+            missing = max(0, self._resumption.released - ledger.steps)
+            ledger.record_lost(plan.noise_multiplier, plan.sample_rate, missing)
+
+    def _settled(self, status: Any) -> RunAccount | None:
+        """Tell the account what was spent, and return what the record says of it."""
+        if not self._ranks.is_first:
+            return None
+        if self._entry is None or self._mechanism is None:
+            return account_left(self.folder)
+        begun, trainer = self._resumption, self._trainer
+        trained = bool(begun and begun.state.restarts) or bool(trainer and trainer.global_step)
+        self._entry.settle(self._mechanism, status, trained)
+        return self._entry.told() or account_left(self.folder)
+
 
 def prepared_data(config: Config) -> PreparedData:
     """Return the data set of a config.
@@ -345,8 +382,10 @@ def prepared_data(config: Config) -> PreparedData:
     Raises:
         UserError: it cannot be used.
     """
-    delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
-    return prepare(config.data, Path(config.cache_dir).expanduser(), delta)
+    mechanism = config.mechanism
+    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    cache_dir = Path(config.cache_dir).expanduser()
+    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
 
 
 def _device(config: Config) -> str:

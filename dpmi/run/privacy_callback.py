@@ -57,9 +57,13 @@ class PrivacyCallback(L.Callback):
         plan, ledger = self._plan, self._ledger
         lost = max(0, self._reserved - ledger.steps)
         ledger.record_lost(plan.noise_multiplier, plan.sample_rate, lost)
-        self._schedule = EpsilonSchedule(plan, plan.steps + ledger.lost)
+        self._schedule = EpsilonSchedule(
+            plan, plan.steps + ledger.lost, before=self._mechanism.before
+        )
         if self._max_epsilon is not None:
-            self._affordable = steps_within(self._max_epsilon, plan, plan.steps + ledger.lost)
+            self._affordable = steps_within(
+                self._max_epsilon, plan, plan.steps + ledger.lost, self._mechanism.before
+            )
             if self._affordable <= ledger.lost:
                 raise UserError(
                     f"privacy.max_epsilon={self._max_epsilon:g}: not one step of this run fits "
@@ -146,9 +150,10 @@ class PrivacyCallback(L.Callback):
                 "gradients are on the ledger: something trains past the mechanism"
             )
         assert self._schedule is not None
-        spent = {"epsilon": self._schedule.at(self._ledger.steps), "delta": self._plan.delta}
-        pl_module.log("epsilon", spent["epsilon"], prog_bar=True, batch_size=1)
-        pl_module.log("delta", spent["delta"], batch_size=1)
+        if not self._mechanism.reproducible:  # else no ε holds
+            spent = self._schedule.at(self._ledger.steps)
+            pl_module.log("epsilon", spent, prog_bar=True, batch_size=1)
+            pl_module.log("delta", self._plan.delta, batch_size=1)
         if self._affordable is not None and self._ledger.steps >= self._affordable:
             if self._taken < self._plan.steps:
                 self.stopped = (

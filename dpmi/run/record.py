@@ -12,10 +12,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpmi.config import Config
+from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.spending import Spending
 from dpmi.redaction import redacted
 from dpmi.run.environment import environment
 from dpmi.run.leaving import (
@@ -51,6 +52,27 @@ class ImageSample(BaseModel):
     after: str | None
 
 
+class RunAccount(BaseModel):
+    """What the account of the training images says of a run.
+
+    Attributes:
+        id: name of the account, random; None where the run could not tell it.
+        overlaps: names of accounts that have some of the same training images.
+        spending: what the run took.
+        superseded: what earlier attempts, in whose place the run is, may have taken.
+        before: what was taken from the same images by those whose weights the run started from.
+            The guarantee is of them, too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str | None = None
+    overlaps: tuple[str, ...] = ()
+    spending: Spending
+    superseded: tuple[Spending, ...]
+    before: tuple[Spending, ...] = ()
+
+
 class RunRecord(BaseModel):
     """All that is known of a run, private, in ``record.json`` in its job folder.
 
@@ -64,10 +86,11 @@ class RunRecord(BaseModel):
         status: how it ended; ``reason`` says why, where it did not complete.
         stopped: why a run that completed has fewer steps than planned, where it has.
         restarts: how often it was resumed after its process was killed.
-        config: the composed config, but for ``noise_seed``, which must stay secret.
+        config: the composed config; of ``noise_seed`` only whether one was given.
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         mechanism: the plan and the ledger, where there is one.
+        account: what it took from its training images, and attempts before it; None where nothing.
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
             ``selected_on_test/`` were picked by looking at the test images.
         curves: metric to one value for each epoch that ended.
@@ -100,6 +123,7 @@ class RunRecord(BaseModel):
     data: dict[str, Any] | None
     guarantee: Guarantee | None
     mechanism: dict[str, Any]
+    account: RunAccount | None = None
     metrics: dict[str, float]
     curves: dict[str, list[float]]
     sample: ImageSample | None
@@ -204,15 +228,16 @@ def _covered(guarantee: Guarantee | None) -> str:
     return f"the guarantee covers the training images: the weights, and what follows; {others}"
 
 
-def shareable(config: Config) -> dict[str, Any]:
-    """Plain values of a config, but for ``noise_seed``: with it, the noise could be taken off."""
-    return config.model_dump(mode="json") | {"noise_seed": None}
-
-
-def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0) -> RunRecord:
+def record_of_no_run(
+    config: Config,
+    status: Any,
+    reason: str,
+    restarts: int = 0,
+    account: RunAccount | None = None,
+) -> RunRecord:
     """The record of a run that could write none itself: it did not begin, or it was killed.
 
-    What it had executed is in its folder, not in this record: it states no guarantee.
+    It states no guarantee, but what the run may have taken, as its folder tells it (``account``).
     """
     return RunRecord(
         run=cell_name(config),
@@ -223,10 +248,11 @@ def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0
         reason=redacted(reason),
         stopped=None,
         restarts=restarts,
-        config=shareable(config),
+        config=plain_values(config),
         data=None,
         guarantee=None,
         mechanism={},
+        account=account,
         metrics={},
         curves={},
         sample=None,

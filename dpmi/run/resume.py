@@ -17,15 +17,23 @@ from rich.console import Console
 from dpmi.config import Config
 from dpmi.errors import UserError
 from dpmi.identity import config_digest
+from dpmi.privacy.account import Accounts
 from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
-from dpmi.privacy.randomness import NoiseSource
+from dpmi.privacy.randomness import NoiseSource, new_key
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
 from dpmi.run.code import code_digest
+from dpmi.run.entry_file import (
+    ENTRY_FILE,
+    JOURNAL_FILE,
+    STATE_FILE,
+    EntryFile,
+    may_have_spent,
+)
 from dpmi.run.record import SUPERSEDED
 from dpmi.run.status import STATUS_FILE
 
-STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
+SEED_FILE = ".noise_seed"
 # When a job's folder is cleared for a new run of the same config.
 _STAY = {"train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
 
@@ -86,6 +94,7 @@ class Resumption:
         journal: where its releases are written ahead.
         checkpoint: to start from; None for the first step.
         step: steps that the checkpoint has.
+        released: releases that processes before this one may have made.
         piece: images in one pass, where earlier releases were made in such pieces; else None.
 
     Raises:
@@ -103,20 +112,22 @@ class Resumption:
         processes: int = 1,
     ) -> None:
         place, noise_seed = _place(device, processes, weights), config.noise_seed
+        cache_dir = Path(config.cache_dir).expanduser()
         state = _read(folder)
         if state is not None and state.data != data:
             console.print(f"the data have changed since {folder} was begun: starting anew")
-            supersede(folder)
+            supersede(folder, cache_dir)
             state = None
         self.checkpoint: Path | None = None
         self.step = 0
         self.piece: int | None = None
+        self.released = 0
         if state is None:
             if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
-                supersede(folder)
+                supersede(folder, cache_dir)
             state = RunState(
-                noise_key=_noise_key(config, data, place),
+                noise_key=_noise_key(config, data, place).hex(),
                 data=data,
                 place=place,
                 wandb_id=secrets.token_hex(4),
@@ -125,12 +136,13 @@ class Resumption:
             if found := newest_checkpoint(folder / FOLDER, console):
                 self.checkpoint, self.step = found
             reservations = read_journal(folder / JOURNAL_FILE)
+            self.released = max((r.last for r in reservations), default=0)
             self.piece = reservations[-1].physical_batch_size if reservations else None
             state = _next_attempt(state, place, reservations)
             console.print(f"resumed after {self.step} steps")
         state.write(folder)
         self.state, self._folder = state, folder
-        self.noise = NoiseSource(noise_seed, int(state.noise_key, 16), state.attempt)
+        self.noise = NoiseSource(noise_seed, bytes.fromhex(state.noise_key), state.attempt)
         self.journal = Journal(folder / JOURNAL_FILE)
 
     def keep_release(self, release: str) -> None:
@@ -156,40 +168,84 @@ class Resumption:
         clear(self._folder)
 
 
-def _noise_key(config: Config, data: str, place: dict[str, str]) -> str:
-    """128 bits in hexadecimal: of the operating system, or of ``noise_seed`` and all of the run.
+def _noise_key(config: Config, data: str, place: dict[str, str]) -> bytes:
+    """256 bits: of the operating system, or of ``noise_seed`` and all of the run.
 
     Two runs with the same noise on the same images would give them away: whoever has both results
     solves two equations for two unknowns. So a ``noise_seed`` repeats the noise of the same run
     alone, and two cells of a sweep with it have nothing in common.
     """
     if config.noise_seed is None:
-        return f"{secrets.randbits(128):x}"
+        return new_key()
     told = f"{config.noise_seed} {config_digest(config)} {data} {place['code']} {place['weights']}"
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    return hashlib.sha256(told.encode()).digest()
+
+
+def other_noise_seed(folder: Path, config: Config) -> bool:
+    """Whether what is in a job's folder has the noise of another ``noise_seed``.
+
+    Nothing else tells them apart: no digest and no name holds the seed.
+    """
+    path = folder / SEED_FILE
+    return path.is_file() and path.read_text() != str(config.noise_seed)
+
+
+def keep_noise_seed(folder: Path, config: Config) -> None:
+    """Write down whose noise a folder has, readable by its owner alone; nothing without a seed."""
+    if config.noise_seed is None:
+        return
+    path = folder / SEED_FILE
+    path.touch(mode=0o600)
+    path.write_text(str(config.noise_seed))
 
 
 def clear(folder: Path) -> None:
-    """Remove a completed run's key, journal and checkpoints, the key first."""
-    for name in (STATE_FILE, JOURNAL_FILE):
+    """Remove a completed run's key, checkpoints and what else only a run needs, the key first."""
+    _destroy_key_and_checkpoints(folder)
+    for name in (JOURNAL_FILE, ENTRY_FILE):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def supersede(folder: Path) -> None:
-    """Move what a run left in a job's folder out of the way of a new one; nothing is lost."""
-    old = [
+def supersede(folder: Path, cache_dir: Path) -> None:
+    """Move what a run left in a job's folder out of the way of a new one.
+
+    What it may have released is entered in the account; its key and checkpoints are destroyed,
+    which nobody can need and an attacker could: weights before and after each step, and the noise.
+
+    Raises:
+        OSError: the account cannot be written; nothing is moved.
+    """
+    if not _left(folder):
+        return
+    if took := may_have_spent(folder):
+        EntryFile(status="superseded", spending=took).write(folder)
+        Accounts(cache_dir).settle(took, "superseded")
+    _destroy_key_and_checkpoints(folder)
+    shelf = folder / SUPERSEDED
+    place = shelf / str(1 + sum(1 for _ in shelf.iterdir()) if shelf.is_dir() else 1)
+    place.mkdir(parents=True)
+    for path in sorted(_left(folder), key=lambda path: path.name == ENTRY_FILE):  # that one last
+        path.rename(place / path.name)
+
+
+def _left(folder: Path) -> list[Path]:
+    return [
         path
         for path in folder.iterdir()
         if path.name not in _STAY and not path.name.startswith(LOCK_FILE)
     ]
-    if not old:
-        return
-    shelf = folder / SUPERSEDED
-    place = shelf / str(1 + sum(1 for _ in shelf.iterdir()) if shelf.is_dir() else 1)
-    place.mkdir(parents=True)
-    for path in old:
-        path.rename(place / path.name)
+
+
+def _destroy_key_and_checkpoints(folder: Path) -> None:
+    """The key first, overwritten: where a disk keeps what is removed, it is not there."""
+    for path in (folder / STATE_FILE, (folder / STATE_FILE).with_suffix(".part")):
+        if path.is_file():
+            with path.open("r+b") as file:
+                file.write(bytes(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def _next_attempt(
@@ -247,5 +303,5 @@ def _read(folder: Path) -> RunState | None:
     except (OSError, ValidationError, ValueError) as error:
         raise UserError(
             f"{path}: damaged, so the run cannot be resumed and what it spent is not known; "
-            "give rerun=true to begin anew (the old files are kept in superseded/)"
+            "give rerun=true to begin anew"
         ) from error
