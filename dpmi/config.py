@@ -32,8 +32,16 @@ def _truth_or_auto(value: object) -> object:
     raise ValueError("allowed are auto, true and false")
 
 
+def _delta_or_auto(value: object) -> object:
+    if value == "auto" or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError("allowed are auto, and numbers greater than 0 and less than 1")
+
+
 TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
+
+DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 GIVEN = "given"  # stands for the number of a noise_seed
@@ -127,7 +135,7 @@ class DpsgdMechanism(_Section):
     name: Literal["dpsgd"]
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
-    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+    delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
 
 

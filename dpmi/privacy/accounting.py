@@ -135,6 +135,7 @@ def _by_dominating_pairs(
     return float(composed.get_epsilon_for_delta(delta))
 
 
+@functools.lru_cache  # the same run with another seed asks for it again
 def calibrate_noise_multiplier(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str
 ) -> float:

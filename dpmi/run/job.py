@@ -14,6 +14,7 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+from torch import Tensor, nn
 
 from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.datamodule import ImageDataModule
@@ -33,6 +34,7 @@ from dpmi.run.entry_file import account_left
 from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.first_weights import load_start
+from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
@@ -59,12 +61,19 @@ class Run:
         folder: the job's folder, existing.
         console: what the user sees.
         ranks: who trains, each in a process with a run like this one; the first writes files.
+        given: images and network in place of the config's.
     """
 
     def __init__(
-        self, config: Config, folder: Path, console: Console, ranks: Ranks = ALONE
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        ranks: Ranks = ALONE,
+        given: Given | None = None,
     ) -> None:
         self.config, self.folder, self.console, self._ranks = config, folder, console, ranks
+        self._given = given
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
@@ -128,10 +137,11 @@ class Run:
         self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
-            self._data = data = prepared_data(config)
+            self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
-        start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
+        weights = None if self._given and self._given.net else config.model.weights
+        start = load_start(weights, data.channels, self.cache_dir, self.console)
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
@@ -159,9 +169,7 @@ class Run:
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
-        net = build_resnet18(len(data.classes), config.model.norm, start.state)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
+        net = self._network(data, start.state)
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -208,7 +216,7 @@ class Run:
     ) -> None:
         step_time = StepTime()
         # The bar last: it shows what the others log.
-        callbacks: list[L.Callback] = [step_time]
+        callbacks: list[L.Callback] = [*(self._given.watch if self._given else ()), step_time]
         if isinstance(mechanism, DPSGD):
             budget = self.config.privacy.max_epsilon
             self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
@@ -262,6 +270,14 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
+
+    def _network(self, data: PreparedData, state: dict[str, Tensor] | None) -> nn.Module:
+        """The network as training finds it."""
+        net = self._given.net if self._given else None
+        net = net or build_resnet18(len(data.classes), self.config.model.norm, state)
+        if self.config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        return net
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:

@@ -197,7 +197,7 @@ def test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan
     plan = done.record.mechanism["plan"]
     assert len(noise.of_steps) == plan["steps"] == STEPS
     assert all(len(set(batch)) == len(batch) for batch in noise.batches)
-    std = plan["noise_multiplier"] * plan.get("sensitivity", plan["max_grad_norm"])
+    std = plan["noise_multiplier"] * plan["sensitivity"]
     # Five standard errors everywhere: one false alarm in 30 000 runs of this test.
     size = len(noise.of_steps[0])
     for step in noise.of_steps:
