@@ -538,8 +538,8 @@ LEAVING = (
     Planted(
         "the largest patient leaves",
         "dpmi/run/leaving.py",
-        '    "replace_one_epsilon", "assumptions",',
-        '    "private", "replace_one_epsilon", "assumptions",',
+        '"epsilons", "replace_one_epsilon", "assumptions",',
+        '"epsilons", "private", "replace_one_epsilon", "assumptions",',
         ("tests/run/test_leaving.py",),
     ),
     Planted(
