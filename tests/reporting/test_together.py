@@ -12,7 +12,7 @@ from dpmi.privacy.total import total
 from dpmi.reporting.sorting import figure4
 from dpmi.reporting.sweep_report import print_tables
 from dpmi.reporting.table import as_markdown
-from dpmi.reporting.together import together
+from dpmi.reporting.together import ALONE, together
 from dpmi.run.record import RunAccount
 
 RATE, STEPS, DELTA = 128 / 4000, 31, 1e-4  # of the default sweep
@@ -41,7 +41,7 @@ def told(runs, **changes):
 
 
 def said(runs):
-    return " ".join(together(figure4(runs)))
+    return " ".join(line for its in together(figure4(runs)) for line in (its.title, *its.lines))
 
 
 def composed(*entries):
@@ -55,12 +55,12 @@ def runs_of(mechanism, seeds=(1,)):
 def test_a_sweep_tells_the_exact_total_of_its_models_of_its_releases_and_of_both():
     models, releases = runs_of("dpsgd"), runs_of("ldp")
     all_three = composed(*(took(run).ledger[0] for run in models))
-    assert f"{all_three}, δ = 1e-4 per image of 3 runs by DP-SGD." in said(models)
-    assert "ε = 1.75 per channel value of 3 releases by LDP." in said(releases)
+    assert f"{all_three}, δ = 1e-4 per image: 3 runs by DP-SGD" in said(models)
+    assert "ε = 1.75 per channel value: 3 releases by LDP" in said(releases)
     both = said([*models, *releases])
     replaced = epsilon([took(run).ledger[0] for run in models], DELTA, "pld", "replace-one")
     value, image = printed_epsilon(1.75 + replaced), printed_epsilon(1.75 * 2304 + replaced)
-    assert f"ε = {value}, δ = 1e-4 per channel value, {image} per image." in both
+    assert f"ε = {value}, δ = 1e-4 per channel value, {image} per image, replace-one" in both
 
 
 @pytest.mark.parametrize(
@@ -75,18 +75,13 @@ def test_models_compose_to_less_than_the_sum_of_their_epsilons(betas, seeds, exp
 
 
 def test_releases_of_their_own_for_each_seed_add_up():
-    assert "ε = 5.25 per channel value of 9 releases" in said(runs_of("ldp", (1, 2, 3)))
+    assert "ε = 5.25 per channel value: 9 releases" in said(runs_of("ldp", (1, 2, 3)))
 
 
 def test_beside_a_run_without_any_mechanism_there_is_no_epsilon():
     text = said(told(seven()))
-    assert "no ε, because chest_xray-none-beta1-seed42 has none (trained on the" in text
-    assert "without it, of 6 others: ε = 1.1" in text
-
-
-def test_what_one_cell_alone_takes_is_said_and_that_choosing_it_is_not_covered():
-    text = said(told(seven()))
-    assert "One run published alone takes its own ε, in the table; to choose it by its" in text
+    assert "no ε with chest_xray-none-beta1-seed42: trained on the images without any" in text
+    assert "ε = 1.75 per channel value: 3 releases by LDP" in text  # it is told what is without it
 
 
 def test_a_release_that_runs_share_counts_once():
@@ -97,7 +92,7 @@ def test_a_release_that_runs_share_counts_once():
         )
         for run in runs
     ]
-    assert "ε = 1 per channel value of 1 release by LDP" in said(shared)
+    assert "ε = 1 per channel value: 1 release by LDP" in said(shared)
 
 
 def test_superseded_attempts_and_runs_that_failed_are_counted():
@@ -106,24 +101,24 @@ def test_superseded_attempts_and_runs_that_failed_are_counted():
     again = run.model_copy(
         update={"account": run.account.model_copy(update={"superseded": (old,)})}
     )
-    assert "(with what superseded attempts may have released)" in said([again])
+    assert ", and what superseded attempts may have released" in said([again])
     assert composed(*old.ledger, *took(run).ledger) in said([again])
     (died,) = told([failed(seed=2)])
     assert composed(*took(run).ledger * 2) in said([run, died])
-    assert "of 2 runs" in said([run, died])
+    assert "2 runs by DP-SGD" in said([run, died])
 
 
 def test_other_images_are_told_apart_unless_their_accounts_have_some_in_common():
     xrays, phantoms = record("dpsgd", 1.0), record("dpsgd", 1.0, dataset="phantom_xray")
     (one,) = told([xrays])
     (other,) = told([phantoms], id="2")
-    first, second, _ = together(figure4([one, other]))
-    assert first.startswith("chest_xray, all runs")
-    assert second.startswith("phantom_xray, all runs")
+    first, second = together(figure4([one, other]))
+    assert first.title == "All runs on chest_xray published together"
+    assert second.title == "All runs on phantom_xray published together"
     (other,) = told([phantoms], id="2", overlaps=("1",))
-    both, _ = together(figure4([one, other]))
-    assert both.startswith("chest_xray and phantom_xray, all runs")
-    assert "of 2 runs" in both
+    (both,) = together(figure4([one, other]))
+    assert both.title.startswith("All runs on chest_xray and phantom_xray published")
+    assert "2 runs by DP-SGD" in both.lines[0]
 
 
 def test_records_of_runs_that_released_nothing_need_no_total():
@@ -131,13 +126,16 @@ def test_records_of_runs_that_released_nothing_need_no_total():
 
 
 def test_the_total_stands_under_the_table_on_a_terminal_and_in_markdown():
+    """With what one cell alone takes, and that choosing it by its results is not covered."""
     panels = figure4(told(seven()))
     console = Console(width=80, file=io.StringIO(), record=True)
     print_tables(panels, console)
     shown = " ".join(console.export_text().split())
-    for line in together(panels):
+    (whole,) = together(panels)
+    for line in (f"{whole.title}:", *whole.lines, ALONE):
         assert line in shown
         assert line in as_markdown(panels)
+    assert "choose it by its results is covered by no ε" in ALONE
 
 
 def test_different_deltas_are_told_at_the_largest():
