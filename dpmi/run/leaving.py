@@ -61,7 +61,8 @@ _EXECUTED = frozenset({
 # Fields of the guarantee that state it. The others are facts about the images.
 GUARANTEE = frozenset({
     "mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "pixel_epsilon",
-    "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason", "claim",
+    "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason",
+    "claim",
 })  # fmt: skip
 # Of an audit, whose canaries are drawn: all but its coins and how long it took.
 AUDIT = frozenset({
