@@ -61,7 +61,7 @@ _EXECUTED = frozenset({
 # Fields of the guarantee that state it. The others are facts about the images.
 GUARANTEE = frozenset({
     "mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "pixel_epsilon",
-    "pixel_epsilon", "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason",
+    "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason",
     "claim",
 })  # fmt: skip
 _AUDIT = frozenset({"lower_bound", "confidence", "claimed", "method"})
