@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from dpmi.config import GIVEN, load_config, schema_keys
+from dpmi.config import GIVEN, Config, load_config, schema_keys
 from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
 from dpmi.identity import job_folder, without_noise_seed
 
