@@ -50,7 +50,7 @@ def test_a_planted_bug_is_caught(bug: Planted, tmp_path):
 
 def test_no_bug_is_planted_twice():
     assert len({bug.name for bug in PLANTED}) == len(PLANTED)
-    assert len({(bug.file, bug.planted) for bug in PLANTED}) == len(PLANTED)
+    assert len({(bug.file, bug.code, bug.planted) for bug in PLANTED}) == len(PLANTED)
 
 
 def test_the_documents_list_every_planted_bug():
