@@ -10,9 +10,18 @@ from typing import Annotated, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from dpmi.config_heads import check_heads
 from dpmi.errors import UserError, cause_for_user
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,9 +41,25 @@ def _truth_or_auto(value: object) -> object:
     raise ValueError("allowed are auto, true and false")
 
 
+def _count_or_all(value: object) -> object:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("allowed are all and integers greater than or equal to 1")
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if names and len(set(names)) == len(names):
+        return names
+    raise ValueError("name one or more, each once")
+
+
 TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
+CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+_EachOnce = AfterValidator(_each_once)
 
+_WITH_EPSILON = ("ldp", "dpsgd", "class_means")
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 
 
@@ -47,7 +72,7 @@ class _Images(_Section):
 
     image_size: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)]
     resize: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)] | None
-    batch_size: Count
+    batch_size: CountOrAll
     augment: Literal["none", "affine"]
     on_corrupt: Literal["error", "skip"]
     num_workers: Annotated[int, Field(ge=0)]
@@ -120,6 +145,19 @@ class LdpMechanism(_Section):
     noise_test: bool
 
 
+class BudgetShares(_Section):
+    """Shares of a run's budget, in μ², of what is released before the first step."""
+
+    centre: Share
+    counts: Share
+
+
+class CentreShare(_Section):
+    """The same, where nothing but a centre is released before."""
+
+    centre: Share
+
+
 class DpsgdMechanism(_Section):
     """DP-SGD: clipped per-example gradients with Gaussian noise."""
 
@@ -128,6 +166,17 @@ class DpsgdMechanism(_Section):
     accountant: Literal["prv", "rdp", "pld"]
     delta: Annotated[float, Field(gt=0, lt=1)]
     engine: Literal["fast", "opacus"]
+    shares: BudgetShares
+
+
+class ClassMeansMechanism(_Section):
+    """One Gaussian release of class sums and counts; the classifier is post-processing."""
+
+    name: Literal["class_means"]
+    accountant: Literal["prv", "rdp", "pld"]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    count_scale: Positive
+    shares: CentreShare
 
 
 class LdpPublishedMechanism(_Section):
@@ -146,16 +195,35 @@ class DpsgdPublishedMechanism(_Section):
 
 
 MechanismConfig = Annotated[
-    NoMechanism | LdpMechanism | DpsgdMechanism | LdpPublishedMechanism | DpsgdPublishedMechanism,
+    NoMechanism
+    | LdpMechanism
+    | DpsgdMechanism
+    | ClassMeansMechanism
+    | LdpPublishedMechanism
+    | DpsgdPublishedMechanism,
     Field(discriminator="name"),
 ]
 
 
+class FeatureSettings(_Section):
+    """What a head sees of an image."""
+
+    stages: Annotated[list[Literal["layer1", "layer2", "layer3", "layer4"]], _EachOnce]
+    views: Annotated[list[Literal["identity", "mirror", "half_turn"]], _EachOnce]
+    exposure: Literal["as_is", "per_image"]
+    centre: bool
+
+
 class ModelSettings(_Section):
-    """ResNet-18 and how it learns."""
+    """ResNet-18, what of it is trained, and how it learns and decides."""
 
     name: Literal["resnet18"]
     weights: str | None
+    train: Literal["all", "head"]
+    head: Literal["linear", "ordinal"]
+    features: FeatureSettings
+    prior: Literal["train", "uniform"]
+    average: Literal["none", "last_half"]
     norm: Literal["batch", "group", "frozen_batch"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -247,14 +315,15 @@ class Config(_Section):
                 f"model.norm=batch: with trainer.devices={self.trainer.devices} each device would "
                 "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
+        check_heads(self)
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
-        if self.trainer.test_every_epoch and self.mechanism.name in ("ldp", "dpsgd"):
+        if self.trainer.test_every_epoch and self.mechanism.name in _WITH_EPSILON:
             raise ValueError(
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
-        if self.privacy.max_epsilon is not None and self.mechanism.name not in ("ldp", "dpsgd"):
+        if self.privacy.max_epsilon is not None and self.mechanism.name not in _WITH_EPSILON:
             raise ValueError(
                 f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
                 f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
@@ -289,7 +358,7 @@ class Config(_Section):
                 f"beta={self.beta:g}: mechanism.noise_multipliers has no number for it; allowed "
                 f"are {', '.join(f'{beta:g}' for beta in sorted(numbers))}"
             )
-        if self.data.batch_size % microbatches:
+        if self.data.batch_size == "all" or self.data.batch_size % microbatches:
             raise ValueError(
                 f"data.batch_size={self.data.batch_size}: cannot be divided into {microbatches} "
                 f"equal microbatches; allowed are multiples of {microbatches}"

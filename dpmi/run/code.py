@@ -8,7 +8,7 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What decides what is computed; not how it is launched, shown and reported.
 _MATTERS = (
-    *("data", "models", "mechanisms", "privacy", "ranks.py"),
+    *("data", "features", "models", "mechanisms", "privacy", "ranks.py"),
     *("run/job.py", "run/ddp.py", "run/pretrain.py"),
 )
 
