@@ -57,6 +57,12 @@ class FeatureHead(DecidingNetwork):
         """(K,): b."""
         return self.intercepts.weight.detach().flatten()
 
+    @torch.no_grad()
+    def set_weights(self, weight: Tensor, bias: Tensor) -> None:
+        """Take (K, D) and (K,) over; of a linear head."""
+        self.slopes.weight.copy_(weight)
+        self.intercepts.weight.copy_(bias[:, None])
+
     def exported(self) -> dict[str, Tensor]:
         """``centre``, ``weight`` and ``bias``: logits = weight (x - centre) / |x - centre| + bias.
 
