@@ -4,12 +4,15 @@ Three accountants are offered under Opacus' names: ``prv`` (Gopi et al. 2021, ar
 and ``rdp`` (Mironov et al. 2019, arXiv 1908.10530) are Opacus'; ``pld`` is dp-accounting's
 (Doroshenko et al. 2022, arXiv 2207.04380), registered with Opacus here so that all three are
 called alike. Each gives an upper bound of the true ε; ``prv`` is within ``PRV_ERROR`` of it,
-``pld`` is the tightest, ``rdp`` the loosest.
+``pld`` is the tightest, ``rdp`` the loosest. They know zero-out adjacency and one image; for
+replace-one and for several images of one patient ε comes from the dominating pairs of the steps.
 """
 
 from __future__ import annotations
 
 import bisect
+import functools
+from collections import Counter
 from collections.abc import Sequence
 
 import dp_accounting
@@ -18,6 +21,12 @@ from opacus.accountants import IAccountant, create_accountant
 from opacus.accountants.registry import register_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
+from dpmi.privacy.dominating import (
+    Adjacency,
+    dominating_pairs,
+    grid_interval,
+    loss_distribution,
+)
 from dpmi.privacy.ledger import LedgerEntry
 from dpmi.privacy.plan import PrivacyPlan, step_event
 
@@ -59,22 +68,48 @@ def _settings(accountant: str) -> dict[str, float]:
     return {"eps_error": PRV_ERROR} if accountant == "prv" else {}
 
 
-def epsilon(entries: Sequence[LedgerEntry], delta: float, accountant: str) -> float:
+def epsilon(
+    entries: Sequence[LedgerEntry],
+    delta: float,
+    accountant: str,
+    adjacency: Adjacency = "zero-out",
+    images: int = 1,
+) -> float:
     """ε at ``delta`` of what ``entries`` say was released.
 
     Args:
-        entries: a ledger's entries; none means that nothing was released.
+        entries: a ledger's, or those of several runs on the same images, one after the other; none
+            means that nothing was released.
         delta: the δ at which ε is stated.
-        accountant: "prv", "rdp" or "pld".
+        accountant: "prv", "rdp" or "pld": of one image under zero-out. All else is computed from
+            privacy loss distributions, whichever is named, and is never less than that.
+        adjacency: what an image is replaced by: "zero-out", by one that contributes nothing;
+            "replace-one", by any other.
+        images: how many images change at once, as all those of one patient do.
 
     Returns:
         An upper bound of ε; 0.0 for an empty ledger.
+
+    Raises:
+        ValueError: fewer than one image.
     """
-    if not entries:
+    if images < 1:
+        raise ValueError(f"images={images} must be at least 1")
+    steps: Counter[tuple[float, float]] = Counter()
+    for entry in entries:
+        steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
+    if not steps:
         return 0.0
     counting = create_accountant(accountant)
-    counting.history = [(e.noise_multiplier, e.sample_rate, e.steps) for e in entries]
-    return float(counting.get_epsilon(delta, **_settings(accountant)))
+    counting.history = [(*kind, times) for kind, times in steps.items()]
+    told = float(counting.get_epsilon(delta, **_settings(accountant)))
+    if (adjacency, images) == ("zero-out", 1):
+        return told
+    kinds = [(dominating_pairs(*kind, images, adjacency), n) for kind, n in steps.items()]
+    interval = grid_interval([pair for pairs, _ in kinds for pair in pairs])
+    losses = [loss_distribution(pairs, times, interval) for pairs, times in kinds]
+    composed = functools.reduce(lambda one, other: one.compose(other), losses)
+    return max(told, float(composed.get_epsilon_for_delta(delta)))
 
 
 def calibrate_noise_multiplier(

@@ -1,4 +1,7 @@
-"""The one record of a run. Tables, plots and dashboards read records, and nothing else."""
+"""The one record of a run. Tables, plots and dashboards read records, and nothing else.
+
+It is private: it holds facts about the training images that no ε covers.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from dpmi.run.code import code_digest
 RECORD_FILE = "record.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
 SCHEMA = "dpmi.run-record"
-VERSION = 3
+VERSION = 4
 
 _PACKAGES = (
     "dpmi", "torch", "torchvision", "pytorch-lightning", "opacus", "dp-accounting", "torchmetrics",
@@ -53,6 +56,7 @@ class RunRecord(BaseModel):
     """What a run leaves, whole, in ``record.json`` in its job folder.
 
     Attributes:
+        private: that it is, for who opens the file.
         schema_name, version: what this file is; a reader refuses any other.
         run: name of the cell, dataset-mechanism-β-seed.
         config_digest: equal for runs that compute the same.
@@ -72,13 +76,17 @@ class RunRecord(BaseModel):
             what the process had before the run; on a GPU allocated; None where not measured. Where
             several processes trained, of the first.
         environment: package versions, Python, device, git commit.
+        audit: the empirical lower bound on ε, where the run was audited.
     """
 
     # JSON knows no NaN: a metric that is not a number is written, and read again, as "NaN".
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
+    private: Literal[
+        "facts about the training images that no ε covers: keep this file where the images are"
+    ] = "facts about the training images that no ε covers: keep this file where the images are"
     schema_name: Literal["dpmi.run-record"] = "dpmi.run-record"
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     run: str
     config_digest: str
     status: Literal["completed", "failed", "interrupted"]
@@ -95,6 +103,7 @@ class RunRecord(BaseModel):
     timings: dict[str, float]
     peak_memory_mb: float | None
     environment: dict[str, Any]
+    audit: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> Path:
         """Write ``record.json`` whole or not at all; return its path."""

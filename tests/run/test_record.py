@@ -45,10 +45,11 @@ def record(**changes):
         {},
         {"status": "failed", "reason": "no data [/x]", "guarantee": None, "data": None},
         {"status": "interrupted", "reason": "by the user", "metrics": {}},
+        {"audit": {"lower_bound": 0.48, "confidence": 0.95}},
         {"guarantee": Guarantee.none("none", "no mechanism")},
         {"guarantee": Guarantee.none("x", "why", Claim(1.0, 1e-4, "image", "some authors"))},
     ],
-    ids=["completed", "failed", "interrupted", "no guarantee", "a claim"],
+    ids=["completed", "failed", "interrupted", "audited", "no guarantee", "a claim"],
 )
 def test_what_is_written_is_what_is_read(tmp_path, changes):
     written = record(**changes)
@@ -59,10 +60,11 @@ def test_what_is_written_is_what_is_read(tmp_path, changes):
     assert read.guarantee == written.guarantee
 
 
-def test_a_record_is_plain_json_with_its_schema_and_version_first(tmp_path):
+def test_a_record_is_plain_json_that_says_first_that_it_is_private(tmp_path):
     content = json.loads(record().write(tmp_path).read_text(), parse_constant=pytest.fail)
-    assert list(content)[:2] == ["schema_name", "version"]
-    assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 3)
+    assert list(content)[:3] == ["private", "schema_name", "version"]
+    assert "that no ε covers" in content["private"]
+    assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 4)
     assert content["guarantee"]["assumptions"] == ["n is public", "ε"]
 
 
@@ -73,11 +75,11 @@ def broken(path, **changes):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"version": 1}, {"version": 4}, {"schema_name": "other.record"}, {"version": None}]
+    "changes", [{"version": 1}, {"version": 3}, {"schema_name": "other.record"}, {"version": None}]
 )
 def test_another_schema_or_version_is_refused_by_name(tmp_path, changes):
     path = broken(tmp_path, **changes)
-    with pytest.raises(UserError, match=r"this dpmi reads dpmi\.run-record version 3") as refusal:
+    with pytest.raises(UserError, match=r"this dpmi reads dpmi\.run-record version 4") as refusal:
         read_record(path)
     assert str(path) in str(refusal.value)
     for value in changes.values():
