@@ -79,7 +79,9 @@ def extract_features(
     ]
     return Features(
         vectors={
-            split: unit_vectors([[of[split][stage] for stage in settings.stages] for of in of_views])
+            split: unit_vectors(
+                [[of[split][stage] for stage in settings.stages] for of in of_views]
+            )
             for split in data.splits
         },
         labels={name: torch.from_numpy(split.labels) for name, split in data.splits.items()},

@@ -53,7 +53,6 @@ class ClassMeans(PlannedMechanism):
             class_statistics(rows, labels, classes, scale),
             sensitivity=class_sensitivity(scale),
             noise_multiplier=plan.noise_multiplier,
-            sample_rate=plan.sample_rate,
             noise=self._noise,
             purpose="gradient",
             step=self.taken,
@@ -62,7 +61,7 @@ class ClassMeans(PlannedMechanism):
             physical_batch_size=plan.n,
         )
         sums, counts = released[:-classes].view(classes, -1), released[-classes:] / scale
-        std = plan.noise_multiplier * plan.max_grad_norm
+        std = plan.noise_std
         weight, bias = discriminant(sums, counts, std, std / scale)
         net.set_weights(weight, bias)
         if self._uniform:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.statistics import hand_over, statistic
 from dpmi.models.gradient import Gradient
-from dpmi.models.head import FeatureHead
-from dpmi.models.prior import DecidingNetwork
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import PrivacyPlan, StatisticRelease
+from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
+from dpmi.privacy.releases import release_sum
 from dpmi.privacy.sampling import PoissonBatches
 from dpmi.privacy.statistics import SENSITIVITY, TrainingSet
 from dpmi.ranks import ALONE, Ranks
@@ -80,10 +80,9 @@ class PlannedMechanism(ABC):
         """
         for number, planned in enumerate(self.plan.statistics):
             released = release_sum(
-                self._sum_of(planned),
+                statistic(self._train, planned.name),
                 sensitivity=SENSITIVITY,
                 noise_multiplier=planned.noise_multiplier,
-                sample_rate=1.0,
                 noise=self._noise,
                 purpose="statistic",
                 step=number,
@@ -92,14 +91,52 @@ class PlannedMechanism(ABC):
                 physical_batch_size=physical_batch_size,
             )
             self._statistics_released += 1
-            if planned.name == "centre":
-                cast(FeatureHead, net).centre.copy_(released / self.plan.n)
-            else:
-                cast(DecidingNetwork, net).set_class_counts(released)
+            hand_over(net, planned.name, released, self.plan.n)
 
-    def _sum_of(self, planned: StatisticRelease) -> Tensor:
-        if self._train is None:
-            raise ValueError(f"the plan releases {planned.name}, and was given no images for it")
-        return {"centre": self._train.vector_sum, "class_counts": self._train.class_counts}[
-            planned.name
-        ]()
+    def guarantee(self) -> Guarantee:
+        """ε of the ledger: of what was executed, also when that is not the whole plan."""
+        if not self.ledger.steps:
+            return Guarantee.none(self.name, "no step was executed")
+        return Guarantee(
+            mechanism=self.name,
+            epsilon=epsilon(self.ledger.entries, self.plan.delta, self.plan.accountant),
+            delta=self.plan.delta,
+            unit=self.plan.unit,
+            adjacency=self.plan.adjacency,
+            accountant=self.plan.accountant,
+            assumptions=(
+                f"the number of training images, {self.plan.n}, is public",
+                "a patient with k training images is protected as a group: at least k times this ε",
+                "the weights before training come from public data",
+                "metrics on training images (nonprivate/...), and choices made with them or with "
+                "the test images, are not covered",
+                self._source.assumption,
+                *self._lost(),
+                "the noise is a single-precision Gaussian, not hardened against attacks on "
+                "floating-point rounding",
+            ),
+        )
+
+    def _lost(self) -> list[str]:
+        lost = self.ledger.lost
+        return [f"{lost} steps that an interrupted attempt may have taken are counted"] * bool(lost)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the plan and the ledger."""
+        return {
+            "plan": self.plan.to_dict(),
+            "ledger": self.ledger.to_dict(),
+            "lost_steps": self.ledger.lost,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a process that resumes the run must know; plain values."""
+        return {
+            "ledger": self.ledger.state_dict(),
+            "statistics_released": self._statistics_released,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier process executed, before a gradient is made."""
+        self.ledger.load_state_dict(state["ledger"])
+        self._statistics_released = state["statistics_released"]

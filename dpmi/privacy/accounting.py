@@ -95,11 +95,13 @@ def epsilon(
     """
     if images < 1:
         raise ValueError(f"images={images} must be at least 1")
-    steps: Counter[tuple[float, float]] = Counter()
-    for entry in entries:
-        steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
+    steps = _kinds(entries)
     if not steps:
         return 0.0
+    if accountant != "rdp" and all(rate == 1.0 for _, rate in steps):
+        ((noise_multiplier, _),) = steps
+        moved = images * (2 if adjacency == "replace-one" else 1)
+        return float(dp_accounting.get_epsilon_gaussian(noise_multiplier / moved, delta))
     counting = create_accountant(accountant)
     counting.history = [(*kind, times) for kind, times in steps.items()]
     told = float(counting.get_epsilon(delta, **_settings(accountant)))
@@ -110,6 +112,25 @@ def epsilon(
     losses = [loss_distribution(pairs, times, interval) for pairs, times in kinds]
     composed = functools.reduce(lambda one, other: one.compose(other), losses)
     return max(told, float(composed.get_epsilon_for_delta(delta)))
+
+
+def _kinds(entries: Sequence[LedgerEntry]) -> Counter[tuple[float, float]]:
+    """Noise multiplier and sample rate to the number of releases of that kind.
+
+    Releases over all images (sample rate 1) are Gaussian mechanisms, of which any number is
+    exactly one, with 1/σ² the sum of theirs (Dong, Roth and Su 2022, arXiv 1905.02383, corollary
+    3.3), however each depends on those before.
+    """
+    kinds: Counter[tuple[float, float]] = Counter()
+    precision = 0.0
+    for entry in entries:
+        if entry.sample_rate == 1.0:
+            precision += entry.steps / entry.noise_multiplier**2
+        else:
+            kinds[entry.noise_multiplier, entry.sample_rate] += entry.steps
+    if precision:
+        kinds[precision**-0.5, 1.0] = 1
+    return kinds
 
 
 def calibrate_noise_multiplier(
@@ -133,17 +154,26 @@ def calibrate_noise_multiplier(
     )
 
 
-def steps_within(max_epsilon: float, plan: PrivacyPlan, most: int) -> int:
-    """Most releases of the plan's kind whose ε is at most ``max_epsilon``; at most ``most``.
+def planned_entries(
+    plan: PrivacyPlan, steps: int, lost: Sequence[LedgerEntry] = ()
+) -> list[LedgerEntry]:
+    """What is on the ledger after ``steps`` steps of a plan, its statistics and what was lost."""
+    statistics = [LedgerEntry(s.noise_multiplier, 1.0, 1) for s in plan.statistics]
+    of_steps = [LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)] * bool(steps)
+    return [*lost, *statistics, *of_steps]
+
+
+def steps_within(max_epsilon: float, plan: PrivacyPlan, lost: Sequence[LedgerEntry] = ()) -> int:
+    """Most steps of the plan with which ε, with its statistics and what was lost, stays within.
 
     ε grows with the steps, so bisection finds them in log2(steps) calls of the accountant.
     """
 
     def passes(steps: int) -> bool:
-        entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
-        return epsilon([entry], plan.delta, plan.accountant) > max_epsilon
+        entries = planned_entries(plan, steps, lost)
+        return epsilon(entries, plan.delta, plan.accountant) > max_epsilon
 
-    return bisect.bisect_left(range(1, most + 1), True, key=passes)
+    return bisect.bisect_left(range(1, plan.steps + 1), True, key=passes)
 
 
 class EpsilonSchedule:
@@ -154,30 +184,26 @@ class EpsilonSchedule:
     them: exact there, at most one interval ahead in between, and never too small.
 
     Args:
-        plan: gives noise, sampling, δ and accountant.
-        steps: the last step that is to be told: the plan's, and those that were lost.
+        plan: gives statistics, noise, sampling, δ and accountant.
+        lost: releases that are counted beside the plan's.
         points: how many values are computed.
     """
 
-    def __init__(self, plan: PrivacyPlan, steps: int, points: int = 8) -> None:
-        self._marks = sorted({-(-steps * k // points) for k in range(1, points + 1)})
+    def __init__(
+        self, plan: PrivacyPlan, lost: Sequence[LedgerEntry] = (), points: int = 8
+    ) -> None:
+        self._marks = sorted({-(-plan.steps * k // points) for k in range(1, points + 1)})
         self._epsilons = [
-            epsilon(
-                [LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
-                plan.delta,
-                plan.accountant,
-            )
+            epsilon(planned_entries(plan, mark, lost), plan.delta, plan.accountant)
             for mark in self._marks
         ]
 
     def at(self, steps: int) -> float:
-        """Upper bound of ε after ``steps`` steps.
+        """Upper bound of ε after ``steps`` steps, from 1.
 
         Raises:
             ValueError: more steps than there should be.
         """
-        if steps == 0:
-            return 0.0
         for mark, value in zip(self._marks, self._epsilons, strict=True):
             if steps <= mark:
                 return value

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 
 import dp_accounting
+from scipy import optimize
 
 from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, calibrate_noise_multiplier, epsilon
 from dpmi.privacy.ledger import LedgerEntry
@@ -30,8 +31,10 @@ def share_out(
     """Noise of the statistics, and of the steps after them, that together reach ``target_epsilon``.
 
     Args:
-        target_epsilon, delta: of the whole.
-        sample_rate, steps: of the steps.
+        target_epsilon: of the whole.
+        delta: of the whole.
+        sample_rate: of the steps.
+        steps: how many.
         accountant: "prv", "rdp" or "pld".
         shares: name of a statistic to its share; empty where nothing is released before the steps.
 
@@ -42,9 +45,7 @@ def share_out(
         ValueError: the shares leave nothing for the steps; or no noise gives so small an ε.
     """
     if not shares:
-        return (), calibrate_noise_multiplier(
-            target_epsilon, delta, sample_rate, steps, accountant
-        )
+        return (), calibrate_noise_multiplier(target_epsilon, delta, sample_rate, steps, accountant)
     if sum(shares.values()) >= 1:
         raise ValueError(f"shares of {sum(shares.values()):.3g} leave nothing for the steps")
     whole = float(dp_accounting.get_sigma_gaussian(target_epsilon, delta))
@@ -53,19 +54,21 @@ def share_out(
     )
     before = [LedgerEntry(s.noise_multiplier, 1.0, 1) for s in statistics]
 
-    def passes(noise_multiplier: float) -> bool:
+    goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
+
+    def above(noise_multiplier: float, by: str = accountant) -> float:
         entries = [*before, LedgerEntry(noise_multiplier, sample_rate, steps)]
-        return epsilon(entries, delta, accountant) > target_epsilon
+        return epsilon(entries, delta, by) - goal
 
     high = whole
-    while passes(high):
+    while above(high, "rdp") > 0:  # quick, and looser than the others
         high *= 2
         if high > _LARGEST_NOISE:
             raise ValueError(f"no noise up to {_LARGEST_NOISE:g} gives ε = {target_epsilon:.4g}")
     low = high / 2
-    while not passes(low):
+    while above(low) <= 0:
         high, low = low, low / 2
-    while high - low > CALIBRATION_TOLERANCE / 4 * high:  # ε is about proportional to 1 / noise
-        middle = (low + high) / 2
-        low, high = (middle, high) if passes(middle) else (low, middle)
-    return statistics, high
+    found = float(optimize.brentq(above, low, high, rtol=CALIBRATION_TOLERANCE / 8))
+    while above(found) > goal * CALIBRATION_TOLERANCE / 2:  # past the target itself
+        found *= 1 + CALIBRATION_TOLERANCE / 4
+    return statistics, found

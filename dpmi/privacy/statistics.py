@@ -30,6 +30,11 @@ class TrainingSet:
     num_classes: int
     vectors: Tensor | None = None
 
+    @property
+    def n(self) -> int:
+        """Training images."""
+        return len(self.labels)
+
     def vector_sum(self) -> Tensor:
         """(D,) float64: Σ_i x_i, of sensitivity 1.
 

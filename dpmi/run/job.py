@@ -20,9 +20,13 @@ from dpmi.config import Config, DpsgdMechanism, WandbConfig
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
+from dpmi.features.datamodule import FeatureDataModule
+from dpmi.features.extract import Features, extract_features
 from dpmi.identity import cell_name, config_digest
-from dpmi.mechanisms import DPSGD, Mechanism, build_mechanism
+from dpmi.mechanisms import Mechanism, PlannedMechanism, batch_images, build_mechanism, epochs
 from dpmi.models.classifier import ImageClassifier
+from dpmi.models.head import FeatureHead
+from dpmi.models.prior import DecidingNetwork
 from dpmi.models.weights import (
     build_resnet18,
     imagenet_state_dict,
@@ -30,8 +34,10 @@ from dpmi.models.weights import (
     state_digest,
     write_state_dict,
 )
+from dpmi.privacy.statistics import TrainingSet
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
+from dpmi.run.average import IterateAverage
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
@@ -129,24 +135,27 @@ class Run:
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         state = self._first_weights(data)
         weights = state_digest(state) if state else "drawn"
+        features = self._features(data, state)
+        if features:  # as releases depend on them to the last bit
+            weights = f"{weights} {features.digest}"
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), weights, self.console),
                 processes=ranks.size,
             )
         )
-        n = len(data.splits["train"].labels)
+        labels = torch.from_numpy(data.splits["train"].labels)
+        vectors = features.vectors["train"] if features else None
+        n, train = len(labels), TrainingSet(labels, len(data.classes), vectors)
         self._mechanism = mechanism = build_mechanism(
-            config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece, ranks
+            *(config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece),
+            *(ranks, train),
         )
         with self._timed("release"):
             released = mechanism.release_data(data)
         self._sample = image_sample(config, data, released)
-        net = build_resnet18(len(data.classes), config.model.norm, state)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
         model = ImageClassifier(
-            net,
+            self._network(data, state, features),
             classes=data.classes,
             graded=data.graded,
             make_gradient=mechanism.make_gradient,
@@ -156,18 +165,7 @@ class Run:
             compiled=config.trainer.compile,
             ranks=ranks,
         )
-        module = ImageDataModule(
-            released,
-            image_size=config.data.image_size,
-            batch_size=config.data.batch_size,
-            augment=config.data.augment,
-            num_workers=config.data.num_workers,
-            resident=config.data.resident,
-            seed=config.seed,
-            train_batches=mechanism.train_batches(),
-            first_step=begun.step,
-            ranks=ranks,
-        )
+        module = self._batches(released, features, mechanism, begun.step)
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
                 wandb.log_hyperparams(shareable(config))
@@ -179,7 +177,7 @@ class Run:
     def _train_and_evaluate(
         self,
         model: ImageClassifier,
-        module: ImageDataModule,
+        module: ImageDataModule | FeatureDataModule,
         mechanism: Mechanism,
         begun: Resumption,
         wandb: OptionalWandbLogger | None,
@@ -187,9 +185,11 @@ class Run:
         step_time = StepTime()
         # The bar last: it shows what the others log.
         callbacks: list[L.Callback] = [step_time]
-        if isinstance(mechanism, DPSGD):
+        if isinstance(mechanism, PlannedMechanism):
             budget = self.config.privacy.max_epsilon
-            self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
+            self._privacy = PrivacyCallback(
+                mechanism, begun.state.reserved, budget, begun.reservations
+            )
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
@@ -204,7 +204,8 @@ class Run:
             csv_log,
             self._ranks,
         )
-        callbacks += [FiniteWeights(), curves]
+        average = IterateAverage() if self.config.model.average == "last_half" else None
+        callbacks += [FiniteWeights(), curves, *([average] if average else [])]
         if self._status:
             self._status.watch(mechanism.guarantee)
             callbacks.append(self._status)
@@ -215,7 +216,7 @@ class Run:
             devices=self._ranks.size,
             strategy=GradientsReduceThemselves(self._ranks) if self._ranks.size > 1 else "auto",
             precision=self.config.trainer.precision,
-            max_epochs=self.config.trainer.max_epochs,
+            max_epochs=epochs(self.config),
             logger=[csv_log, *([wandb] if wandb else [])],
             callbacks=callbacks,
             plugins=[VerifiedFiles()],
@@ -233,6 +234,8 @@ class Run:
         warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.*sync_dist")
         with self._timed("train"):
             trainer.fit(model, datamodule=module, ckpt_path=begun.checkpoint, weights_only=True)
+        if average:
+            average.apply(model)
         with self._timed("evaluate"):
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]
             trainer.test(model, dataloaders=loaders, verbose=False)
@@ -242,9 +245,69 @@ class Run:
         if not self._ranks.is_first:
             return
         with self._timed("save"):
-            write_state_dict(
-                model.net.get_submodule("net").state_dict(), self.folder / "model.safetensors"
+            write_state_dict(model.net.exported(), self.folder / "model.safetensors")
+
+    def _features(self, data: PreparedData, state: dict[str, Tensor] | None) -> Features | None:
+        """What a head is trained on; None where the network is trained on images."""
+        config = self.config
+        if config.model.train != "head":
+            return None
+        assert state is not None  # model.norm=frozen_batch needs weights
+        with self._timed("features"):
+            return extract_features(
+                data,
+                config.model.features,
+                image_size=config.data.image_size,
+                state=state,
+                cache_dir=self.cache_dir,
+                console=self.console,
+                device="cpu" if _device(config) == "cpu" else "cuda",
             )
+
+    def _network(
+        self, data: PreparedData, state: dict[str, Tensor] | None, features: Features | None
+    ) -> DecidingNetwork:
+        """What is trained, as training finds it."""
+        model, classes = self.config.model, len(data.classes)
+        if features:
+            return FeatureHead(features.vectors["train"].shape[1], classes, model.head)
+        net = build_resnet18(classes, model.norm, state)
+        return net.to(
+            memory_format=torch.channels_last
+            if self.config.trainer.channels_last
+            else torch.preserve_format
+        )
+
+    def _batches(
+        self,
+        released: PreparedData,
+        features: Features | None,
+        mechanism: Mechanism,
+        first_step: int,
+    ) -> ImageDataModule | FeatureDataModule:
+        """Batches of what training sees."""
+        config, train_batches = self.config, mechanism.train_batches()
+        batch_size = batch_images(config, len(released.splits["train"].labels))
+        if features:
+            return FeatureDataModule(
+                features,
+                batch_size=batch_size,
+                seed=config.seed,
+                train_batches=train_batches,
+                first_step=first_step,
+            )
+        return ImageDataModule(
+            released,
+            image_size=config.data.image_size,
+            batch_size=batch_size,
+            augment=config.data.augment,
+            num_workers=config.data.num_workers,
+            resident=config.data.resident,
+            seed=config.seed,
+            train_batches=train_batches,
+            first_step=first_step,
+            ranks=self._ranks,
+        )
 
     def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
         weights = self.config.model.weights

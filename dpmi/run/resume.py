@@ -84,6 +84,7 @@ class Resumption:
         journal: where its releases are written ahead.
         checkpoint: to start from; None for the first step.
         step: steps that the checkpoint has.
+        reservations: that earlier processes made.
         piece: images in one pass, where earlier releases were made in such pieces; else None.
 
     Raises:
@@ -110,6 +111,7 @@ class Resumption:
         self.checkpoint: Path | None = None
         self.step = 0
         self.piece: int | None = None
+        self.reservations: list[Reservation] = []
         if state is None:
             if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
@@ -124,7 +126,7 @@ class Resumption:
             _check_release(state, place, config, folder)
             if found := newest_checkpoint(folder / FOLDER, console):
                 self.checkpoint, self.step = found
-            reservations = read_journal(folder / JOURNAL_FILE)
+            self.reservations = reservations = read_journal(folder / JOURNAL_FILE)
             self.piece = reservations[-1].physical_batch_size if reservations else None
             state = _next_attempt(state, place, reservations)
             console.print(f"resumed after {self.step} steps")
