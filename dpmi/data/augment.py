@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.transforms import v2
 
-_AFFINE = v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1))
+from dpmi.data.batches import step_seed
+
+LARGEST_SHIFT = 0.1  # of the side, up or down
+LARGEST_SCALE = 1.1
 
 
-def draw_affine(images: int, side: int, seed: int) -> tuple[Tensor, Tensor]:
+def draw_affine(indices: Sequence[int], side: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
     """Draw how each image is moved: torchvision's RandomAffine(translate=(0, 0.1), scale=(1, 1.1)).
 
+    What is drawn for an image is a function of ``seed``, ``step`` and its own index alone. Were it
+    one of the image's place in the batch, whether one image is sampled would change what all later
+    ones contribute, and no clipping would bound that.
+
     Args:
-        images: how many.
+        indices: of the images, in the data set.
         side: R, of the images, in pixels.
-        seed: of torch's global generator meanwhile; the caller's random state is left as it was.
+        seed: of the run, public.
+        step: of training.
 
     Returns:
-        Shifts downwards in pixels, at most a tenth of the side, and scales from 1 to 1.1; both
-        ``(images,)``, float64, on the CPU wherever the images lie.
+        Shifts downwards in whole pixels, at most a tenth of the side, and scales from 1 to 1.1;
+        both ``(len(indices),)``, float64, on the CPU wherever the images lie.
     """
-    size = [torch.empty(1, side, side)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        drawn = [_AFFINE.make_params(size) for _ in range(images)]
-    shifts = torch.tensor([float(one["translate"][1]) for one in drawn], dtype=torch.float64)
-    scales = torch.tensor([float(one["scale"]) for one in drawn], dtype=torch.float64)
-    return shifts, scales
+    drawn = _uniform(indices, 2, step_seed(seed, step))
+    most = LARGEST_SHIFT * side
+    shifts = np.rint(most * (2 * drawn[0] - 1))
+    scales = 1 + (LARGEST_SCALE - 1) * drawn[1]
+    return torch.from_numpy(shifts), torch.from_numpy(scales)
+
+
+def _uniform(indices: Sequence[int], count: int, key: int) -> NDArray[np.float64]:
+    """``(count, len(indices))`` values in [0, 1): elements of the SplitMix64 sequence of ``key``.
+
+    Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators": element number j
+    of the sequence is a hash of key + j γ, so those of an image are had without those of others.
+    It is no cryptographic generator, and need not be: augmentation is public.
+    """
+    number = np.asarray(indices, dtype=np.uint64) * np.uint64(count)
+    element = number + np.arange(1, count + 1, dtype=np.uint64)[:, None]
+    z = np.uint64(key) + element * np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64, as all below
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def affine_crops(images: Tensor, crop: int, shifts: Tensor, scales: Tensor) -> Tensor:

@@ -53,20 +53,11 @@ def step_seed(seed: int, step: int) -> int:
 
 
 class NumberedBatch(list[int]):
-    """Indices of a batch, or of one process's part of it, that know their step.
+    """Indices of a batch, or of one process's part of it, that know their step over the run."""
 
-    Attributes:
-        step: over the whole run.
-        whole: images in the parts of all processes.
-        ranks: whose part this is.
-    """
-
-    def __init__(
-        self, indices: Iterable[int], step: int, whole: int | None = None, ranks: Ranks = ALONE
-    ) -> None:
+    def __init__(self, indices: Iterable[int], step: int) -> None:
         super().__init__(indices)
-        self.step, self.ranks = step, ranks
-        self.whole = len(self) if whole is None else whole
+        self.step = step
 
 
 class StepSampler(Sampler[NumberedBatch]):
@@ -91,5 +82,4 @@ class StepSampler(Sampler[NumberedBatch]):
         length, first = self.batches.steps_per_epoch, self._next_step
         self._next_step = (first // length + 1) * length
         for step in range(first, self._next_step):
-            drawn = self.batches.draw(step)
-            yield NumberedBatch(self.ranks.part(drawn), step, len(drawn), self.ranks)
+            yield NumberedBatch(self.ranks.part(self.batches.draw(step)), step)

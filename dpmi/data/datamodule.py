@@ -18,7 +18,6 @@ from dpmi.data.batches import (
     NumberedBatch,
     ShuffledBatches,
     StepSampler,
-    step_seed,
 )
 from dpmi.data.prepare import PreparedData, Split
 from dpmi.ranks import ALONE, Ranks
@@ -50,7 +49,8 @@ class ImageDataset(Dataset[Batch]):
             split: images, uint8 ``(n, C, R, R)``; float images pass unscaled.
             image_size: side S of the square, in pixels; at most R.
             augment: "none" or "affine" (see ``augment.affine_crops``), which needs batches that
-                know their step: what is drawn depends on it and on the seed alone.
+                know their step: what is drawn for an image depends on it, on the seed and on the
+                image's index alone.
             seed: of the augmentation.
             resident: the split's pixels on the device where batches are wanted; None takes them
                 from the split, on the CPU. The batches are the same.
@@ -74,11 +74,8 @@ class ImageDataset(Dataset[Batch]):
         if self._affine:
             if not isinstance(indices, NumberedBatch):
                 raise TypeError("an augmented batch must know its step: give a NumberedBatch")
-            # Drawn for the whole batch: an image moves alike, however many processes share it.
-            side, seed = pixels.shape[-1], step_seed(self._seed, indices.step)
-            drawn = draw_affine(indices.whole, side, seed)
-            shifts, scales = (indices.ranks.part(of_all) for of_all in drawn)
-            pixels = affine_crops(pixels, self._size, shifts, scales)
+            moves = draw_affine(indices, pixels.shape[-1], self._seed, indices.step)
+            pixels = affine_crops(pixels, self._size, *moves)
         else:
             edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
             pixels = pixels[..., edge : edge + self._size, edge : edge + self._size]

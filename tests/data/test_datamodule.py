@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from dpmi.config import DataConfig
 from dpmi.data.augment import affine_crops, draw_affine
-from dpmi.data.batches import NumberedBatch, step_seed
+from dpmi.data.batches import NumberedBatch
 from dpmi.data.datamodule import Batch, ImageDataModule, ImageDataset
 from dpmi.data.prepare import PreparedData, Split, prepare
 from dpmi.ranks import ALONE, Ranks
@@ -115,16 +115,28 @@ def test_the_affine_moves_vertically_and_enlarges_and_nothing_else() -> None:
     assert 8 < max(tops) <= 11
 
 
-def test_on_square_images_the_affine_draws_what_the_posters_pipeline_draws() -> None:
+def test_an_image_is_augmented_alike_whoever_is_beside_it_in_the_batch() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 1, 64, 64), dtype=np.uint8)
+    dataset = ImageDataset(Split(pixels, np.zeros(9, dtype=np.int64), ("",) * 9), 56, "affine", 4)
+    whole = dataset.__getitems__(NumberedBatch(range(9), 3))[0]
+    for batch in ([8], [5, 2], [7, 0, 8, 1]):
+        assert torch.equal(dataset.__getitems__(NumberedBatch(batch, 3))[0], whole[batch])
+    assert not torch.equal(dataset.__getitems__(NumberedBatch(range(9), 4))[0], whole)
+
+
+def as_torchvision(image: torch.Tensor, shift: float, scale: float) -> torch.Tensor:
+    """What RandomAffine does with these parameters."""
+    moved = {"angle": 0.0, "translate": [0, int(shift)], "scale": scale, "shear": [0.0, 0.0]}
+    return v2.functional.affine(image, **moved)
+
+
+def test_on_square_images_the_affine_does_what_the_posters_pipeline_does() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 64, 64), dtype=np.uint8)
-    dataset = ImageDataset(Split(pixels, np.zeros(5, dtype=np.int64), ("",) * 5), 56, "affine")
-    poster = v2.Compose(
-        [v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1)), v2.CenterCrop(56)]
-    )
-    served = dataset.__getitems__(NumberedBatch(range(5), 3))[0]
-    torch.manual_seed(step_seed(0, 3))
-    expected = torch.stack([poster(image) for image in torch.from_numpy(pixels)]) / 255
-    assert torch.equal(served, expected)
+    dataset = ImageDataset(Split(pixels, np.zeros(5, dtype=np.int64), ("",) * 5), 56, "affine", 7)
+    served = dataset.__getitems__(NumberedBatch([4, 1, 3], 3))[0]
+    moves = zip([4, 1, 3], *draw_affine([4, 1, 3], 64, seed=7, step=3), strict=True)
+    moved = [as_torchvision(torch.from_numpy(pixels[i]), float(y), float(s)) for i, y, s in moves]
+    assert torch.equal(served, v2.CenterCrop(56)(torch.stack(moved)) / 255)
 
 
 @pytest.mark.parametrize(("side", "crop"), [(64, 64), (65, 50), (50, 45)])
@@ -132,12 +144,12 @@ def test_the_affine_serves_float_images_of_any_side_as_torchvision_does(
     side: int, crop: int
 ) -> None:
     pixels = np.random.default_rng(0).normal(size=(20, 1, side, side)).astype(np.float32)
-    affine = v2.RandomAffine(degrees=0, translate=(0, 0.1), scale=(1, 1.1))
-    served = affine_crops(torch.from_numpy(pixels), crop, *draw_affine(20, side, 5))
-    torch.manual_seed(5)
-    whole = torch.stack([affine(image) for image in torch.from_numpy(pixels)])
+    shifts, scales = draw_affine(range(20), side, seed=5, step=0)
+    served = affine_crops(torch.from_numpy(pixels), crop, shifts, scales)
+    moves = zip(torch.from_numpy(pixels), shifts, scales, strict=True)
+    moved = torch.stack([as_torchvision(image, float(y), float(s)) for image, y, s in moves])
     # In the middle row and column of an odd side, rounding may choose the other neighbour.
-    assert (served == v2.CenterCrop(crop)(whole)).float().mean() > 0.999
+    assert (served == v2.CenterCrop(crop)(moved)).float().mean() > 0.999
 
 
 def test_float_images_are_served_as_they_are() -> None:
