@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -141,6 +142,9 @@ def calibrate_noise_multiplier(
     Raises:
         ValueError: no noise multiplier up to 10^6 gives an ε so small.
     """
+    if sample_rate == 1.0 and accountant != "rdp":  # one Gaussian mechanism: no search is needed
+        goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
+        return float(dp_accounting.get_sigma_gaussian(goal, delta)) * math.sqrt(steps)
     return float(
         get_noise_multiplier(
             target_epsilon=target_epsilon,
