@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 # Part of the cache's key: raise it whenever a change here changes a pixel.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 
 # Pillow's own limit against decompression bombs, 0.25 GiB of RGB; above it Pillow only warns.
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
@@ -32,6 +32,7 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
 
     X-rays are kept as **one** channel even where the file is RGB. Their three channels are equal,
     and pixelwise noise drawn for each of them would spend three times the epsilon for one value.
+    Of a user's images in colour, those that are gray all the same are found by :func:`is_gray`.
 
     Args:
         data: content of a file in one of ``FORMATS``, whatever its name.
@@ -65,6 +66,15 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow's plugins raise many types on damaged files
         raise BadImageError(f"{error or type(error).__name__}") from error
+
+
+def is_gray(pixels: NDArray[np.uint8]) -> bool:
+    """Whether all channels of a decoded ``(C, R, R)`` image are equal, in every pixel.
+
+    This is asked of the pixels, not of the file: palettes, 16 bits, RGB and JPEG may all hold gray.
+    An image that is nearly gray is in colour.
+    """
+    return bool((pixels == pixels[:1]).all())
 
 
 def _check_header(image: Image.Image, data: bytes, resize: int) -> None:

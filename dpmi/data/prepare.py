@@ -56,7 +56,7 @@ class PreparedData:
     name: str
     classes: tuple[str, ...]
     graded: bool
-    channels: int
+    channels: int  # 1 where all images are gray, whatever their files
     size: int  # R, side of the squares, in pixels
     splits: dict[str, Split]  # "train", "test" and, where the set has one, "val"
     fingerprint: DataFingerprint
@@ -123,12 +123,13 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
     _check_classes(catalogue, labels[rows], splits[rows], " that can be used")
 
-    fingerprint = _fingerprint(catalogue, rows, digests, size, removed, len(cached.bad))
+    channels = cached.pixels.shape[1]
+    fingerprint = _fingerprint(catalogue, rows, digests, size, channels, removed, len(cached.bad))
     return PreparedData(
         name=catalogue.name,
         classes=catalogue.classes,
         graded=catalogue.graded,
-        channels=catalogue.channels,
+        channels=channels,
         size=size,
         splits=_slices(catalogue, rows, cached.pixels),
         fingerprint=fingerprint,
@@ -196,6 +197,7 @@ def _fingerprint(
     rows: Sequence[int],
     digests: Sequence[str],
     size: int,
+    channels: int,
     removed: int,
     corrupt: int,
 ) -> DataFingerprint:
@@ -203,7 +205,7 @@ def _fingerprint(
     labels: dict[str, Counter[int]] = defaultdict(Counter)
     patients: dict[str, Counter[str]] = defaultdict(Counter)
     sha256 = hashlib.sha256()
-    preprocessing = [PREPROCESSING_VERSION, size, catalogue.channels, catalogue.classes]
+    preprocessing = [PREPROCESSING_VERSION, size, channels, catalogue.classes]
     sha256.update(json.dumps(preprocessing).encode())
     for row in rows:
         split, label, patient = catalogue.splits[row], int(catalogue.labels[row]), ""
@@ -224,7 +226,7 @@ def _fingerprint(
     return DataFingerprint(
         sha256=sha256.hexdigest(),
         image_side=size,
-        channels=catalogue.channels,
+        channels=channels,
         counts={split: len(in_split) for split, in_split in contents.items()},
         class_counts={
             split: {name: counts[label] for label, name in enumerate(catalogue.classes)}

@@ -6,6 +6,8 @@ folded into the convolution before it. What it computes of an image depends on t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -39,6 +41,9 @@ class FrozenBackbone(nn.Module):
         UserError: the state dict is not a ResNet-18's.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, state: dict[str, Tensor], deepest: str) -> None:
         super().__init__()
         net = build_resnet18(1, "batch", state)
@@ -48,9 +53,10 @@ class FrozenBackbone(nn.Module):
         self.stem = nn.Sequential(stem, nn.ReLU(inplace=True), resnet.maxpool)
         self.stages = nn.ModuleDict()
         for name in stages_to(deepest):
-            self.stages[name] = resnet.get_submodule(name)
-            for block in self.stages[name]:
+            stage: nn.Sequential = resnet.get_submodule(name)
+            for block in stage:
                 _fold(block)
+            self.stages[name] = stage
         self.register_buffer("mean", net.input_mean)
         self.register_buffer("std", net.input_std)
         self.requires_grad_(False)
@@ -68,14 +74,14 @@ class FrozenBackbone(nn.Module):
         return pooled
 
 
-def _fold(block: nn.Module) -> None:
+def _fold(block: Any) -> None:
     """Fold a basic block's three BatchNorms at most."""
     pairs = [(block, "conv1", "bn1"), (block, "conv2", "bn2")]
     if block.downsample is not None:
         pairs.append((block.downsample, "0", "1"))
     for parent, conv, norm in pairs:
-        fused = fuse_conv_bn_eval(parent.get_submodule(conv), parent.get_submodule(norm))
-        setattr(parent, conv, fused)
+        folded = fuse_conv_bn_eval(parent.get_submodule(conv), parent.get_submodule(norm))
+        setattr(parent, conv, folded)
         setattr(parent, norm, nn.Identity())
 
 

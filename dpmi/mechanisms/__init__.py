@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from dpmi.config import (
     ClassMeansMechanism,
     Config,
@@ -24,7 +26,7 @@ from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.laplace import pixel_epsilon
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import PrivacyPlan, StatisticRelease
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet, class_sensitivity
 from dpmi.ranks import ALONE, Ranks
@@ -70,7 +72,8 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
-        return LocalDP(config.beta, settings.noise_test, noise, ranks)
+        cache_dir = Path(config.cache_dir).expanduser()
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
     if isinstance(settings, DpsgdMechanism):
         batch_size = batch_images(config, n)
         steps_per_epoch = max(1, round(n / batch_size))
@@ -154,7 +157,8 @@ def _plan(
             f"mechanism.delta={settings.delta}: with {n} training images a mechanism that "
             f"publishes one of them whole would pass; allowed is below 1/n = {1 / n:.3g}"
         )
-    names, statistics = _statistics(config), ()
+    names = _statistics(config)
+    statistics: tuple[StatisticRelease, ...] = ()
     if isinstance(settings, DpsgdMechanism) and settings.calibration == "noise_multiplier":
         if names:
             raise UserError(

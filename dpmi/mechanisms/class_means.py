@@ -80,11 +80,11 @@ class _ClassSums:
             raise ValueError("class means are of features: give model.train=head")
         self._mechanism, self._net = mechanism, net
 
-    def __call__(self, vectors: Tensor, labels: Tensor) -> Tensor:
-        """Process all images, (n, D) and (n,); return detached logits."""
-        self._mechanism.release(self._net, vectors, labels)
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Process the vectors of all images, (n, D), and (n,) labels; return detached logits."""
+        self._mechanism.release(self._net, images, labels)
         for parameter in self._net.parameters():
             parameter.grad = None
         with torch.no_grad():
-            logits: Tensor = self._net(vectors)
+            logits: Tensor = self._net(images)
         return logits

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from dpmi.data.batches import Batches
-from dpmi.data.prepare import PreparedData, Split
+from dpmi.data.prepare import PreparedData
+from dpmi.errors import UserError
+from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
-from dpmi.privacy.laplace import laplace_mechanism, pixel_epsilon
+from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
@@ -20,40 +25,86 @@ from dpmi.ranks import ALONE, Ranks
 class LocalDP:
     """Releases noised training images; what is done with them afterwards costs nothing more.
 
+    The release is one for all runs (see ldp_release), unless the noise can be repeated: then it is
+    this run's own.
+
     Args:
         beta: scale of the Laplace noise, a pixel being in [0, 1].
         noise_test: noise the test and validation images too.
-        noise: where the randomness comes from.
-        ranks: who trains; each process draws the same noise, from the same key: one release.
+        noise: says whether the noise can be repeated, and then is where it comes from.
+        cache_dir: where releases are kept.
+        ranks: who trains; the first finds or makes the release that all use.
     """
 
     name = "ldp"
 
     def __init__(
-        self, beta: float, noise_test: bool, noise: NoiseSource, ranks: Ranks = ALONE
+        self,
+        beta: float,
+        noise_test: bool,
+        noise: NoiseSource,
+        cache_dir: Path,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._beta, self._noise_test, self._noise, self._ranks = beta, noise_test, noise, ranks
-        self._values_per_image: int | None = None
+        self._beta, self._noise_test, self._noise = beta, noise_test, noise
+        self._cache_dir, self._ranks = cache_dir, ranks
+        self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
+        self._releases: dict[str, Release] = {}
+
+    @property
+    def release_id(self) -> str | None:
+        """Of the training images' release, the same in all runs that use it.
+
+        None before there is one, and where the noise can be repeated: that is no release.
+        """
+        return self._releases["train"].id if self._releases else None
 
     def release_data(self, data: PreparedData) -> PreparedData:
-        """Draw the noise of this run.
+        """Noise the images, or find them noised.
 
         Raises:
-            RuntimeError: called a second time: a second draw would spend a second ε.
+            RuntimeError: called a second time.
+            UserError: the release cannot be kept.
         """
-        if self._values_per_image is not None:
+        if self._shape is not None:
             raise RuntimeError("the noised images of this run were already released")
-        train = data.splits["train"]
-        self._values_per_image = int(np.prod(train.pixels.shape[1:]))
-        splits = data.splits | {"train": self._noised(train, self._noise.numpy("laplace_train"))}
-        if self._noise_test:
-            rng = self._noise.numpy("laplace_test")
-            for name in sorted(data.splits.keys() - {"train"}):
-                splits[name] = self._noised(data.splits[name], rng)
-        return dataclasses.replace(data, splits=splits)
+        clean = {
+            name: split.pixels
+            for name, split in data.splits.items()
+            if self._noise_test or name == "train"
+        }
+        train = clean["train"]
+        values_a_pixel = 1 if gray_images(train).all() else train.shape[1]
+        self._shape = (values_a_pixel, *train.shape[2:])
+        if self._noise.reproducible:
+            released = {name: self._own(name, pixels) for name, pixels in clean.items()}
+        else:
+            self._releases = self._shared(clean)
+            released = {name: release.pixels for name, release in self._releases.items()}
+        splits = {
+            name: dataclasses.replace(data.splits[name], pixels=pixels)
+            for name, pixels in released.items()
+        }
+        return dataclasses.replace(data, splits=data.splits | splits)
 
-    def _noised(self, split: Split, rng: np.random.Generator) -> Split:
-        return dataclasses.replace(split, pixels=laplace_mechanism(split.pixels, self._beta, rng))
+    def _own(self, name: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return np.concatenate(list(noised(pixels, self._beta, self._noise, f"laplace_{name}")))
+
+    def _shared(self, clean: dict[str, NDArray[np.uint8]]) -> dict[str, Release]:
+        found: dict[str, Release] = {}
+
+        def find() -> dict[str, str]:
+            for name, pixels in clean.items():
+                found[name] = shared_release(pixels, self._beta, self._cache_dir)
+            return {name: release.id for name, release in found.items()}
+
+        ids = self._ranks.from_first(find)  # the others wait
+        if not found and find() != ids:
+            raise UserError(
+                f"cache_dir={self._cache_dir}: the noised images changed while the processes of "
+                "this run opened them; give the same command again"
+            )
+        return found
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""
@@ -64,27 +115,45 @@ class LocalDP:
         return MeanGradient(net, self._ranks)
 
     def guarantee(self) -> Guarantee:
-        """ε = 1/β for a pixel, and that times the number of values for an image."""
-        if self._values_per_image is None:
+        """ε = 1/β for a value, and that times the number of values for a pixel and an image."""
+        if self._shape is None:
             return Guarantee.none(self.name, "the images were not released yet")
-        epsilon = pixel_epsilon(self._beta)
+        epsilon, channels, values = pixel_epsilon(self._beta), self._shape[0], prod(self._shape)
+        in_colour = channels > 1
         return Guarantee(
             mechanism=self.name,
             epsilon=epsilon,
             delta=0.0,
-            unit="pixel",
+            unit="channel value" if in_colour else "pixel",
             adjacency="replace one value",
             accountant="Laplace mechanism: sensitivity / β",
-            image_epsilon=epsilon * self._values_per_image,
+            pixel_epsilon=epsilon * channels if in_colour else None,
+            image_epsilon=epsilon * values,
             assumptions=(
-                "a pixel is one 8-bit value (of one colour channel) of the resized image",
+                "a value is 8 bits of the resized image, one a pixel where it is gray and "
+                f"{channels} where it is in colour"
+                if in_colour
+                else "a pixel is one 8-bit value of the resized image",
+                "whether an image is gray or in colour is not protected",
                 "labels, the number of images and their order are not protected",
-                f"a whole image has {self._values_per_image} values, and ε that many times over",
-                self._noise.assumption,
+                f"a whole image has {values} values, and ε that many times over",
+                self._assumption,
                 "the noise is drawn in double precision and the result rounded to 8 bits",
             ),
         )
 
+    @property
+    def _assumption(self) -> str:
+        if self._noise.reproducible:
+            return self._noise.assumption
+        return (
+            "the key of the noise came from the operating system, for this release alone, and was "
+            "written nowhere"
+        )
+
     def describe(self) -> dict[str, Any]:
-        """Nothing to add: the guarantee says all."""
-        return {}
+        """Return which release was used, and whether this run made it or found it."""
+        if not self._releases:
+            return {}
+        train = self._releases["train"]
+        return {"release": train.id, "release_made_by_this_run": train.made}

@@ -37,9 +37,10 @@ class Guarantee:
         mechanism: name of the mechanism, as in the config.
         epsilon: ε of one ``unit``; None where there is no guarantee.
         delta: δ; 0.0 for pure ε-DP; None where there is no guarantee.
-        unit: whose change is hidden: "pixel", "image" or "patient".
+        unit: whose change is hidden: "channel value", "pixel", "image" or "patient".
         adjacency: what neighbouring data sets are.
         accountant: who computed ε.
+        pixel_epsilon: ε of a pixel of all channels where ``unit`` is smaller than it, else None.
         image_epsilon: ε of a whole image where ``unit`` is smaller than it, else None.
         assumptions: what must hold for the promise to hold, a sentence each.
         reason: why there is none, where there is none.
@@ -52,6 +53,7 @@ class Guarantee:
     unit: str | None
     adjacency: str | None
     accountant: str | None
+    pixel_epsilon: float | None = None
     image_epsilon: float | None = None
     assumptions: tuple[str, ...] = field(default=())
     reason: str | None = None
@@ -75,6 +77,8 @@ class Guarantee:
             claimed = f" ({self.claim})" if self.claim else ""
             return f"no privacy guarantee: {self.reason}{claimed}"
         line = f"ε = {self.epsilon:.4g}, δ = {self.delta:.4g} per {self.unit} ({self.adjacency})"
+        if self.pixel_epsilon is not None:
+            line += f"; ε = {self.pixel_epsilon:.4g} per pixel"
         if self.image_epsilon is not None:
             line += f"; ε = {self.image_epsilon:.4g} per image"
         return line

@@ -17,7 +17,7 @@ CPU_GENERATORS = 4
 # word (8), and then the words of the Mersenne Twister, 32 bits each in 8 bytes.
 _WORDS_START, _WORDS = 24, 624
 
-_PURPOSES = ("sampling", "gradient", "laplace_train", "laplace_test")
+_PURPOSES = ("sampling", "gradient", "laplace_train", "laplace_val", "laplace_test")
 
 
 class NoiseSource:
@@ -57,7 +57,7 @@ class NoiseSource:
         return np.random.SeedSequence(self.key, spawn_key=spawn_key)
 
     def numpy(self, purpose: str) -> np.random.Generator:
-        """Make a NumPy generator for one of "laplace_train" and "laplace_test".
+        """Make a NumPy generator for one of "laplace_train", "laplace_val" and "laplace_test".
 
         The same in every attempt: images are released once.
         """

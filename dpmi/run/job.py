@@ -17,24 +17,17 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.config import Config, DpsgdMechanism, WandbConfig
-from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
-from dpmi.features.datamodule import FeatureDataModule
-from dpmi.features.extract import Features, extract_features
 from dpmi.identity import cell_name, config_digest
-from dpmi.mechanisms import Mechanism, PlannedMechanism, batch_images, build_mechanism, epochs
+from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism, build_mechanism, epochs
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.head import FeatureHead
-from dpmi.models.prior import DecidingNetwork
 from dpmi.models.weights import (
-    build_resnet18,
     imagenet_state_dict,
     read_state_dict,
     state_digest,
     write_state_dict,
 )
-from dpmi.privacy.statistics import TrainingSet
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
 from dpmi.run.average import IterateAverage
@@ -44,6 +37,7 @@ from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
+from dpmi.run.parts import TrainingBatches, batches, features_of, network, training_set
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
@@ -135,8 +129,9 @@ class Run:
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         state = self._first_weights(data)
         weights = state_digest(state) if state else "drawn"
-        features = self._features(data, state)
-        if features:  # as releases depend on them to the last bit
+        with self._timed("features"):
+            features = features_of(config, data, state, self.console, _device(config))
+        if features:  # on whose last bits releases depend
             weights = f"{weights} {features.digest}"
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
@@ -144,18 +139,18 @@ class Run:
                 processes=ranks.size,
             )
         )
-        labels = torch.from_numpy(data.splits["train"].labels)
-        vectors = features.vectors["train"] if features else None
-        n, train = len(labels), TrainingSet(labels, len(data.classes), vectors)
+        train = training_set(data, features)
         self._mechanism = mechanism = build_mechanism(
-            *(config, n, begun.noise, begun.journal if ranks.is_first else None, begun.piece),
+            *(config, train.n, begun.noise, begun.journal if ranks.is_first else None, begun.piece),
             *(ranks, train),
         )
         with self._timed("release"):
             released = mechanism.release_data(data)
+        if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
+            begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
         model = ImageClassifier(
-            self._network(data, state, features),
+            network(config, len(data.classes), state, features),
             classes=data.classes,
             graded=data.graded,
             make_gradient=mechanism.make_gradient,
@@ -165,7 +160,7 @@ class Run:
             compiled=config.trainer.compile,
             ranks=ranks,
         )
-        module = self._batches(released, features, mechanism, begun.step)
+        module = batches(config, released, features, mechanism, begun.step, ranks)
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
                 wandb.log_hyperparams(shareable(config))
@@ -177,7 +172,7 @@ class Run:
     def _train_and_evaluate(
         self,
         model: ImageClassifier,
-        module: ImageDataModule | FeatureDataModule,
+        module: TrainingBatches,
         mechanism: Mechanism,
         begun: Resumption,
         wandb: OptionalWandbLogger | None,
@@ -246,68 +241,6 @@ class Run:
             return
         with self._timed("save"):
             write_state_dict(model.net.exported(), self.folder / "model.safetensors")
-
-    def _features(self, data: PreparedData, state: dict[str, Tensor] | None) -> Features | None:
-        """What a head is trained on; None where the network is trained on images."""
-        config = self.config
-        if config.model.train != "head":
-            return None
-        assert state is not None  # model.norm=frozen_batch needs weights
-        with self._timed("features"):
-            return extract_features(
-                data,
-                config.model.features,
-                image_size=config.data.image_size,
-                state=state,
-                cache_dir=self.cache_dir,
-                console=self.console,
-                device="cpu" if _device(config) == "cpu" else "cuda",
-            )
-
-    def _network(
-        self, data: PreparedData, state: dict[str, Tensor] | None, features: Features | None
-    ) -> DecidingNetwork:
-        """What is trained, as training finds it."""
-        model, classes = self.config.model, len(data.classes)
-        if features:
-            return FeatureHead(features.vectors["train"].shape[1], classes, model.head)
-        net = build_resnet18(classes, model.norm, state)
-        return net.to(
-            memory_format=torch.channels_last
-            if self.config.trainer.channels_last
-            else torch.preserve_format
-        )
-
-    def _batches(
-        self,
-        released: PreparedData,
-        features: Features | None,
-        mechanism: Mechanism,
-        first_step: int,
-    ) -> ImageDataModule | FeatureDataModule:
-        """Batches of what training sees."""
-        config, train_batches = self.config, mechanism.train_batches()
-        batch_size = batch_images(config, len(released.splits["train"].labels))
-        if features:
-            return FeatureDataModule(
-                features,
-                batch_size=batch_size,
-                seed=config.seed,
-                train_batches=train_batches,
-                first_step=first_step,
-            )
-        return ImageDataModule(
-            released,
-            image_size=config.data.image_size,
-            batch_size=batch_size,
-            augment=config.data.augment,
-            num_workers=config.data.num_workers,
-            resident=config.data.resident,
-            seed=config.seed,
-            train_batches=train_batches,
-            first_step=first_step,
-            ranks=self._ranks,
-        )
 
     def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
         weights = self.config.model.weights

@@ -40,6 +40,7 @@ class RunState(BaseModel):
         attempt: how often the run was resumed where its steps could not be repeated to the bit.
         reserved: releases that attempts before this one may have made.
         restarts: how often the run was resumed at all.
+        release: id of the noised images that local DP trains on; None before, and without them.
         wandb_id: of the run at W&B.
     """
 
@@ -51,6 +52,7 @@ class RunState(BaseModel):
     attempt: int = 0
     reserved: int = 0
     restarts: int = 0
+    release: str | None = None
     wandb_id: str
 
     def write(self, folder: Path) -> None:
@@ -88,8 +90,7 @@ class Resumption:
         piece: images in one pass, where earlier releases were made in such pieces; else None.
 
     Raises:
-        UserError: the state in the folder cannot be read; or local DP's noise, of which a run has
-            one draw, cannot be drawn again as it was.
+        UserError: the state in the folder cannot be read.
     """
 
     def __init__(
@@ -123,7 +124,6 @@ class Resumption:
                 wandb_id=secrets.token_hex(4),
             )
         else:
-            _check_release(state, place, config, folder)
             if found := newest_checkpoint(folder / FOLDER, console):
                 self.checkpoint, self.step = found
             self.reservations = reservations = read_journal(folder / JOURNAL_FILE)
@@ -134,6 +134,24 @@ class Resumption:
         self.state, self._folder = state, folder
         self.noise = NoiseSource(noise_seed, int(state.noise_key, 16), state.attempt)
         self.journal = Journal(folder / JOURNAL_FILE)
+
+    def keep_release(self, release: str) -> None:
+        """Remember what the run trains on, before it does.
+
+        Args:
+            release: id of the noised images.
+
+        Raises:
+            UserError: an attempt before this one trained on others.
+        """
+        if self.state.release not in (None, release):
+            raise UserError(
+                f"{self._folder}: the noised images that this run began with are gone from "
+                "cache_dir, and going on with others would spend their ε as well; bring them back, "
+                "or give rerun=true to begin anew with those that are there"
+            )
+        self.state = self.state.model_copy(update={"release": release})
+        self.state.write(self._folder)
 
     def complete(self) -> None:
         """Remove what only a run that is not complete needs; the record tells the rest."""
@@ -198,16 +216,6 @@ def _next_attempt(
             "place": place,
         }
     )
-
-
-def _check_release(state: RunState, place: dict[str, str], config: Config, folder: Path) -> None:
-    for library in ("numpy", "torch", "code"):
-        if config.mechanism.name == "ldp" and state.place[library] != place[library]:
-            raise UserError(
-                f"{folder}: its noise was drawn with {library} {state.place[library]}, and this is "
-                f"{place[library]}, which may draw another: a second release; resume with the "
-                "former, or give rerun=true to release anew"
-            )
 
 
 def _place(device: str, processes: int, weights: str) -> dict[str, str]:

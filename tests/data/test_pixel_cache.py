@@ -39,7 +39,9 @@ class Drawn:
                 stream.write(f"{path}\n")
         if int(path) in self.bad:
             raise BadImageError("it is bad")
-        return np.full((resize, resize, 3), int(path) % 256, dtype=np.uint8)
+        pixels = np.full((resize, resize, 3), int(path) % 256, dtype=np.uint8)
+        pixels[..., 2] ^= 255  # in colour
+        return pixels
 
 
 def images(source: Drawn, count: int = 40, size: int = 32) -> ImageList:

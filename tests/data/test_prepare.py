@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dpmi.config import DataConfig
 from dpmi.data import prepare as prepare_module
+from dpmi.data.decode import is_gray
 from dpmi.data.prepare import prepare
 from dpmi.errors import UserError
 
@@ -170,3 +172,62 @@ def test_one_path_through_real_xrays(config: Config, real_images: Path, tmp_path
     assert 80 < train.mean() < 160
     again = prepare(config("chest_xray", root=real_images / "chest_xray"), tmp_path)
     assert again.fingerprint == data.fingerprint
+
+
+def shades(number: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 36), dtype=np.uint8))
+
+
+def save_16_bits(image: Image.Image, path: Path) -> None:
+    Image.fromarray(np.asarray(image).astype(np.uint16) * 257).save(path)
+
+
+GRAY_FILES: dict[str, Callable[[Image.Image, Path], None]] = {
+    "gray.png": lambda image, path: image.save(path),
+    "gray with alpha.png": lambda image, path: image.convert("LA").save(path),
+    "three equal channels.png": lambda image, path: image.convert("RGB").save(path),
+    "three equal channels and alpha.png": lambda image, path: image.convert("RGBA").save(path),
+    "palette.png": lambda image, path: image.convert("P").save(path),
+    "palette.bmp": lambda image, path: image.convert("RGB").quantize(64).save(path),
+    "16 bits.png": save_16_bits,
+    "black and white.png": lambda image, path: image.convert("1").save(path),
+    "gray.jpg": lambda image, path: image.save(path),
+    "colour.jpg": lambda image, path: image.convert("RGB").save(path),
+    "cmyk.tif": lambda image, path: image.convert("RGB").convert("CMYK").save(path),
+}
+
+
+@pytest.fixture
+def gray_files(tmp_path: Path) -> Path:
+    root = tmp_path / "gray"
+    for split in ("train", "test"):
+        for number, (name, save) in enumerate(GRAY_FILES.items()):
+            folder = root / split / ("odd" if number % 2 else "even")
+            folder.mkdir(parents=True, exist_ok=True)
+            save(shades(number + 100 * (split == "test")), folder / name)
+    return root
+
+
+def test_gray_images_are_kept_as_one_channel_whatever_their_files(
+    config: Config, gray_files: Path, tmp_path: Path
+) -> None:
+    data = prepare(config("folder", root=gray_files), tmp_path / "cache")
+    assert data.channels == data.fingerprint.channels == 1
+    assert data.splits["train"].pixels.shape == (len(GRAY_FILES), 1, 32, 32)
+    asked = prepare(config("folder", root=gray_files, channels=1), tmp_path / "cache")
+    assert asked.fingerprint == data.fingerprint
+    for split in ("train", "test"):
+        assert np.array_equal(asked.splits[split].pixels, data.splits[split].pixels)
+
+
+def test_one_image_that_is_nearly_gray_makes_a_set_of_images_in_colour(
+    config: Config, gray_files: Path, tmp_path: Path
+) -> None:
+    almost = np.repeat(np.asarray(shades(7))[..., None], 3, axis=2)
+    almost[20, 18, 2] ^= 64
+    Image.fromarray(almost).save(gray_files / "train" / "odd" / "almost.png")
+    data = prepare(config("folder", root=gray_files), tmp_path / "cache")
+    assert data.channels == data.fingerprint.channels == 3
+    gray = [is_gray(image) for image in data.splits["train"].pixels]
+    assert gray.count(False) == 1
+    assert len(gray) == len(GRAY_FILES) + 1

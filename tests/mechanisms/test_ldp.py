@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -6,9 +8,15 @@ from dpmi.mechanisms import LocalDP
 from dpmi.privacy.randomness import NoiseSource
 
 
-def noised_by(data, beta=1.0, noise_test=False, noise_seed=None):
-    mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed))
-    return mechanism, mechanism.release_data(data)
+@pytest.fixture
+def noised_by(tmp_path):
+    """``noised_by(data, beta, ...)``: the mechanism, and the images that it releases."""
+
+    def release(data, beta=1.0, noise_test=False, noise_seed=None, cache=tmp_path):
+        mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed), cache)
+        return mechanism, mechanism.release_data(data)
+
+    return release
 
 
 def module(data, **changes):
@@ -32,7 +40,7 @@ def epoch(loader):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_every_epoch_sees_the_same_noised_image(numbered, num_workers):
+def test_every_epoch_sees_the_same_noised_image(numbered, num_workers, noised_by):
     _, released = noised_by(numbered)
     loader = module(released, num_workers=num_workers).train_dataloader()
     (first, order), (second, other_order) = epoch(loader), epoch(loader)
@@ -44,7 +52,7 @@ def test_every_epoch_sees_the_same_noised_image(numbered, num_workers):
     assert (np.abs(first - clean).mean(axis=(1, 2, 3)) > 0.2).all()  # and each is noised
 
 
-def test_equal_images_get_noise_of_their_own(stripes):
+def test_equal_images_get_noise_of_their_own(stripes, noised_by):
     data = stripes(train=20)
     data.splits["train"].pixels[:] = 128
     _, released = noised_by(data)
@@ -52,7 +60,7 @@ def test_equal_images_get_noise_of_their_own(stripes):
     assert len(np.unique(images, axis=0)) == 20
 
 
-def test_test_images_stay_clean_unless_asked_for(stripes):
+def test_test_images_stay_clean_unless_asked_for(stripes, noised_by):
     data = stripes()
     before = data.splits["test"].pixels.copy()
     _, released = noised_by(data)
@@ -61,7 +69,7 @@ def test_test_images_stay_clean_unless_asked_for(stripes):
     assert (released.splits["test"].pixels != before).mean() > 0.9
 
 
-def test_the_prepared_images_are_not_touched(stripes):
+def test_the_prepared_images_are_not_touched(stripes, noised_by):
     """They are the cache on disk, which other runs share."""
     data = stripes()
     before = data.splits["train"].pixels.copy()
@@ -70,31 +78,78 @@ def test_the_prepared_images_are_not_touched(stripes):
     assert not np.shares_memory(released.splits["train"].pixels, before)
 
 
-def test_a_second_release_is_refused(stripes):
+def test_a_second_release_is_refused(stripes, noised_by):
     mechanism, _ = noised_by(stripes())
     with pytest.raises(RuntimeError, match="already released"):
         mechanism.release_data(stripes())
 
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 4.0])
-def test_the_guarantee_tells_epsilon_of_the_pixel_and_of_the_image(stripes, beta):
+def test_the_guarantee_tells_epsilon_of_the_pixel_and_of_the_image(stripes, beta, noised_by):
     mechanism, _ = noised_by(stripes(), beta)
     promise = mechanism.guarantee()
     assert (promise.epsilon, promise.delta, promise.unit) == (1 / beta, 0.0, "pixel")
     assert promise.image_epsilon == 32 * 32 / beta
+    assert promise.pixel_epsilon is None  # a pixel is one value
     assert "1024 values" in " ".join(promise.assumptions)
     assert f"ε = {1 / beta:.4g}" in str(promise)
     assert f"ε = {1024 / beta:.4g} per image" in str(promise)
 
 
-def test_there_is_no_guarantee_before_the_release(stripes):
-    mechanism = LocalDP(1.0, False, NoiseSource(None))
+def in_colour(data, gray=()):
+    """The same images in three channels that differ, but for those whose number is given."""
+    splits = {}
+    for name, split in data.splits.items():
+        pixels = np.repeat(split.pixels, 3, axis=1)
+        pixels[:, 2] ^= 255
+        if name == "train":
+            pixels[list(gray)] = split.pixels[list(gray)]
+        splits[name] = dataclasses.replace(split, pixels=pixels)
+    return dataclasses.replace(data, channels=3, splits=splits)
+
+
+@pytest.mark.parametrize("noise_seed", [None, 5])
+def test_a_gray_value_gets_one_noise_however_many_channels_repeat_it(
+    stripes, noised_by, noise_seed
+):
+    gray = [0, 3, 8]
+    _, released = noised_by(in_colour(stripes(train=9), gray), noise_seed=noise_seed)
+    pixels = released.splits["train"].pixels
+    assert pixels.shape == (9, 3, 32, 32)
+    for number, (red, green, blue) in enumerate(pixels):
+        same = [np.array_equal(red, other) for other in (green, blue)]
+        assert same == [number in gray] * 2
+    images = pixels[gray, 0].reshape(3, -1)
+    assert len(np.unique(images, axis=0)) == 3
+    clean = stripes(train=9).splits["train"].pixels[gray, 0]
+    assert (images != clean.reshape(3, -1)).mean() > 0.9
+
+
+def test_the_unit_of_images_in_colour_is_a_channel_value_and_a_pixel_has_three(stripes, noised_by):
+    promise = noised_by(in_colour(stripes(train=9), gray=[2]), beta=2.0)[0].guarantee()
+    assert (promise.unit, promise.epsilon) == ("channel value", 0.5)
+    assert promise.pixel_epsilon == 1.5
+    assert promise.image_epsilon == 3 * 32 * 32 / 2
+    assert "ε = 1.5 per pixel" in str(promise)
+    assert any("gray or in colour is not protected" in words for words in promise.assumptions)
+
+
+def test_training_images_that_are_all_gray_have_one_value_a_pixel(stripes, noised_by):
+    promise = noised_by(in_colour(stripes(train=9), gray=range(9)))[0].guarantee()
+    assert (promise.unit, promise.pixel_epsilon) == ("pixel", None)
+    assert promise.image_epsilon == 32 * 32
+
+
+def test_there_is_no_guarantee_before_the_release(tmp_path):
+    mechanism = LocalDP(1.0, False, NoiseSource(None), tmp_path)
     assert mechanism.guarantee().epsilon is None
 
 
-def test_the_noise_comes_from_the_operating_system_unless_a_noise_seed_is_given(stripes):
+def test_the_noise_comes_from_the_operating_system_unless_a_noise_seed_is_given(
+    stripes, noised_by, tmp_path
+):
     data = stripes()
-    drawn = [noised_by(data)[1].splits["train"].pixels for _ in range(2)]
+    drawn = [noised_by(data, cache=tmp_path / c)[1].splits["train"].pixels for c in "ab"]
     assert not np.array_equal(*drawn)
     repeated = [noised_by(data, noise_seed=5)[1].splits["train"].pixels for _ in range(2)]
     np.testing.assert_array_equal(*repeated)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -21,7 +22,7 @@ from dpmi.run.record import read_record
 RUN = ("trainer.max_epochs=2", "trainer.checkpoint_seconds=0", "data.augment=affine")
 CELLS = {
     "none": ("mechanism=none", "model.norm=batch"),
-    "ldp": ("mechanism=ldp", "beta=2", "noise_seed=5"),
+    "ldp": ("mechanism=ldp", "beta=2"),
     "dpsgd": ("mechanism=dpsgd", "mechanism.accountant=rdp", "noise_seed=5"),
     "dpsgd_published": (
         *("mechanism=dpsgd_published", "model.norm=batch", "noise_seed=5"),
@@ -71,6 +72,9 @@ def assert_same(folder, other):
         assert torch.equal(one[name], two[name]), name
     first, second = (read_record(path / "record.json") for path in (folder, other))
     assert first.status == second.status == "completed"
+    # Of two runs on the same images one made the release that both use.
+    first.mechanism.pop("release_made_by_this_run", None)
+    second.mechanism.pop("release_made_by_this_run", None)
     assert first.mechanism == second.mechanism  # the ledger among it
     assert first.guarantee == second.guarantee
     assert first.metrics == second.metrics
@@ -192,17 +196,21 @@ def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(change
     assert any(f"{lost} steps" in words for words in record.guarantee.assumptions)
 
 
-@pytest.mark.parametrize("changed", ["numpy", "code"])
-def test_local_dp_is_not_released_twice_with_other_noise(changed, words, tmp_path):
-    folder = tmp_path / "job"
-    killed_after(folder, words("ldp"), 2)
-    state = json.loads((folder / "resume.json").read_text())
-    state["place"][changed] = "0.0.0"
-    (folder / "resume.json").write_text(json.dumps(state))
-    assert job_processes.run(folder, *words("ldp")) == 1
+def test_local_dp_does_not_go_on_with_another_release_than_it_began_with(words, tmp_path):
+    folder, cache = tmp_path / "job", tmp_path / "cache"
+    command = (*words("ldp"), f"cache_dir={cache}")
+    killed_after(folder, command, 2)
+    (release,) = (path for path in (cache / "releases").iterdir() if path.is_dir())
+    release.rename(cache / "mislaid")
+    assert job_processes.run(folder, *command) == 1
     reason = read_record(folder / "record.json").reason
-    assert f"its noise was drawn with {changed} 0.0.0" in reason
+    assert "the noised images that this run began with are gone" in reason
     assert "rerun=true" in reason
+    shutil.rmtree(release)
+    (cache / "mislaid").rename(release)
+    assert job_processes.run(folder, *command) == 0
+    state = read_record(folder / "record.json")
+    assert (state.status, state.mechanism["release_made_by_this_run"]) == ("completed", False)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])

@@ -1,0 +1,113 @@
+"""Noised images: released once, and used by every run that trains on them.
+
+One release serves all training for nothing more: its ε is spent when it is made, and what is done
+with it is post-processing. A second release of the same images would spend the ε a second time. So
+they are kept in ``cache_dir/releases/<key>/`` (see pixel_store), where the key is made of the clean
+pixels and β: whatever the run, the same pixels under the same β are the same noised pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpmi.data.decode import is_gray
+from dpmi.data.pixel_store import PixelWriter, stored_pixels
+from dpmi.privacy.laplace import laplace_mechanism
+from dpmi.privacy.randomness import NoiseSource
+
+_BYTES_AT_ONCE = 1 << 26
+
+
+@dataclass(frozen=True)
+class Release:
+    """Noised images.
+
+    Attributes:
+        pixels: uint8 (n, C, R, R), memory-mapped, read-only.
+        id: random, of this release and no other.
+        made: by this call, not found.
+    """
+
+    pixels: NDArray[np.uint8]
+    id: str
+    made: bool
+
+
+def shared_release(pixels: NDArray[np.uint8], beta: float, cache_dir: Path) -> Release:
+    """Return the one release of these images under Laplace(``beta``), making it where none is.
+
+    Its key comes from the operating system, for this release alone, is written nowhere, and is gone
+    when the release is made. Of a release that is cut short nothing is ever read. One that was
+    damaged is made anew with noise of its own: a new release, with another id.
+
+    Args:
+        pixels: uint8 (n, C, R, R).
+        beta: scale of the noise, a pixel being in [0, 1].
+        cache_dir: the cache's folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+
+    def write(writer: PixelWriter) -> dict[str, Any]:
+        for piece in noised(pixels, beta, NoiseSource(None), "laplace_train"):
+            writer.add(piece.tobytes(), len(piece))
+        return {"id": secrets.token_hex(8)}
+
+    found = stored_pixels(
+        cache_dir / "releases" / _key(pixels, beta),
+        write,
+        pixels.shape,
+        verb="noised",
+        again="its images were noised again: a second release, whose ε adds to the first one's",
+    )
+    return Release(found.pixels, found.facts["id"], found.made)
+
+
+def noised(
+    pixels: NDArray[np.uint8], beta: float, noise: NoiseSource, purpose: str
+) -> Iterator[NDArray[np.uint8]]:
+    """Draw the noise of all images, one for each value; yields them some at a time, in order.
+
+    A gray image has one value a pixel, whether it is kept in one channel or in three equal ones:
+    noise of its own for each channel would be three answers to one question, and spend 3/β.
+
+    Args:
+        pixels: uint8 (n, C, R, R).
+        beta: scale of the noise, a pixel being in [0, 1].
+        noise: where the randomness comes from.
+        purpose: of the randomness, as the noise source knows it.
+    """
+    rng = noise.numpy(purpose)
+    at_once = max(1, _BYTES_AT_ONCE // int(np.prod(pixels.shape[1:])))
+    for start in range(0, len(pixels), at_once):
+        clean = pixels[start : start + at_once]
+        gray = gray_images(clean)
+        colour, one_channel = clean[~gray], clean[gray][:, :1]
+        values = np.concatenate([colour.reshape(-1), one_channel.reshape(-1)])
+        drawn = laplace_mechanism(values, beta, rng)
+        released = np.empty_like(clean)
+        released[~gray] = drawn[: colour.size].reshape(colour.shape)
+        released[gray] = drawn[colour.size :].reshape(one_channel.shape)  # the same in each channel
+        yield released
+
+
+def gray_images(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of (n, C, R, R) images are gray: (n,)."""
+    return np.fromiter((is_gray(image) for image in pixels), np.bool_, len(pixels))
+
+
+def _key(pixels: NDArray[np.uint8], beta: float) -> str:
+    digest = hashlib.sha256(json.dumps([pixels.shape, float(beta)]).encode())
+    for image in pixels:  # in one channel of three they may lie apart
+        digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()[:32]
