@@ -25,12 +25,13 @@ class FeatureHead(DecidingNetwork):
     """
 
     centre: Tensor  # (D,)
+    codes: Tensor  # Q, (K, d)
 
     def __init__(self, num_features: int, num_classes: int, kind: str) -> None:
         super().__init__(num_classes)
         codes = torch.eye(num_classes) if kind == "linear" else polynomials(num_classes)
         self.register_buffer("centre", torch.zeros(num_features))
-        self.register_buffer("codes", codes, persistent=False)  # Q, (K, d)
+        self.register_buffer("codes", codes, persistent=False)
         self.slopes = nn.Linear(num_features, codes.shape[1], bias=False)  # U
         # b as a layer of its own on a constant: examples' gradients of it are found like others.
         self.intercepts = nn.Linear(1, num_classes, bias=False)
@@ -44,7 +45,7 @@ class FeatureHead(DecidingNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) to logits (B, K)."""
-        slopes = nn.functional.linear(self.slopes(self.centred(x)), self.codes.to(x.dtype))
+        slopes = nn.functional.linear(self.slopes(self.centred(x)), self.codes)
         return self.decided(slopes + self.intercepts(x.new_ones(len(x), 1)))
 
     @property
