@@ -6,7 +6,7 @@ and the limits. It imports neither torch nor Lightning, so that ``--help`` stays
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -61,6 +61,7 @@ _EachOnce = AfterValidator(_each_once)
 
 _WITH_EPSILON = ("ldp", "dpsgd", "class_means")
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
+GIVEN = "given"  # stands for the number of a noise_seed
 
 
 class _Section(BaseModel):
@@ -368,6 +369,19 @@ class Config(_Section):
                 f"model.norm={self.model.norm}: mechanism=dpsgd_published is what the poster's "
                 "authors ran, with BatchNorm in training mode; allowed is batch"
             )
+
+
+def plain_values(config: Config, exclude: Any = None) -> dict[str, Any]:
+    """Plain values of a config, to be written down or shown.
+
+    Of ``noise_seed`` only whether one was given: whoever has it can take the noise off.
+
+    Args:
+        config: the config.
+        exclude: keys to leave out, as pydantic takes them.
+    """
+    values = config.model_dump(mode="json", exclude=exclude)
+    return values | {"noise_seed": None if config.noise_seed is None else GIVEN}
 
 
 def schema_keys() -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from dpmi.config import Config, load_config
+from dpmi.config import GIVEN, Config, load_config, plain_values
 from dpmi.errors import UserError
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
@@ -39,14 +39,14 @@ def config_digest(config: Config) -> str:
     """Twelve hexadecimal digits that two runs share when they compute the same.
 
     Keys that the mechanism does not use are left out: the original is one run in a sweep over β.
+    So is the number of a ``noise_seed``, which could be found from the digest by trying.
     """
     unused = {key for key, users in _OF_MECHANISMS.items() if config.mechanism.name not in users}
     left_out: dict[str, Any] = {}
     for key in NOT_IDENTITY | unused:
         section, _, name = key.partition(".")
         left_out[section] = left_out.get(section, set()) | {name} if name else True
-    values = config.model_dump(mode="json", exclude=left_out)
-    return _digest(values)
+    return _digest(plain_values(config, left_out))
 
 
 def _digest(values: Any) -> str:
@@ -65,12 +65,20 @@ def job_folder(composed: DictConfig) -> str:
     return f"{cell_name(config)}-{config_digest(config)[:6]}"
 
 
+def without_noise_seed(override: str) -> str:
+    """An override of the command line, without the number where it gives a ``noise_seed``."""
+    key, _, value = override.partition("=")
+    if key.lstrip("+~") != "noise_seed" or value == "null":
+        return override
+    return f"{key}={GIVEN}"
+
+
 def sweep_folder(composed: DictConfig) -> str:
     """Name of a sweep's folder: the same for the same sweep, so that it goes on where it was.
 
     Falls back to "invalid" for a config that fails the schema, which is then refused.
     """
-    asked = [str(override) for override in composed.hydra.overrides.task]
+    asked = [without_noise_seed(str(override)) for override in composed.hydra.overrides.task]
     keys = [override.split("=")[0].lstrip("+~") for override in asked]
     cells = sorted(
         override

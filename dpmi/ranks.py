@@ -29,7 +29,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that draws the noise and writes files."""
+        """Whether this process is the one that writes files."""
         return self.rank == 0
 
     def part(self, whole: Any) -> Any:

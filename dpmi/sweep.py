@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from dpmi.config import load_config, schema_keys
+from dpmi.config import GIVEN, load_config, schema_keys
 from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
-from dpmi.identity import job_folder
+from dpmi.identity import job_folder, without_noise_seed
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -45,7 +46,17 @@ class SweepCallback(Callback):
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
         name = kwargs.get("config_name") or "config"
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        _check(_cells(str(name), [str(override) for override in given]))
+        cells = list(_cells(str(name), [str(override) for override in given]))
+        _check(cells)
+        seeds = {cell.noise_seed for cell in cells} - {None}
+        if len(seeds) > 1:
+            _refuse(
+                UserError(
+                    f"noise_seed={','.join(map(str, sorted(seeds)))}: no name or file tells runs "
+                    "of different ones apart; give a sweep one (its cells share no noise), and "
+                    "each of several an output_dir of its own"
+                )
+            )
         _fix_folder(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -80,6 +91,16 @@ class DistinctCells(BasicSweeper):
     Combinations that differ only in keys that a mechanism does not use are the same run: the
     original has no β.
     """
+
+    def setup(self, *, config: DictConfig, **kwargs: Any) -> None:
+        """Take the sweep's config, which Hydra writes to a file: without the ``noise_seed``."""
+        super().setup(config=config, **kwargs)
+        told = copy.deepcopy(config)
+        with open_dict(told):
+            if told.noise_seed is not None:
+                told.noise_seed = GIVEN
+            told.hydra.overrides.task = [without_noise_seed(o) for o in told.hydra.overrides.task]
+        self.config = told
 
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None

@@ -25,7 +25,7 @@ from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.laplace import pixel_epsilon
+from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
 from dpmi.privacy.plan import PrivacyPlan, StatisticRelease
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet, class_sensitivity
@@ -62,7 +62,7 @@ def build_mechanism(
 
     Raises:
         UserError: no plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
-            DP would pass ``privacy.max_epsilon``.
+            DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
     if isinstance(settings, LdpMechanism):
@@ -72,6 +72,10 @@ def build_mechanism(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
                 f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
             )
+        try:
+            pixel_noise(config.beta)
+        except ValueError as error:
+            raise UserError(str(error)) from error
         cache_dir = Path(config.cache_dir).expanduser()
         return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
     if isinstance(settings, DpsgdMechanism):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.models.discriminant import discriminant
 from dpmi.models.head import FeatureHead
+from dpmi.privacy.gradients import refuse_delta
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.releases import release_sum
 from dpmi.privacy.statistics import class_sensitivity, class_statistics
@@ -39,7 +40,14 @@ class ClassMeans(PlannedMechanism):
         self._count_scale, self._uniform = count_scale, uniform
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> _ClassSums:
-        """Release the statistics, and return what releases the class sums."""
+        """Release the statistics, and return what releases the class sums.
+
+        Raises:
+            ValueError: no head, or a δ below what the noise can keep.
+        """
+        if not isinstance(net, FeatureHead):
+            raise ValueError("class means are of features: give model.train=head")
+        refuse_delta(self.plan, len(net.log_shares) * (len(net.centre) + 1))
         if not first_step:
             self._release_statistics(net, self.plan.n)
         return _ClassSums(self, net)
@@ -75,9 +83,7 @@ class ClassMeans(PlannedMechanism):
 class _ClassSums:
     """Stands where a gradient does: sets the weights, and leaves nothing to the optimizer."""
 
-    def __init__(self, mechanism: ClassMeans, net: nn.Module) -> None:
-        if not isinstance(net, FeatureHead):
-            raise ValueError("class means are of features: give model.train=head")
+    def __init__(self, mechanism: ClassMeans, net: FeatureHead) -> None:
         self._mechanism, self._net = mechanism, net
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class DPSGD(PlannedMechanism):
         max_physical_batch_size: most images in one forward and backward pass; "auto" takes what
             half of the free memory holds when training starts.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
-        options: of PlannedMechanism. Of several processes each clips its part of a batch, and the
-            first adds the noise.
+        options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
+            the same noise.
     """
 
     name = "dpsgd"

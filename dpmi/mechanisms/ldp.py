@@ -138,7 +138,7 @@ class LocalDP:
                 "labels, the number of images and their order are not protected",
                 f"a whole image has {values} values, and ε that many times over",
                 self._assumption,
-                "the noise is drawn in double precision and the result rounded to 8 bits",
+                "the noise is exact on the 8-bit grid, in probabilities of 64 bits",
             ),
         )
 

@@ -40,8 +40,8 @@ class LocalDPAsPublished:
     def release_data(self, data: PreparedData) -> PreparedData:
         """Draw the numbers of this run, once; the other splits stay clean."""
         train = data.splits["train"]
-        rng = self._noise.numpy("laplace_train")
-        pixels = scalar_laplace(train.pixels, self._beta, rng)
+        stream = self._noise.stream("laplace_train")
+        pixels = scalar_laplace(train.pixels, self._beta, stream)
         self._told = {
             "nonprivate/blank_share": float(blank(pixels).mean()),
             "nonprivate/expected_blank_share": expected_blank_share(train.pixels, self._beta),

@@ -87,14 +87,14 @@ def noised(
         noise: where the randomness comes from.
         purpose: of the randomness, as the noise source knows it.
     """
-    rng = noise.numpy(purpose)
+    stream = noise.stream(purpose)
     at_once = max(1, _BYTES_AT_ONCE // int(np.prod(pixels.shape[1:])))
     for start in range(0, len(pixels), at_once):
         clean = pixels[start : start + at_once]
         gray = gray_images(clean)
         colour, one_channel = clean[~gray], clean[gray][:, :1]
         values = np.concatenate([colour.reshape(-1), one_channel.reshape(-1)])
-        drawn = laplace_mechanism(values, beta, rng)
+        drawn = laplace_mechanism(values, beta, stream)
         released = np.empty_like(clean)
         released[~gray] = drawn[: colour.size].reshape(colour.shape)
         released[gray] = drawn[colour.size :].reshape(one_channel.shape)  # the same in each channel

@@ -15,7 +15,7 @@ from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.releases import release_sum
 from dpmi.privacy.sampling import PoissonBatches
@@ -112,8 +112,8 @@ class PlannedMechanism(ABC):
                 "the test images, are not covered",
                 self._source.assumption,
                 *self._lost(),
-                "the noise is a single-precision Gaussian, not hardened against attacks on "
-                "floating-point rounding",
+                "what rounding in single precision adds to the sensitivity is within the plan's "
+                f"allowance of {ROUNDING:.2g}",
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 from torch import Tensor, nn
@@ -10,31 +11,45 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.journal import Journal
+from dpmi.privacy.lattice import (
+    BEYOND_REACH,
+    COARSEST,
+    FINEST,
+    REACH,
+    LatticeGaussian,
+    lattice_gaussian,
+)
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.ranks import ALONE, Ranks
 
+_LARGEST_SUM = (
+    2.0**51
+)  # in steps of the lattice; with noise on it, double precision is exact to 2^53
 _log = logging.getLogger(__name__)
 
 
 class PrivateGradient:
     """Leaves in ``p.grad`` the noised mean gradient of a logical batch.
 
-    Contract: with C = ``plan.max_grad_norm``, one call releases
-    (sum_i clip_C(g_i) + N(0, (plan.noise_multiplier C)^2 I)) / plan.expected_batch_size
-    and writes it on the journal and the ledger first. The sum's L2 sensitivity to one image is C.
-    Noise is added once, however many pieces the batch is processed in, and also to an empty batch.
+    Contract: with C = ``plan.max_grad_norm``, h = :func:`lattice_step` and S = sum_i clip_C(g_i)
+    rounded to multiples of h, one call releases
+    (S + h round(N(0, (plan.noise_std / h)^2 I))) / plan.expected_batch_size
+    and writes it on the journal and the ledger first. S moves by at most ``plan.sensitivity`` in L2
+    with one image. S + h round(...) is S + N(0, plan.noise_std^2 I), the Gaussian mechanism,
+    rounded, for S is on the lattice. Noise is added once, however many pieces the batch is
+    processed in, and also to an empty batch.
     Where memory runs out, the same release is made again from its first image, in pieces of half
     the size: same batch, same noise, one entry on the ledger.
-    Where several processes train, each is given its part of the batch, and the sum is over all
-    parts: the noise is in it once, and each process leaves the same in ``p.grad``.
+    Where several processes train, each is given its part of the batch. S is the sum of all parts,
+    rounded once; each process adds the same noise to it, and leaves the same in ``p.grad``.
 
     Args:
         net: the network.
         engine: computes the clipped sum of a piece of the batch; bound to ``net`` and C.
         plan: what to execute.
-        noise: draws the noise, on the network's device.
+        noise: draws the noise; where several processes train, of the same key in each.
         ledger: where each release is recorded.
         physical_batch_size: most images in one forward and backward pass; may be changed between
             batches, which changes rounding and nothing else.
@@ -46,6 +61,10 @@ class PrivateGradient:
 
     Attributes:
         physical_batch_size: halved where memory ran out.
+
+    Raises:
+        ValueError: the noise of the plan cannot be executed on a lattice, or is cut off too early
+            for its δ.
     """
 
     def __init__(
@@ -67,9 +86,10 @@ class PrivateGradient:
         self._step = first_step
         self._dropped_elsewhere = 0
         self._parameters = [p for p in net.parameters() if p.requires_grad]
-        self._buffer = torch.empty(
-            sum(p.numel() for p in self._parameters), device=self._parameters[0].device
-        )
+        size = sum(p.numel() for p in self._parameters)
+        self._buffer = torch.empty(size, device=self._parameters[0].device)
+        self._lattice_step = lattice_step(plan, size)
+        self._law = _law(plan, size, self._lattice_step)
         self._grads: dict[Tensor, Tensor] = {}
         start = 0
         for parameter in self._parameters:
@@ -100,7 +120,7 @@ class PrivateGradient:
         self.ledger.record(plan.noise_multiplier, plan.sample_rate)
         self._step += 1
         dropped = self._engine.dropped
-        while (logits := self._add_up(images, labels, step)) is None:
+        while (logits := self._add_up(images, labels)) is None:
             self._engine.dropped = dropped
             self._engine.forget()
             if images.is_cuda:
@@ -109,6 +129,8 @@ class PrivateGradient:
             self._write_ahead(again=True)
         if self._ranks.size > 1:
             self._add_up_ranks()
+        unit = self._lattice_step / plan.expected_batch_size
+        self._noise.release(self._buffer, self._law, unit, step)
         for parameter in self._parameters:
             parameter.grad = self._grads[parameter]
         return logits
@@ -123,16 +145,13 @@ class PrivateGradient:
                 self.physical_batch_size,
             )
 
-    def _add_up(self, images: Tensor, labels: Tensor, step: int) -> Tensor | None:
-        """Fill the buffer from its start; None where memory ran out, pieces halved."""
-        # The buffer starts as the noise, and the pieces are added to it: nothing without noise is
-        # ever in p.grad, and the parameters are gone through once less.
-        plan = self.plan
-        scale = 1.0 / plan.expected_batch_size
-        if self._ranks.is_first:
-            self._noise.fill(self._buffer, plan.noise_multiplier * plan.max_grad_norm * scale, step)
-        else:
-            self._buffer.zero_()
+    def _add_up(self, images: Tensor, labels: Tensor) -> Tensor | None:
+        """Sum into the buffer, in steps of the lattice; None where memory ran out, pieces halved.
+
+        What is in the buffer is not yet a release: nothing without noise is ever in ``p.grad``.
+        """
+        self._buffer.zero_()
+        scale = 1.0 / self._lattice_step  # a power of two: changes no digit
         for parameter in self._parameters:
             parameter.grad = None  # an engine's backward pass must not add to the last release
         logits = []
@@ -150,9 +169,9 @@ class PrivateGradient:
         return torch.cat(logits) if logits else images.new_zeros((0, 0))
 
     def _add_up_ranks(self) -> None:
-        """Make the release, of the first process's noise and all processes' clipped sums.
+        """Replace each process's clipped sum by that of all.
 
-        No process has it before the first, which writes ahead, gives its noise: after the release
+        No process has it before the first, which writes ahead, gives its part: after the release
         is on the disk, with the size of pieces that all then go on with.
         """
         rows = self._ranks.gather(self.physical_batch_size, self._engine.dropped)
@@ -164,6 +183,54 @@ class PrivateGradient:
     def close(self) -> None:
         """Leave the network as it was found."""
         self._engine.close()
+
+
+def lattice_step(plan: PrivacyPlan, size: int) -> float:
+    """h: a power of two, so that the lattice's part of the plan's allowance for rounding holds.
+
+    h sqrt(P) <= C ROUNDING / 2, and at least COARSEST steps in a standard deviation of the noise.
+
+    Args:
+        plan: gives C and the noise.
+        size: P, how many coordinates a release has.
+    """
+    most = min(
+        plan.max_grad_norm * ROUNDING / 2 / math.sqrt(size),
+        plan.noise_std / COARSEST,
+    )
+    return 2.0 ** math.floor(math.log2(most))
+
+
+def _law(plan: PrivacyPlan, size: int, step: float) -> LatticeGaussian:
+    """The noise of a release, in steps of the lattice; refused where it cannot be executed."""
+    refuse_delta(plan, size)
+    if plan.n * plan.sensitivity / step > _LARGEST_SUM or plan.noise_std / step > FINEST:
+        raise ValueError(
+            f"noise_multiplier={plan.noise_multiplier:g}: sum and noise do not fit one lattice of "
+            f"{_LARGEST_SUM:.2g} steps; with n={plan.n} and {size} parameters allowed is about "
+            f"{plan.n * COARSEST / _LARGEST_SUM:.1g} to {FINEST * step / plan.sensitivity:.1g}"
+        )
+    return lattice_gaussian(plan.noise_std / step)
+
+
+def refuse_delta(plan: PrivacyPlan, size: int) -> None:
+    """Refuse a δ below what the noise, which ends somewhere, can keep.
+
+    Args:
+        plan: of steps, and of statistics with no more values than a step.
+        size: values of a step.
+
+    Raises:
+        ValueError: it is below.
+    """
+    releases = plan.steps + len(plan.statistics)
+    least = releases * size * BEYOND_REACH
+    if plan.delta < least:
+        raise ValueError(
+            f"delta={plan.delta:g}: below {least:.2g}, the probability that {releases} releases of "
+            f"{size} noise values have one beyond {REACH} standard deviations, where the noise "
+            "ends; give a larger delta"
+        )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

@@ -67,6 +67,7 @@ class MicrobatchGradient:
         Returns:
             Logits (B, K), detached.
         """
+        # No ε to keep: the noise is the same, its sum with the means is not kept to a lattice.
         self._noise.fill(self._buffer, self._std, self.steps)
         logits: Tensor = self._net(images)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # under autocast

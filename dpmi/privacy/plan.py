@@ -13,6 +13,12 @@ from typing import Any
 
 import dp_accounting
 
+# What rounding may add to the sensitivity, relative. Half of it is for the lattice: sums with and
+# without an image, each of P coordinates rounded to a multiple of h, differ by at most h sqrt(P)
+# more. The other half is for single precision: of an example's norm and factor, and of the sum,
+# which changes in its last digits with any image.
+ROUNDING = 2.0**-10
+
 
 @dataclass(frozen=True)
 class StatisticRelease:
@@ -35,7 +41,7 @@ class PrivacyPlan:
 
     Contract: a run that releases each of ``statistics`` once, and then includes each of ``n``
     images independently with probability ``sample_rate`` at each of ``steps`` steps, clips each
-    image's gradient to ``max_grad_norm`` in L2, adds N(0, (noise_multiplier * max_grad_norm)^2) to
+    image's gradient to ``max_grad_norm`` in L2, adds N(0, (noise_multiplier * sensitivity)^2) to
     each coordinate of their sum, and divides by ``expected_batch_size``, releases what
     :meth:`event` describes, and nothing else. A sample rate of 1 is every image in every batch:
     Gaussian mechanisms, composed.
@@ -43,8 +49,8 @@ class PrivacyPlan:
     Attributes:
         n: training images, public under zero-out adjacency.
         expected_batch_size: mean size of a Poisson batch; also the normaliser of the sum.
-        max_grad_norm: L2 bound of one image's gradient (the sensitivity of the sum).
-        noise_multiplier: standard deviation of the noise in units of ``max_grad_norm``.
+        max_grad_norm: L2 bound of one image's gradient.
+        noise_multiplier: standard deviation of the noise in units of :attr:`sensitivity`.
         steps: noised releases of the whole run.
         delta: the δ at which ε is stated.
         accountant: "prv", "rdp" or "pld".
@@ -90,6 +96,16 @@ class PrivacyPlan:
         """Probability with which an image is in a batch."""
         return self.expected_batch_size / self.n
 
+    @property
+    def sensitivity(self) -> float:
+        """L2 bound of what one image moves in the sum as it is computed and rounded."""
+        return self.max_grad_norm * (1 + ROUNDING)
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise of a release, on the scale of the sum."""
+        return self.noise_multiplier * self.sensitivity
+
     def event(self) -> dp_accounting.DpEvent:
         """Describe what the whole plan releases, in dp-accounting's terms."""
         statistics = [step_event(s.noise_multiplier, 1.0, 1) for s in self.statistics]
@@ -97,8 +113,8 @@ class PrivacyPlan:
         return dp_accounting.ComposedDpEvent([*statistics, steps])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for the record, the derived ``sample_rate`` included."""
-        return asdict(self) | {"sample_rate": self.sample_rate}
+        """Plain values for the record, with what derives from them."""
+        return asdict(self) | {"sample_rate": self.sample_rate, "sensitivity": self.sensitivity}
 
 
 def step_event(noise_multiplier: float, sample_rate: float, steps: int) -> dp_accounting.DpEvent:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dpmi.privacy.randomness import SecretStream
+
 WHITE = 255
 
 
 def scalar_laplace(
-    pixels: NDArray[np.uint8], beta: float, rng: np.random.Generator
+    pixels: NDArray[np.uint8], beta: float, stream: SecretStream
 ) -> NDArray[np.uint8]:
     """Add one Laplace(255 β) number to all values of an image, round, and saturate to 0..255.
 
@@ -24,7 +26,7 @@ def scalar_laplace(
     Args:
         pixels: (n, C, H, W) 8-bit images.
         beta: scale of the noise in units of the whole range of a pixel; positive.
-        rng: source of the n numbers.
+        stream: source of the n numbers, which are drawn in double precision.
 
     Returns:
         Images of the same shape and type.
@@ -35,7 +37,9 @@ def scalar_laplace(
     if pixels.dtype != np.uint8:
         raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
     noised = np.empty(pixels.shape, np.uint8)
-    draws = rng.laplace(0.0, WHITE * beta, len(pixels))
+    words = stream.words(2, len(pixels))
+    sizes = -np.log((words[0] + 0.5) / 2.0**64)  # exponential
+    draws = WHITE * beta * np.where(words[1] >> np.uint64(63), sizes, -sizes)
     for row, draw in enumerate(draws):  # an image at a time: n images of doubles fill a memory
         noised[row] = np.clip(np.rint(pixels[row] + draw), 0, WHITE)
     return noised

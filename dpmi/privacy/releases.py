@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.lattice import lattice_gaussian
+from dpmi.privacy.lattice import COARSEST, lattice_gaussian
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import ROUNDING
-
-_LEAST_STEPS_IN_STD = 2.0**16
 
 
 def release_sum(
@@ -47,15 +45,17 @@ def release_sum(
 
     Returns:
         (P,) float64 on the CPU.
+
+    Raises:
+        ValueError: the noise does not fit a lattice so fine.
     """
     if journal:
         journal.cover(ledger.steps, noise_multiplier, 1.0, physical_batch_size, ahead=1)
     ledger.record(noise_multiplier, 1.0)
     std = noise_multiplier * sensitivity * (1 + ROUNDING)
-    # Rounding moves a sum by unit / 2 in each value, so two sums by unit sqrt(P) at most.
-    needed = std * math.sqrt(len(exact)) / (sensitivity * ROUNDING / 2)
-    steps_in_std = max(_LEAST_STEPS_IN_STD, 2.0 ** math.ceil(math.log2(needed)))
-    unit = std / steps_in_std
+    # Rounding moves two sums by unit sqrt(P) apart at most. A power of two changes no digit.
+    finest = sensitivity * ROUNDING / 2 / math.sqrt(len(exact))
+    unit = 2.0 ** math.floor(math.log2(min(finest, std / COARSEST)))
     sums = (exact.detach().to("cpu", torch.float64) / unit).contiguous()
-    noise.release(sums, lattice_gaussian(steps_in_std), unit, step, purpose)
+    noise.release(sums, lattice_gaussian(std / unit), unit, step, purpose)
     return sums

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
+
+_WORDS = 2**64
 
 
 class PoissonBatches:
@@ -13,6 +15,10 @@ class PoissonBatches:
 
     A batch may be empty, and is then a step like any other: leaving it out would make the number
     of steps depend on the data.
+
+    Contract: an image is in a batch iff its own word of 64 bits is below floor(q 2^64), q being
+    expected_batch_size / n: with a probability that is q or less by at most 2^-64, so that ε at q
+    bounds what is executed.
 
     Args:
         plan: gives n and the sample rate.
@@ -22,10 +28,11 @@ class PoissonBatches:
 
     def __init__(self, plan: PrivacyPlan, steps_per_epoch: int, source: NoiseSource) -> None:
         self.plan, self.steps_per_epoch, self._source = plan, steps_per_epoch, source
+        self._below = plan.expected_batch_size * _WORDS // plan.n
 
     def draw(self, step: int) -> list[int]:
         """Indices from 0 to n-1 of a step's batch, in order; an empty list is an empty batch."""
-        generator = self._source.torch("sampling", step)[0]
-        drawn = torch.rand(self.plan.n, generator=generator, dtype=torch.float64)
-        members: list[int] = (drawn < self.plan.sample_rate).nonzero().flatten().tolist()
+        words = self._source.stream("sampling", step).words(self.plan.n)
+        # Compared with the largest word that is in: at q = 1 the bound itself is no word.
+        members: list[int] = np.flatnonzero(words <= np.uint64(self._below - 1)).tolist()
         return members

@@ -19,6 +19,7 @@ from torchmetrics.functional.image import (
 
 from dpmi.privacy.laplace import laplace_mechanism
 from dpmi.privacy.published import expected_blank_share, scalar_laplace
+from dpmi.privacy.randomness import NoiseSource
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.style import MUTED, Chart, new_figure
 from dpmi.run.record import RunRecord
@@ -109,8 +110,8 @@ def _noised(
     mechanism: str, beta: float, clean: NDArray[np.uint8], before: str, shown: Sequence[RunRecord]
 ) -> Noised:
     noise = _NOISES[mechanism]
-    rng = np.random.default_rng(_SEED)
-    draws = noise(np.repeat(clean[None], DRAWS, axis=0), beta, rng)
+    stream = NoiseSource(_SEED).stream("laplace_train")  # no secret: the clean image is beside it
+    draws = noise(np.repeat(clean[None], DRAWS, axis=0), beta, stream)
     png, drawn = _png(draws[0]), "for this page"
     for run in shown:
         of = run.config["mechanism"]["name"], run.config["beta"], run.sample and run.sample.before

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig
+from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
@@ -41,7 +41,7 @@ from dpmi.run.parts import TrainingBatches, batches, features_of, network, train
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, environment, shareable
+from dpmi.run.record import ImageSample, RunRecord, environment
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -92,7 +92,7 @@ class Run:
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
         if self._ranks.is_first:
-            OmegaConf.save(self.config.model_dump(mode="json"), self.folder / CONFIG_FILE)
+            OmegaConf.save(plain_values(self.config), self.folder / CONFIG_FILE)
         try:
             with self._stop:
                 self._work()
@@ -163,7 +163,7 @@ class Run:
         module = batches(config, released, features, mechanism, begun.step, ranks)
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
-                wandb.log_hyperparams(shareable(config))
+                wandb.log_hyperparams(plain_values(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
             if wandb:
@@ -294,7 +294,7 @@ class Run:
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
             restarts=begun.state.restarts if begun else 0,
-            config=shareable(self.config),
+            config=plain_values(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},

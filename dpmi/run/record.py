@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpmi.config import Config
+from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.privacy.guarantee import Guarantee
@@ -63,7 +63,7 @@ class RunRecord(BaseModel):
         status: how it ended; ``reason`` says why, where it did not complete.
         stopped: why a run that completed has fewer steps than planned, where it has.
         restarts: how often it was resumed after its process was killed.
-        config: the composed config, but for ``noise_seed``, which must stay secret.
+        config: the composed config; of ``noise_seed`` only whether one was given.
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         mechanism: the plan and the ledger, where there is one.
@@ -117,11 +117,6 @@ class RunRecord(BaseModel):
         return path
 
 
-def shareable(config: Config) -> dict[str, Any]:
-    """Plain values of a config, but for ``noise_seed``: with it, the noise could be taken off."""
-    return config.model_dump(mode="json") | {"noise_seed": None}
-
-
 def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0) -> RunRecord:
     """The record of a run that could write none itself: it did not begin, or it was killed.
 
@@ -134,7 +129,7 @@ def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0
         reason=redacted(reason),
         stopped=None,
         restarts=restarts,
-        config=shareable(config),
+        config=plain_values(config),
         data=None,
         guarantee=None,
         mechanism={},

@@ -18,7 +18,7 @@ from dpmi.config import Config
 from dpmi.errors import UserError
 from dpmi.identity import config_digest
 from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
-from dpmi.privacy.randomness import NoiseSource
+from dpmi.privacy.randomness import NoiseSource, new_key
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
 from dpmi.run.code import code_digest
 from dpmi.run.record import SUPERSEDED
@@ -26,6 +26,7 @@ from dpmi.run.status import STATUS_FILE
 
 STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
+SEED_FILE = ".noise_seed"
 # When a job's folder is cleared for a new run of the same config.
 _STAY = {"train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
 
@@ -118,7 +119,7 @@ class Resumption:
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
                 supersede(folder)
             state = RunState(
-                noise_key=_noise_key(config, data, place),
+                noise_key=_noise_key(config, data, place).hex(),
                 data=data,
                 place=place,
                 wandb_id=secrets.token_hex(4),
@@ -132,7 +133,7 @@ class Resumption:
             console.print(f"resumed after {self.step} steps")
         state.write(folder)
         self.state, self._folder = state, folder
-        self.noise = NoiseSource(noise_seed, int(state.noise_key, 16), state.attempt)
+        self.noise = NoiseSource(noise_seed, bytes.fromhex(state.noise_key), state.attempt)
         self.journal = Journal(folder / JOURNAL_FILE)
 
     def keep_release(self, release: str) -> None:
@@ -158,17 +159,35 @@ class Resumption:
         clear(self._folder)
 
 
-def _noise_key(config: Config, data: str, place: dict[str, str]) -> str:
-    """128 bits in hexadecimal: of the operating system, or of ``noise_seed`` and all of the run.
+def _noise_key(config: Config, data: str, place: dict[str, str]) -> bytes:
+    """256 bits: of the operating system, or of ``noise_seed`` and all of the run.
 
     Two runs with the same noise on the same images would give them away: whoever has both results
     solves two equations for two unknowns. So a ``noise_seed`` repeats the noise of the same run
     alone, and two cells of a sweep with it have nothing in common.
     """
     if config.noise_seed is None:
-        return f"{secrets.randbits(128):x}"
+        return new_key()
     told = f"{config.noise_seed} {config_digest(config)} {data} {place['code']} {place['weights']}"
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    return hashlib.sha256(told.encode()).digest()
+
+
+def other_noise_seed(folder: Path, config: Config) -> bool:
+    """Whether what is in a job's folder has the noise of another ``noise_seed``.
+
+    Nothing else tells them apart: no digest and no name holds the seed.
+    """
+    path = folder / SEED_FILE
+    return path.is_file() and path.read_text() != str(config.noise_seed)
+
+
+def keep_noise_seed(folder: Path, config: Config) -> None:
+    """Write down whose noise a folder has, readable by its owner alone; nothing without a seed."""
+    if config.noise_seed is None:
+        return
+    path = folder / SEED_FILE
+    path.touch(mode=0o600)
+    path.write_text(str(config.noise_seed))
 
 
 def clear(folder: Path) -> None:

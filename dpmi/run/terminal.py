@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
-from dpmi.config import Config
+from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.models.names import TRAIN_METRICS
@@ -18,7 +18,13 @@ from dpmi.run.code import code_digest
 from dpmi.run.ddp import run_on_devices
 from dpmi.run.job import Run, prepared_data
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record
-from dpmi.run.resume import LOCK_FILE, clear, supersede
+from dpmi.run.resume import (
+    LOCK_FILE,
+    clear,
+    keep_noise_seed,
+    other_noise_seed,
+    supersede,
+)
 
 BUSY = "busy"
 
@@ -48,10 +54,14 @@ def run_job(config: Config, folder: Path) -> str:
     with lock:
         if config.rerun:
             supersede(folder)
+        elif other_noise_seed(folder, config):
+            console.print(f"another noise_seed was used in {escape(str(folder))}: running anew")
+            supersede(folder)
         elif done := _completed(folder, config, console):
             clear(folder)  # a process may have been killed when all but this was done
             console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
             return done.status
+        keep_noise_seed(folder, config)
         console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
         try:
             if config.trainer.devices > 1:
@@ -91,7 +101,7 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
 
 def config_tree(config: Config) -> dict[str, Any]:
     """Plain values of a config, sections last."""
-    values = config.model_dump(mode="json")
+    values = plain_values(config)
     return dict(sorted(values.items(), key=lambda item: isinstance(item[1], dict)))
 
 

@@ -19,7 +19,7 @@ from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 
 CLIP = 0.5
-TINY_NOISE = 1e-12  # a plan has noise; so little that it does not show in single precision
+TINY_NOISE = 1e-9  # a plan has noise; so little that it does not show in single precision
 ENGINES = {
     "fast": (BookKeeping, {FrozenStatisticsBatchNorm: FrozenBatchNormRule()}),
     "opacus": (OpacusHooks, {FrozenStatisticsBatchNorm: frozen_batch_norm_grad_sampler}),

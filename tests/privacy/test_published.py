@@ -9,6 +9,7 @@ from dpmi.privacy.published import (
     predicted_train_accuracy,
     scalar_laplace,
 )
+from dpmi.privacy.randomness import NoiseSource
 
 BETAS = (0.5, 1.0, 2.0, 4.0)
 
@@ -29,7 +30,7 @@ def full_range(n):
 
 def test_the_difference_of_two_pixels_that_were_not_saturated_stays_in_clear():
     clean = images(2000)
-    noised = scalar_laplace(clean, 0.5, np.random.default_rng(1))
+    noised = scalar_laplace(clean, 0.5, NoiseSource(1).stream("laplace_train"))
     shift = noised.astype(int) - clean
     kept = (noised > 0) & (noised < 255)
     lowest = np.where(kept, shift, 999).min(axis=(1, 2, 3))
@@ -43,7 +44,7 @@ def test_what_is_added_to_an_image_has_the_laplace_distribution():
     """Kolmogorov-Smirnov at a false alarm in 10^6, on a small scale that saturates nothing."""
     n, beta = 20_000, 0.02
     clean = np.full((n, 1, 2, 2), 128, np.uint8)
-    noised = scalar_laplace(clean, beta, np.random.default_rng(2))
+    noised = scalar_laplace(clean, beta, NoiseSource(2).stream("laplace_train"))
     shift = np.sort(noised[:, 0, 0, 0].astype(float) - 128)
     scale = 255 * beta
 
@@ -62,7 +63,7 @@ def test_the_expected_share_of_blank_images_is_the_observed(make, beta):
     """Hoeffding: a share of n independent images is off by more with probability 10^-6."""
     n = 40_000
     clean = make(n)
-    noised = scalar_laplace(clean, beta, np.random.default_rng(3))
+    noised = scalar_laplace(clean, beta, NoiseSource(3).stream("laplace_train"))
     tolerance = math.sqrt(math.log(2 / 1e-6) / (2 * n))
     assert abs(blank(noised).mean() - expected_blank_share(clean, beta)) < tolerance
 
@@ -93,7 +94,9 @@ def test_blank_is_wholly_black_or_wholly_white():
 
 def test_noise_on_other_than_8_bit_values_is_refused():
     with pytest.raises(TypeError, match="uint8"):
-        scalar_laplace(np.zeros((1, 1, 2, 2), np.float32), 1.0, np.random.default_rng(0))
+        scalar_laplace(
+            np.zeros((1, 1, 2, 2), np.float32), 1.0, NoiseSource(0).stream("laplace_train")
+        )
 
 
 @pytest.mark.parametrize(("beta", "train"), [(1, 0.8924), (2, 0.8366), (4, 0.7860)])

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from scipy import stats
 
 from dpmi.privacy.plan import PrivacyPlan
@@ -50,6 +51,29 @@ def test_a_batch_is_that_of_its_step_and_key_whatever_was_drawn_before():
     assert first != [others.draw(step) for step in range(12)]
 
 
+class Words:
+    """A stream whose words are given."""
+
+    def __init__(self, *words):
+        self.given = np.array(words, np.uint64)
+
+    def stream(self, purpose, step):
+        assert purpose == "sampling"
+        return self
+
+    def words(self, count):
+        return self.given
+
+
+@pytest.mark.parametrize(("n", "size"), [(5, 2), (5, 5), (7, 1), (3, 3)])
+def test_an_image_is_drawn_with_its_probability_to_the_last_of_64_bits(n, size):
+    """By integers: the word before floor(q 2^64) is in, that one and all after it are out."""
+    bound = size * 2**64 // n
+    edges = [0, bound - 1, min(bound, 2**64 - 1), 2**64 - 1]
+    words = [*edges, *[2**64 - 1] * (n - 4)][:n]
+    drawn = PoissonBatches(plan(n, size), 1, Words(*words)).draw(0)
+    assert drawn == [i for i, word in enumerate(words) if word < bound]
+
+
 def test_a_guarantee_is_told_where_its_randomness_came_from():
-    assert "only until" in NoiseSource(None).assumption
-    assert "secret" in NoiseSource(5).assumption
+    assert "256 bits from the operating system" in NoiseSource(None).assumption

@@ -263,15 +263,3 @@ def test_a_users_own_images_are_logged_only_on_demand(composed, stripes, overrid
         expected = clean.splits["train"].pixels[number, 0] if before else 0
         np.testing.assert_array_equal(image[:, :, 0], np.broadcast_to(expected, (32, 32)))
         assert ("before" if before else "after, β = 1") in album.captions[number]
-
-
-def test_a_noise_seed_leaves_neither_with_the_record_nor_with_wandb(place, tiny):
-    """Whoever has it can take the noise off; config.yaml keeps it, to repeat the run."""
-    done = place.run(*tiny, "logger=wandb", "mechanism=dpsgd", "noise_seed=918273645")
-    assert done.returncode == 0
-    holders = {
-        path.name
-        for path in place.outputs.rglob("*")
-        if path.is_file() and b"918273645" in path.read_bytes()
-    }
-    assert holders == {"config.yaml"}
