@@ -165,7 +165,7 @@ class DpsgdMechanism(_Section):
     name: Literal["dpsgd"]
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
-    delta: Annotated[float, Field(gt=0, lt=1)]
+    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
     engine: Literal["fast", "opacus"]
     shares: BudgetShares
 
@@ -175,7 +175,7 @@ class ClassMeansMechanism(_Section):
 
     name: Literal["class_means"]
     accountant: Literal["prv", "rdp", "pld"]
-    delta: Annotated[float, Field(gt=0, lt=1)]
+    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
     count_scale: Positive
     shares: CentreShare
 
@@ -328,6 +328,11 @@ class Config(_Section):
             raise ValueError(
                 f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
                 f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
+            )
+        if self.privacy.max_epsilon is not None and self.noise_seed is not None:
+            raise ValueError(
+                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds where noise_seed "
+                "repeats the noise, so no budget does; allowed is null, or noise_seed=null"
             )
         if self.trainer.compile and (
             isinstance(self.mechanism, DpsgdPublishedMechanism)

@@ -141,7 +141,7 @@ def stripes() -> Callable[..., PreparedData]:
 
     def make(train: int = 64, side: int = 32) -> PreparedData:
         splits = {"train": split(train, side, 0), "test": split(32, side, 1)}
-        nothing = DataFingerprint("0" * 64, side, 1, {}, {}, 0, 0, 0, 0, None)
+        nothing = DataFingerprint("0" * 64, side, 1, {}, {}, 0, 0, 0, 0, None, None, 1)
         return PreparedData("stripes", ("standing", "lying"), False, 1, side, splits, nothing)
 
     return make

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_high
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,18 @@ class DataFingerprint:
     patients_in_two_splits: int
     corrupt_skipped: int
     largest_images_per_patient: int | None  # in train; None where patients are unknown
+    median_images_per_patient: int | None  # the same; of an even number of patients the higher
+    most_copies_of_an_image: int  # byte-identical ones in train, itself included
+
+    @property
+    def together(self) -> dict[str, int]:
+        """Training images that belong to one: of a patient, where known; copies of an image."""
+        groups = {
+            "largest_patient": self.largest_images_per_patient,
+            "median_patient": self.median_images_per_patient,
+            "copies": self.most_copies_of_an_image,
+        }
+        return {name: images for name, images in groups.items() if images is not None}
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         cache_dir: where decoded images are kept between runs.
         delta: the delta of an (epsilon, delta) guarantee, if the run gives one. It must lie
             below one over the number of training images: otherwise a mechanism that publishes
-            one whole image would satisfy the guarantee.
+            one whole image would satisfy the guarantee. None also where it follows from n.
 
     Raises:
         UserError: the data or the config cannot be used; nothing half-written is left.
@@ -142,7 +155,7 @@ def _check_delta(delta: float, catalogue: Catalogue) -> None:
         raise UserError(
             f"mechanism.delta={delta:g} is too large for the {n} training images of "
             f"data={catalogue.name}: it must lie below 1/{n} = {1 / n:.3g}, or the guarantee "
-            f"would allow one image to be published. Set mechanism.delta=1e-{len(str(n))}."
+            "would allow one image to be published. Set mechanism.delta=auto."
         )
 
 
@@ -237,4 +250,8 @@ def _fingerprint(
         patients_in_two_splits=shared,
         corrupt_skipped=corrupt,
         largest_images_per_patient=max(patients["train"].values(), default=None),
+        median_images_per_patient=(
+            median_high(patients["train"].values()) if patients["train"] else None
+        ),
+        most_copies_of_an_image=max(Counter(contents["train"]).values()),
     )

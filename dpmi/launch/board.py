@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dpmi.launch.jobs import Ending, Job
+from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.run.record import RunRecord
 from dpmi.run.status import RunStatus, read_status
 
@@ -166,7 +167,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _epsilon(epsilon: float | None, unit: str | None) -> str:
     if epsilon is None:
         return "none"
-    return f"{epsilon:.3g} per {unit}" if unit else f"{epsilon:.3g}"
+    return f"{printed_epsilon(epsilon)} per {unit}" if unit else printed_epsilon(epsilon)
 
 
 def _line(status: RunStatus) -> str:

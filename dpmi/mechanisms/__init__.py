@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from dpmi.config import (
@@ -13,7 +15,7 @@ from dpmi.config import (
     LdpPublishedMechanism,
 )
 from dpmi.errors import UserError
-from dpmi.mechanisms.base import Mechanism
+from dpmi.mechanisms.base import NO_GROUPS, Mechanism
 from dpmi.mechanisms.class_means import ClassMeans
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
@@ -23,10 +25,10 @@ from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS
 from dpmi.privacy.budget import share_out
-from dpmi.privacy.guarantee import Claim
+from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
-from dpmi.privacy.plan import PrivacyPlan, StatisticRelease
+from dpmi.privacy.plan import PrivacyPlan, StatisticRelease, delta_for
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet, class_sensitivity
 from dpmi.ranks import ALONE, Ranks
@@ -35,6 +37,10 @@ __all__ = [
     "DPSGD", "ClassMeans", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism",
     "NonPrivate", "PlannedMechanism", "batch_images", "build_mechanism", "epochs",
 ]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+SAFE_SHARE = 0.1  # largest n δ without a warning: what the δ allows to happen to some image
 
 # Below it the grids of PRV and PLD grow without bound, for an ε in the hundreds.
 SMALLEST_NOISE = 0.1
@@ -47,6 +53,7 @@ def build_mechanism(
     journal: Journal | None = None,
     piece: int | None = None,
     ranks: Ranks = ALONE,
+    together: Mapping[str, int] = NO_GROUPS,
     train: TrainingSet | None = None,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
@@ -58,6 +65,7 @@ def build_mechanism(
         journal: where steps are written ahead; None where no process may follow this one.
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
+        together: training images that belong to one, as a patient's do: a data fingerprint's.
         train: labels and features of the training images, where statistics of them are released.
 
     Raises:
@@ -70,14 +78,14 @@ def build_mechanism(
         if budget is not None and pixel_epsilon(config.beta) > budget:
             raise UserError(
                 f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
-                f"= {pixel_epsilon(config.beta):.4g}; allow more, or raise beta"
+                f"= {printed_epsilon(pixel_epsilon(config.beta))}; allow more, or raise beta"
             )
         try:
             pixel_noise(config.beta)
         except ValueError as error:
             raise UserError(str(error)) from error
         cache_dir = Path(config.cache_dir).expanduser()
-        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks)
+        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, together)
     if isinstance(settings, DpsgdMechanism):
         batch_size = batch_images(config, n)
         steps_per_epoch = max(1, round(n / batch_size))
@@ -92,6 +100,7 @@ def build_mechanism(
             train=train,
             journal=journal,
             ranks=ranks,
+            together=together,
         )
     if isinstance(settings, ClassMeansMechanism):
         bound = class_sensitivity(settings.count_scale)
@@ -103,6 +112,7 @@ def build_mechanism(
             train=train,
             journal=journal,
             ranks=ranks,
+            together=together,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise, ranks)
@@ -156,10 +166,17 @@ def _plan(
             f"data.batch_size={batch_size}: larger than the {n} training images; allowed is 1 to "
             f"{n}, or all"
         )
-    if settings.delta >= 1 / n:
+    delta = delta_for(n) if settings.delta == "auto" else settings.delta
+    if delta >= 1 / n:
         raise UserError(
-            f"mechanism.delta={settings.delta}: with {n} training images a mechanism that "
-            f"publishes one of them whole would pass; allowed is below 1/n = {1 / n:.3g}"
+            f"mechanism.delta={delta}: with {n} training images a mechanism that publishes one of "
+            f"them whole would pass; allowed is below 1/n = {1 / n:.3g}, or auto"
+        )
+    if n * delta > SAFE_SHARE:
+        log.warning(
+            "mechanism.delta=%s is large for %d training images: to publish one of them whole with "
+            "probability %.2f would satisfy it; mechanism.delta=auto takes %s.",
+            *(printed_delta(delta), n, n * delta, printed_delta(delta_for(n))),
         )
     names = _statistics(config)
     statistics: tuple[StatisticRelease, ...] = ()
@@ -180,14 +197,14 @@ def _plan(
     else:
         try:
             statistics, noise_multiplier = share_out(
-                *(1 / config.beta, settings.delta, batch_size / n, steps, settings.accountant),
+                *(1 / config.beta, delta, batch_size / n, steps, settings.accountant),
                 {name: _share(settings, name) for name in names},
             )
         except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
             raise UserError(
-                f"beta={config.beta}: no noise was found for ε = 1/β = {1 / config.beta:.4g} at "
-                f"δ = {settings.delta} with {settings.accountant} ({error}); try another β or "
-                "mechanism.accountant"
+                f"beta={config.beta}: no noise was found for ε = 1/β = "
+                f"{printed_epsilon(1 / config.beta)} at δ = {printed_delta(delta)} with "
+                f"{settings.accountant} ({error}); try another β or mechanism.accountant"
             ) from error
     return PrivacyPlan(
         n=n,
@@ -195,7 +212,7 @@ def _plan(
         max_grad_norm=max_grad_norm,
         noise_multiplier=noise_multiplier,
         steps=steps,
-        delta=settings.delta,
+        delta=delta,
         accountant=settings.accountant,
         statistics=statistics,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import nn
@@ -10,6 +12,13 @@ from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.guarantee import Guarantee
+
+NO_GROUPS: Mapping[str, int] = MappingProxyType({})  # no images that are known to belong together
+COUNTED = (
+    "counted after files that cannot be read and copies of validation and test images were left "
+    "out, so that it depends on the data"
+)
+EVALUATED = "validation and test images, and every figure computed on them, are covered by no ε"
 
 
 class Mechanism(Protocol):
@@ -35,7 +44,11 @@ class Mechanism(Protocol):
         ...
 
     def guarantee(self) -> Guarantee:
-        """State what holds for what has been executed so far."""
+        """State what holds for what has been executed so far; it takes seconds to compute."""
+        ...
+
+    def spent(self) -> tuple[float, str] | None:
+        """Return the guarantee's ε and unit, alone and at once; None where there is none."""
         ...
 
     def describe(self) -> dict[str, Any]:

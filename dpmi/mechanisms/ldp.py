@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,16 @@ from torch import nn
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
+from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS
 from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
 from dpmi.models.gradient import Gradient, MeanGradient
-from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.guarantee import (
+    REPEATABLE,
+    STRICTER_DELTAS,
+    Group,
+    Guarantee,
+    printed_delta,
+)
 from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
@@ -34,6 +42,7 @@ class LocalDP:
         noise: says whether the noise can be repeated, and then is where it comes from.
         cache_dir: where releases are kept.
         ranks: who trains; the first finds or makes the release that all use.
+        together: training images that belong to one, by the name of what they have in common.
     """
 
     name = "ldp"
@@ -45,9 +54,10 @@ class LocalDP:
         noise: NoiseSource,
         cache_dir: Path,
         ranks: Ranks = ALONE,
+        together: Mapping[str, int] = NO_GROUPS,
     ) -> None:
         self._beta, self._noise_test, self._noise = beta, noise_test, noise
-        self._cache_dir, self._ranks = cache_dir, ranks
+        self._cache_dir, self._ranks, self._together = cache_dir, ranks, together
         self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
         self._releases: dict[str, Release] = {}
 
@@ -114,41 +124,52 @@ class LocalDP:
         """Plain mean gradient: the images are already released."""
         return MeanGradient(net, self._ranks)
 
+    def spent(self) -> tuple[float, str] | None:
+        """ε = 1/β, of a value."""
+        if self._shape is None or self._noise.reproducible:
+            return None
+        return pixel_epsilon(self._beta), self._unit
+
+    @property
+    def _unit(self) -> str:
+        return "channel value" if self._shape and self._shape[0] > 1 else "pixel"
+
     def guarantee(self) -> Guarantee:
         """ε = 1/β for a value, and that times the number of values for a pixel and an image."""
         if self._shape is None:
             return Guarantee.none(self.name, "the images were not released yet")
+        if self._noise.reproducible:
+            return Guarantee.none(self.name, REPEATABLE)
         epsilon, channels, values = pixel_epsilon(self._beta), self._shape[0], prod(self._shape)
-        in_colour = channels > 1
+        in_colour, of_image = channels > 1, epsilon * values
         return Guarantee(
             mechanism=self.name,
             epsilon=epsilon,
             delta=0.0,
-            unit="channel value" if in_colour else "pixel",
-            adjacency="replace one value",
+            unit=self._unit,
+            adjacency="replace-one",
             accountant="Laplace mechanism: sensitivity / β",
             pixel_epsilon=epsilon * channels if in_colour else None,
-            image_epsilon=epsilon * values,
+            image_epsilon=of_image,
+            epsilons={printed_delta(delta): epsilon for delta in STRICTER_DELTAS},  # at any δ
+            replace_one_epsilon=of_image,
+            private={
+                name: Group(images, images * of_image) for name, images in self._together.items()
+            },
             assumptions=(
                 "a value is 8 bits of the resized image, one a pixel where it is gray and "
                 f"{channels} where it is in colour"
                 if in_colour
                 else "a pixel is one 8-bit value of the resized image",
                 "whether an image is gray or in colour is not protected",
-                "labels, the number of images and their order are not protected",
+                "labels, the number of images and their order are not protected; the number is "
+                + COUNTED,
                 f"a whole image has {values} values, and ε that many times over",
-                self._assumption,
+                EVALUATED,
+                "the key of the noise came from the operating system, for this release alone, and "
+                "was written nowhere",
                 "the noise is exact on the 8-bit grid, in probabilities of 64 bits",
             ),
-        )
-
-    @property
-    def _assumption(self) -> str:
-        if self._noise.reproducible:
-            return self._noise.assumption
-        return (
-            "the key of the noise came from the operating system, for this release alone, and was "
-            "written nowhere"
         )
 
     def describe(self) -> dict[str, Any]:

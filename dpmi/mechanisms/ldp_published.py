@@ -64,6 +64,9 @@ class LocalDPAsPublished:
         claim = Claim(1 / self._beta, 0.0, "image", "the poster's authors")
         return Guarantee.none(self.name, REASON, claim)
 
+    def spent(self) -> None:
+        """Nothing that could be told as an ε."""
+
     def describe(self) -> dict[str, Any]:
         """Return what is said in closed form of blank images, and what was drawn."""
         return dict(self._told)

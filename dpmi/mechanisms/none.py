@@ -59,6 +59,9 @@ class NonPrivate:
         """None."""
         return Guarantee.none(self.name, "trained on the images without any mechanism")
 
+    def spent(self) -> None:
+        """Nothing that could be told as an ε."""
+
     def describe(self) -> dict[str, Any]:
         """Nothing to add."""
         return {}

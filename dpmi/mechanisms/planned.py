@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS
 from dpmi.mechanisms.statistics import hand_over, statistic
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.accounting import epsilon
-from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.guarantee import (
+    REPEATABLE,
+    STRICTER_DELTAS,
+    Group,
+    Guarantee,
+    printed_delta,
+)
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
@@ -33,6 +41,7 @@ class PlannedMechanism(ABC):
         train: what the plan's statistics are of; None where it has none.
         journal: where releases are written ahead; None where no process may follow this one.
         ranks: who trains.
+        together: training images that belong to one, by the name of what they have in common.
     """
 
     name: str
@@ -46,8 +55,9 @@ class PlannedMechanism(ABC):
         train: TrainingSet | None = None,
         journal: Journal | None = None,
         ranks: Ranks = ALONE,
+        together: Mapping[str, int] = NO_GROUPS,
     ) -> None:
-        self.plan, self.ranks = plan, ranks
+        self.plan, self.ranks, self._together = plan, ranks, together
         self.ledger = Ledger()
         self._source, self._noise = noise, GaussianNoise(noise)
         self._train, self._journal = train, journal
@@ -93,23 +103,48 @@ class PlannedMechanism(ABC):
             self._statistics_released += 1
             hand_over(net, planned.name, released, self.plan.n)
 
+    @property
+    def reproducible(self) -> bool:
+        """Whether the noise can be repeated, so that no ε holds."""
+        return self._source.reproducible
+
+    def spent(self) -> tuple[float, str] | None:
+        """ε of the ledger, of an image."""
+        if not self.ledger.steps or self.reproducible:
+            return None
+        return self._epsilon(self.plan.delta), self.plan.unit
+
+    def _epsilon(self, delta: float, **change: Any) -> float:
+        return epsilon(self.ledger.entries, delta, self.plan.accountant, **change)
+
     def guarantee(self) -> Guarantee:
         """ε of the ledger: of what was executed, also when that is not the whole plan."""
         if not self.ledger.steps:
             return Guarantee.none(self.name, "no step was executed")
+        if self.reproducible:
+            return Guarantee.none(self.name, REPEATABLE)
+        delta = self.plan.delta
         return Guarantee(
             mechanism=self.name,
-            epsilon=epsilon(self.ledger.entries, self.plan.delta, self.plan.accountant),
-            delta=self.plan.delta,
+            epsilon=self._epsilon(delta),
+            delta=delta,
             unit=self.plan.unit,
             adjacency=self.plan.adjacency,
             accountant=self.plan.accountant,
+            epsilons={printed_delta(other): self._epsilon(other) for other in STRICTER_DELTAS},
+            replace_one_epsilon=self._epsilon(delta, adjacency="replace-one"),
+            private={
+                name: Group(images, self._epsilon(delta, images=images))
+                for name, images in self._together.items()
+            },
             assumptions=(
-                f"the number of training images, {self.plan.n}, is public",
-                "a patient with k training images is protected as a group: at least k times this ε",
+                f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
+                "ε is that of one image; a patient with several, or an image with copies in the "
+                "training set, has a larger one",
                 "the weights before training come from public data",
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
+                EVALUATED,
                 self._source.assumption,
                 *self._lost(),
                 "what rounding in single precision adds to the sensitivity is within the plan's "

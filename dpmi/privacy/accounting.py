@@ -23,6 +23,7 @@ from opacus.accountants.registry import register_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
 from dpmi.privacy.dominating import (
+    COARSEST,
     Adjacency,
     dominating_pairs,
     grid_interval,
@@ -89,7 +90,8 @@ def epsilon(
         images: how many images change at once, as all those of one patient do.
 
     Returns:
-        An upper bound of ε; 0.0 for an empty ledger.
+        An upper bound of ε; 0.0 for an empty ledger; infinite where a single step has losses in
+        the ten thousands.
 
     Raises:
         ValueError: fewer than one image.
@@ -103,16 +105,36 @@ def epsilon(
         ((noise_multiplier, _),) = steps
         moved = images * (2 if adjacency == "replace-one" else 1)
         return float(dp_accounting.get_epsilon_gaussian(noise_multiplier / moved, delta))
-    counting = create_accountant(accountant)
-    counting.history = [(*kind, times) for kind, times in steps.items()]
-    told = float(counting.get_epsilon(delta, **_settings(accountant)))
+    history = tuple((*kind, times) for kind, times in steps.items())
+    told = _by_accountant(history, delta, accountant)
     if (adjacency, images) == ("zero-out", 1):
         return told
-    kinds = [(dominating_pairs(*kind, images, adjacency), n) for kind, n in steps.items()]
+    return max(told, _by_dominating_pairs(history, delta, adjacency, images))
+
+
+History = tuple[tuple[float, float, int], ...]  # noise multiplier, sample rate, steps
+
+
+@functools.lru_cache  # the guarantee of a run is stated more than once
+def _by_accountant(history: History, delta: float, accountant: str) -> float:
+    counting = create_accountant(accountant)
+    counting.history = list(history)
+    return float(counting.get_epsilon(delta, **_settings(accountant)))
+
+
+@functools.lru_cache
+def _by_dominating_pairs(
+    history: History, delta: float, adjacency: Adjacency, images: int
+) -> float:
+    kinds = [
+        (dominating_pairs(noise, rate, images, adjacency), steps) for noise, rate, steps in history
+    ]
     interval = grid_interval([pair for pairs, _ in kinds for pair in pairs])
-    losses = [loss_distribution(pairs, times, interval) for pairs, times in kinds]
+    if interval > COARSEST:
+        return math.inf
+    losses = [loss_distribution(pairs, steps, interval) for pairs, steps in kinds]
     composed = functools.reduce(lambda one, other: one.compose(other), losses)
-    return max(told, float(composed.get_epsilon_for_delta(delta)))
+    return float(composed.get_epsilon_for_delta(delta))
 
 
 def _kinds(entries: Sequence[LedgerEntry]) -> Counter[tuple[float, float]]:

@@ -35,6 +35,7 @@ Values = NDArray[np.float64]
 TAIL = 1e-18  # probability in a step that is counted as a total loss of privacy: twice that in all
 FINEST = 1e-4  # grid of privacy losses, as dp-accounting's
 MOST_POINTS = 50_000  # of a step's grid, which is coarser where the losses are large
+COARSEST = 1.0  # beyond which no ε that it gives is worth telling
 
 
 @dataclass(frozen=True)

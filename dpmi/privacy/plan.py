@@ -122,3 +122,12 @@ def step_event(noise_multiplier: float, sample_rate: float, steps: int) -> dp_ac
     gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
     sampled = dp_accounting.PoissonSampledDpEvent(sample_rate, gaussian)
     return dp_accounting.SelfComposedDpEvent(sampled, steps)
+
+
+def delta_for(n: int) -> float:
+    """The largest power of ten below 1/(10 n), for ``n`` training images.
+
+    To publish one image in full, chosen at random, with probability n δ satisfies (0, δ)-DP: with
+    this δ that is less than one chance in ten for any image at all.
+    """
+    return float(f"1e-{len(str(10 * n))}")

@@ -102,7 +102,9 @@ class NoiseSource:
         )
 
     def stream(self, purpose: str, step: int = 0) -> SecretStream:
-        """Make the stream of a purpose: "sampling" or "gradient" at a step, "statistic" by number, or "laplace_SPLIT".
+        """Make the stream of a purpose.
+
+        "sampling" or "gradient" at a step, "statistic" by its number, or "laplace_SPLIT".
 
         The streams of local DP are the same in every attempt: images are released once.
         """

@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from dpmi.models.names import TRAIN_METRICS
+from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.intervals import Interval, over_images, over_seeds
 from dpmi.reporting.poster import Published
 from dpmi.run.record import RunRecord
@@ -162,18 +163,26 @@ class Cell:
 
     @property
     def promise(self) -> tuple[str, ...]:
-        """ε, δ and unit of the worst of the completed runs, or that there is no ε; in pieces."""
+        """ε, δ, unit and adjacency of the worst of the completed runs, or no ε; in pieces."""
         worst = self.guarantee
         if worst is None:
             return ()
         if worst.epsilon is None or worst.delta is None:
             claims = {
-                f"{r.guarantee.claim.epsilon:.3g}"
+                printed_epsilon(r.guarantee.claim.epsilon)
                 for r in self.completed
                 if r.guarantee and r.guarantee.claim
             }
             return ("no ε", *(f"(claimed {claim})" for claim in sorted(claims)))
-        return f"ε={worst.epsilon:.3g}", f"δ={scientific(worst.delta)}", f"per {worst.unit}"
+        told = f"ε={printed_epsilon(worst.epsilon)}", f"δ={printed_delta(worst.delta)}"
+        return *told, f"per {worst.unit},", worst.adjacency
+
+    @property
+    def if_replaced(self) -> str:
+        """ε of an image replaced by any other: what LDP and DP-SGD can be compared by."""
+        worst = self.guarantee
+        told = worst and worst.replace_one_epsilon
+        return "" if told is None else f"ε={printed_epsilon(told)}"
 
     @property
     def guarantee(self) -> Any:
@@ -227,9 +236,3 @@ class Panel:
             if counts:
                 return float(max(counts.values()) / sum(counts.values()))
         return None
-
-
-def scientific(value: float) -> str:
-    """1e-4, not 0.0001: it fits a narrow column, and no zero is miscounted."""
-    mantissa, exponent = f"{value:.1e}".split("e")
-    return f"{mantissa.removesuffix('.0')}e{int(exponent)}" if value else "0"

@@ -8,8 +8,8 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.as_published import why_no_epsilon
-from dpmi.reporting.cells import scientific
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import inline_svg
 from dpmi.reporting.figure2 import DRAWS
@@ -40,7 +40,8 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         "three": lambda value: "–" if value is None else f"{value:.3f}",
         "whole": lambda value: "–" if value is None else f"{value:.0f}",
         "ratio": lambda value: "–" if value is None else f"× {value:.2f}",
-        "scientific": scientific,
+        "epsilon": lambda value: "–" if value is None else printed_epsilon(value),
+        "delta": printed_delta,
         "svg": lambda chart: Markup(inline_svg(chart)),
     }
     tests = [cells["test"] for its in sections for cells in its.panel.columns.values()]

@@ -13,24 +13,32 @@ from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
 
+_PROMISE_HEADER = (
+    *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
+    *("image_replace_one_epsilon", "epsilon_at_1e-5", "epsilon_at_1e-6"),
+)
 _RUN_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
     "poster_accuracy",
-    *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon", "best_epoch_on_test", "reason"),
+    *_PROMISE_HEADER,
+    *("best_epoch_on_test", "reason"),
 )
 _CELL_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "variant", "status", "runs", "seeds"),
     *("accuracy", "low_95", "high_95", "interval_over", "majority_class"),
     *("auroc", "kappa", WORST_RECALL),
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
-    *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
+    *_PROMISE_HEADER,
 )
 FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images; below it its 95 % interval, "
     "over seeds where there are several, else over the images. Train accuracy is of the "
     "images as training saw them, under LDP the noised ones: no ε covers it. Below it: the "
-    "poster's accuracy where it has one; AUROC (macro); the guarantee of the run."
+    "poster's accuracy where it has one; AUROC (macro); the guarantee of the run, ε rounded up. "
+    "Zero-out: an image is replaced by one that contributes nothing; replace-one: by any other. "
+    "Validation and test images are covered by no ε."
 )
+_IF_REPLACED = "image, replace-one"
 STAR = "* the poster's number is its best epoch on the test images; the last is lower."
 
 
@@ -70,9 +78,16 @@ def terminal_table(panel: Panel) -> Table:
     for cells in columns.values():  # why a run failed or stopped is said below, where there is room
         cell = cells["test"]
         below = ["see below"] if cell.failures or cell.stopped else []
-        promises.append("\n".join([*cell.promise, *below]))
+        promises.append(_hyphenated("\n".join([*cell.promise, *below])))
     table.add_row("privacy", *promises, style="dim")
+    if any(replaced := [cells["test"].if_replaced for cells in columns.values()]):
+        table.add_row(_hyphenated(_IF_REPLACED), *replaced, style="dim")
     return table
+
+
+def _hyphenated(text: str) -> str:
+    """The longest word in two: it would make a column wider than its numbers do."""
+    return text.replace("replace-one", "replace-\none")
 
 
 def as_markdown(panels: Sequence[Panel]) -> str:
@@ -88,6 +103,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         rows.append([f"{panel.title}, test AUROC", *[cell.auroc for cell in tests]])
         rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
+        if any(replaced := [cell.if_replaced for cell in tests]):
+            rows.append([_IF_REPLACED, *replaced])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
     return "\n".join([*parts, footnote(panels), ""])
 
@@ -176,9 +193,11 @@ def _each(panels: Sequence[Panel]) -> Iterable[tuple[Panel, str, Any, Cell]]:
 
 def _promise(promise: Any) -> tuple[Any, ...]:
     if promise is None:
-        return ("",) * 5
+        return ("",) * len(_PROMISE_HEADER)
     claimed = promise.claim.epsilon if promise.claim else ""
-    return promise.epsilon, promise.delta, promise.unit, promise.adjacency, claimed
+    stricter = [promise.epsilons.get(delta) for delta in ("1e-5", "1e-6")]
+    stated = promise.epsilon, promise.delta, promise.unit, promise.adjacency, claimed
+    return *stated, promise.replace_one_epsilon, *stricter
 
 
 def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:

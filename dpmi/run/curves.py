@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from dpmi.models.names import NONPRIVATE
-from dpmi.privacy.guarantee import Guarantee
 
 TRAIN_ACCURACY = f"{NONPRIVATE}/accuracy"
 VAL_ACCURACY, TEST_ACCURACY, EPSILON = "val/accuracy", "test/accuracy", "epsilon"
@@ -25,7 +24,7 @@ class EpochCurves(L.Callback):
     Must stand after the callbacks that log what it keeps.
 
     Args:
-        guarantee: what holds for what has been executed so far.
+        spent: ε and its unit, of what has been executed so far; None where nothing is promised.
 
     Attributes:
         values: metric to one value an epoch, in order. ``nonprivate/accuracy`` is the share of
@@ -35,8 +34,8 @@ class EpochCurves(L.Callback):
             stand where these images are evaluated in every epoch.
     """
 
-    def __init__(self, guarantee: Callable[[], Guarantee]) -> None:
-        self._guarantee = guarantee
+    def __init__(self, spent: Callable[[], tuple[float, str] | None]) -> None:
+        self._spent = spent
         self.values: dict[str, list[float]] = {}
         self._right, self._images = 0.0, 0
 
@@ -68,8 +67,8 @@ class EpochCurves(L.Callback):
         ended |= {
             name: float(logged[name]) for name in (VAL_ACCURACY, TEST_ACCURACY) if name in logged
         }
-        if (epsilon := self._guarantee().epsilon) is not None:
-            ended[EPSILON] = epsilon
+        if spent := self._spent():
+            ended[EPSILON] = spent[0]
         for name, value in ended.items():
             self.values.setdefault(name, []).append(value)
 

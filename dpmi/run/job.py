@@ -142,7 +142,7 @@ class Run:
         train = training_set(data, features)
         self._mechanism = mechanism = build_mechanism(
             *(config, train.n, begun.noise, begun.journal if ranks.is_first else None, begun.piece),
-            *(ranks, train),
+            *(ranks, data.fingerprint.together, train),
         )
         with self._timed("release"):
             released = mechanism.release_data(data)
@@ -188,7 +188,7 @@ class Run:
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
-        self._curves = curves = EpochCurves(mechanism.guarantee)
+        self._curves = curves = EpochCurves(mechanism.spent)
         csv_log = CsvLog(self.folder)
         checkpoint = RunCheckpoint(
             self.folder / CHECKPOINTS,
@@ -202,7 +202,7 @@ class Run:
         average = IterateAverage() if self.config.model.average == "last_half" else None
         callbacks += [FiniteWeights(), curves, *([average] if average else [])]
         if self._status:
-            self._status.watch(mechanism.guarantee)
+            self._status.watch(mechanism.spent)
             callbacks.append(self._status)
         callbacks += [progress_callback(self.console), checkpoint]
         trainer = L.Trainer(
@@ -326,8 +326,10 @@ def prepared_data(config: Config) -> PreparedData:
     Raises:
         UserError: it cannot be used.
     """
-    delta = config.mechanism.delta if isinstance(config.mechanism, DpsgdMechanism) else None
-    return prepare(config.data, Path(config.cache_dir).expanduser(), delta)
+    mechanism = config.mechanism
+    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    cache_dir = Path(config.cache_dir).expanduser()
+    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
 
 
 def _device(config: Config) -> str:

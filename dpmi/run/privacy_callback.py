@@ -149,11 +149,12 @@ class PrivacyCallback(L.Callback):
                 "gradients are on the ledger: something trains past the mechanism"
             )
         assert self._schedule is not None
-        spent = {"epsilon": self._schedule.at(self._mechanism.taken), "delta": self._plan.delta}
-        pl_module.log("epsilon", spent["epsilon"], prog_bar=True, batch_size=1)
-        pl_module.log("delta", spent["delta"], batch_size=1)
-        if self._affordable is not None and self._mechanism.taken >= self._affordable:
-            if (taken := self._mechanism.taken) < self._plan.steps:
+        taken = self._mechanism.taken
+        if not self._mechanism.reproducible:  # else no ε holds
+            pl_module.log("epsilon", self._schedule.at(taken), prog_bar=True, batch_size=1)
+            pl_module.log("delta", self._plan.delta, batch_size=1)
+        if self._affordable is not None and taken >= self._affordable:
+            if taken < self._plan.steps:
                 self.stopped = (
                     f"privacy.max_epsilon={self._max_epsilon:g} was reached after {taken} of "
                     f"the plan's {self._plan.steps} steps"

@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
 from dpmi.models.names import NONPRIVATE
+from dpmi.privacy.guarantee import printed_epsilon
 
 
 class StepTime(Callback):
@@ -70,7 +71,7 @@ class EpochLines(Callback):
         """Print the epoch, its metrics, and the time left."""
         done, of = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
         left = (time.perf_counter() - self._started) / done * (of - done)
-        metrics = _short({k: f"{float(v):.3f}" for k, v in trainer.progress_bar_metrics.items()})
+        metrics = _short(trainer.progress_bar_metrics)
         told = "  ".join(f"{name} {value}" for name, value in metrics.items())
         self._console.print(f"epoch {done}/{of}  {told}  {left:.0f} s left")
 
@@ -82,7 +83,11 @@ def _short(metrics: dict[str, Any]) -> dict[str, Any]:
         "val/accuracy": "val accuracy",
         "epsilon": "ε",
     }
-    return {short: metrics[name] for name, short in names.items() if name in metrics}
+    told = {short: float(metrics[name]) for name, short in names.items() if name in metrics}
+    return {
+        short: printed_epsilon(value) if short == "ε" else f"{value:.3f}"
+        for short, value in told.items()
+    }
 
 
 def progress_callback(console: Console) -> Callback:

@@ -12,7 +12,6 @@ from typing import Any
 import pytorch_lightning as L
 
 from dpmi.models.names import NONPRIVATE
-from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.status import RunStatus, clear_status
 
 INTERVAL_SECONDS = 1.0
@@ -31,15 +30,15 @@ class StatusFile(L.Callback):
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._clock = folder, clock
         self._status = RunStatus(phase="preparing", pid=os.getpid(), host=platform.node())
-        self._guarantee: Callable[[], Guarantee] | None = None
-        self._promise: Guarantee | None = None
+        self._spends: Callable[[], tuple[float, str] | None] | None = None
+        self._spent: tuple[float, str] | None = None
         self._written = self._began = clock()
         self._first_step = 0
         self._write()
 
-    def watch(self, guarantee: Callable[[], Guarantee]) -> None:
-        """Tell of the guarantee, too: that of what has been executed so far."""
-        self._guarantee = guarantee
+    def watch(self, spends: Callable[[], tuple[float, str] | None]) -> None:
+        """Tell ε and its unit, too: of what has been executed so far."""
+        self._spends = spends
 
     def remove(self) -> None:
         """The run has ended; its record tells the rest."""
@@ -72,10 +71,10 @@ class StatusFile(L.Callback):
         for of, name in (("train", f"{NONPRIVATE}/accuracy"), ("val", "val/accuracy")):
             if name in logged:
                 told |= {"accuracy": float(logged[name]), "accuracy_of": of}
-        if self._guarantee is not None and (self._promise is None or not self._promise.epsilon):
-            self._promise = self._guarantee()  # not oftener: under DP-SGD it calls an accountant
-        if self._promise is not None:
-            told |= {"epsilon": self._promise.epsilon, "unit": self._promise.unit}
+        if self._spends is not None and self._spent is None:
+            self._spent = self._spends()  # not oftener: under DP-SGD it calls an accountant
+        if self._spent is not None:
+            told |= dict(zip(("epsilon", "unit"), self._spent, strict=True))
         if "epsilon" in logged:
             told["epsilon"] = float(logged["epsilon"])
         if steps := trainer.global_step - self._first_step:

@@ -68,6 +68,8 @@ def test_a_copy_in_two_splits_is_kept_in_test_only(
     fingerprint = prepare(config("folder", root=classes), tmp_path / "cache").fingerprint
     assert fingerprint.duplicates_removed == 3
     assert fingerprint.duplicates_within_split == 1
+    assert fingerprint.most_copies_of_an_image == 2
+    assert fingerprint.together == {"copies": 2}
     assert fingerprint.counts == {"train": 8, "test": 4}
     assert "3 images are byte-identical to an image of another split" in caplog.text
 
@@ -92,6 +94,8 @@ def test_patients_are_counted(config: Config, draw: Callable[..., Path], tmp_pat
     assert data.splits["train"].patients == ("p1", "p1", "p2", "")
     assert data.fingerprint.patients_in_two_splits == 1
     assert data.fingerprint.largest_images_per_patient == 2
+    assert data.fingerprint.median_images_per_patient == 2  # of 1 and 2 the higher
+    assert data.fingerprint.together == {"largest_patient": 2, "median_patient": 2, "copies": 1}
 
 
 def test_a_corrupt_image_is_named_or_skipped(

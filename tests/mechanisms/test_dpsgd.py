@@ -13,6 +13,7 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
+from dpmi.privacy.guarantee import REPEATABLE, Group
 from dpmi.privacy.ledger import LedgerEntry
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -75,7 +76,7 @@ def test_beta_is_the_noise_multiplier_where_asked_for(composed):
     ("overrides", "line"),
     [
         (["data.batch_size=101"], r"^data\.batch_size=101: .*1 to 100$"),
-        (["mechanism.delta=0.01"], r"^mechanism\.delta=0\.01: .*below 1/n = 0\.01$"),
+        (["mechanism.delta=0.01"], r"^mechanism\.delta=0\.01: .*below 1/n = 0\.01, or auto$"),
         (["beta=1e9"], r"^beta=1000000000\.0: no noise was found"),
         (
             ["beta=0.01", "mechanism.calibration=noise_multiplier"],
@@ -102,8 +103,53 @@ def build(composed, n, *overrides):
     )
 
 
+def released(mechanism, steps):
+    """A network to which so many noised gradients were handed out."""
+    gradient = mechanism.make_gradient(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)))
+    for _ in range(steps):
+        gradient(torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]))
+    return mechanism
+
+
+def test_the_guarantee_tells_stricter_deltas_the_other_adjacency_and_whole_patients(composed):
+    groups = {"largest_patient": 5, "median_patient": 2, "copies": 1}
+    config = composed(
+        *("mechanism=dpsgd", "mechanism.calibration=noise_multiplier", "beta=2"),
+        *("data.batch_size=16", "max_physical_batch_size=16"),
+    )
+    promise = released(build_mechanism(config, 64, together=groups), 3).guarantee()
+    entries = [LedgerEntry(2.0, 0.25, 3)]
+    assert promise.delta == 1e-3  # the largest power of ten below 1/640
+    assert promise.epsilons == {"1e-5": epsilon(entries, 1e-5, "prv"),
+                                "1e-6": epsilon(entries, 1e-6, "prv")}  # fmt: skip
+    assert promise.replace_one_epsilon == epsilon(entries, 1e-3, "prv", "replace-one")
+    assert promise.private == {
+        name: Group(images, epsilon(entries, 1e-3, "prv", images=images))
+        for name, images in groups.items()
+    }
+    assert promise.private["copies"].epsilon == promise.epsilon < promise.epsilons["1e-5"]
+    assert not any("at least" in words for words in promise.assumptions)
+    for part in ("depends on the data", "validation and test images"):
+        assert any(part in words for words in promise.assumptions)
+
+
+def test_noise_that_noise_seed_repeats_gives_no_guarantee(composed):
+    mechanism = released(build(composed, 64), 1)
+    assert mechanism.guarantee().epsilon is None
+    assert mechanism.guarantee().reason == REPEATABLE
+    assert mechanism.spent() is None
+    assert mechanism.describe()["ledger"]  # what ran is told all the same
+
+
+def test_a_delta_that_lets_an_image_be_published_too_often_is_warned_of(composed, caplog):
+    for delta, warned in (("1e-3", False), ("2e-3", True)):
+        caplog.clear()
+        build(composed, 64, f"mechanism.delta={delta}")
+        assert ("with probability 0.13 would satisfy it" in caplog.text) == warned
+
+
 def test_the_guarantee_is_of_what_was_executed_and_not_of_the_plan(composed):
-    mechanism = build(composed, 64, "beta=2", "trainer.max_epochs=5")
+    mechanism = build(composed, 64, "beta=2", "trainer.max_epochs=5", "noise_seed=null")
     assert mechanism.guarantee().epsilon is None
     assert "no step was executed" in mechanism.guarantee().reason
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
@@ -112,8 +158,8 @@ def test_the_guarantee_is_of_what_was_executed_and_not_of_the_plan(composed):
     for _ in range(3):
         gradient(torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]))
         told.append(mechanism.guarantee().epsilon)
-    assert told == [epsilon([LedgerEntry(2.0, 0.25, k)], 1e-4, "rdp") for k in (1, 2, 3)]
-    planned = epsilon([LedgerEntry(2.0, 0.25, 20)], 1e-4, "rdp")
+    assert told == [epsilon([LedgerEntry(2.0, 0.25, k)], 1e-3, "rdp") for k in (1, 2, 3)]
+    planned = epsilon([LedgerEntry(2.0, 0.25, 20)], 1e-3, "rdp")
     assert told[-1] < planned
     assert mechanism.describe()["ledger"] == [
         {"noise_multiplier": 2.0, "sample_rate": 0.25, "steps": 3}

@@ -5,6 +5,7 @@ import pytest
 
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.mechanisms import LocalDP
+from dpmi.privacy.guarantee import REPEATABLE, Group, printed_epsilon
 from dpmi.privacy.randomness import NoiseSource
 
 
@@ -12,8 +13,8 @@ from dpmi.privacy.randomness import NoiseSource
 def noised_by(tmp_path):
     """``noised_by(data, beta, ...)``: the mechanism, and the images that it releases."""
 
-    def release(data, beta=1.0, noise_test=False, noise_seed=None, cache=tmp_path):
-        mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed), cache)
+    def release(data, beta=1.0, noise_test=False, noise_seed=None, cache=tmp_path, **changes):
+        mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed), cache, **changes)
         return mechanism, mechanism.release_data(data)
 
     return release
@@ -92,8 +93,20 @@ def test_the_guarantee_tells_epsilon_of_the_pixel_and_of_the_image(stripes, beta
     assert promise.image_epsilon == 32 * 32 / beta
     assert promise.pixel_epsilon is None  # a pixel is one value
     assert "1024 values" in " ".join(promise.assumptions)
-    assert f"ε = {1 / beta:.4g}" in str(promise)
-    assert f"ε = {1024 / beta:.4g} per image" in str(promise)
+    assert f"ε = {printed_epsilon(1 / beta)}" in str(promise)
+    assert f"ε = {printed_epsilon(1024 / beta)} per image" in str(promise)
+    assert promise.adjacency == "replace-one"
+    assert promise.replace_one_epsilon == promise.image_epsilon
+    assert promise.epsilons == {"1e-5": 1 / beta, "1e-6": 1 / beta}  # pure: at any δ
+    assert any("test images" in words for words in promise.assumptions)
+
+
+def test_pure_epsilon_adds_up_over_the_images_of_a_patient(stripes, noised_by):
+    mechanism, _ = noised_by(stripes(), 2.0, together={"largest_patient": 30, "copies": 3})
+    image = 32 * 32 / 2
+    assert mechanism.guarantee().private == {
+        "largest_patient": Group(30, 30 * image), "copies": Group(3, 3 * image),
+    }  # fmt: skip
 
 
 def in_colour(data, gray=()):
@@ -167,3 +180,10 @@ def test_training_and_test_images_get_noise_of_their_own(stripes, noised_by, noi
     middle = (train % 255 > 0) & (test % 255 > 0)
     assert middle.sum() > 1000
     assert (train == test)[middle].mean() < 0.05
+
+
+def test_noise_that_noise_seed_repeats_gives_no_guarantee(stripes, noised_by):
+    mechanism, _ = noised_by(stripes(), noise_seed=5)
+    assert mechanism.guarantee().epsilon is None
+    assert mechanism.guarantee().reason == REPEATABLE
+    assert mechanism.spent() is None

@@ -5,7 +5,7 @@ import pytest
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.ledger import Ledger
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import PrivacyPlan, delta_for
 
 PLAN = PrivacyPlan(
     n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=2.0, steps=40, delta=1e-4,
@@ -62,3 +62,10 @@ def test_a_guarantee_without_epsilon_has_a_reason():
         Guarantee("none", None, None, None, None, None)
     with pytest.raises(ValueError, match="reason"):
         Guarantee("dpsgd", 1.0, 1e-4, "image", "zero-out", "prv", reason="both")
+
+
+@pytest.mark.parametrize(
+    ("n", "delta"), [(60, 1e-3), (100, 1e-4), (99, 1e-3), (4000, 1e-5), (5216, 1e-5), (10**6, 1e-8)]
+)
+def test_delta_is_the_largest_power_of_ten_below_a_tenth_of_one_over_n(n, delta):
+    assert delta_for(n) == delta < 1 / (10 * n) <= 10 * delta

@@ -1,11 +1,15 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from record_builders import failed, promise, record, seven
 from rich.console import Console
 
+from dpmi.privacy.guarantee import REPEATABLE, Guarantee
+from dpmi.reporting.page import page
+from dpmi.reporting.sections import sections
 from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import as_markdown, runs_csv, terminal_table
 
@@ -55,8 +59,40 @@ def test_every_accuracy_has_its_guarantee_under_it():
     columns = the_columns(seven())
     said = {column.title: cells["test"].promise for column, cells in columns.items()}
     assert said["original"] == ("no ε",)
-    assert said["LDP β=4"] == ("ε=0.25", "δ=0", "per pixel")
-    assert said["DP-SGD β=2"] == ("ε=0.5", "δ=1e-4", "per image")
+    assert said["LDP β=4"] == ("ε=0.25", "δ=0", "per pixel,", "replace-one")
+    assert said["DP-SGD β=2"] == ("ε=0.5", "δ=1e-3", "per image,", "zero-out")
+
+
+def test_under_replace_one_both_mechanisms_are_told_the_epsilon_of_an_image():
+    records = [
+        record("ldp", 1.0),
+        record(guarantee=replace(promise("dpsgd", 1.0), replace_one_epsilon=2.1301)),
+    ]
+    told = {
+        column.title: cells["test"].if_replaced for column, cells in the_columns(records).items()
+    }
+    assert told == {"LDP β=1": "ε=1024", "DP-SGD β=1": "ε=2.14"}
+    assert "| image, replace-one | ε=1024 | ε=2.14 |" in as_markdown(figure4(records))
+    words = rendered(records, 80).split()
+    assert "ε=1024" in words
+    assert "ε=2.14" in words
+    told = {row["mechanism"]: row["image_replace_one_epsilon"] for row in rows(records)}
+    assert told == {"ldp": "1024.0", "dpsgd": "2.1301"}
+
+
+def test_an_epsilon_is_rounded_up_in_every_output():
+    records = [record(guarantee=promise("dpsgd", 1.0, 1.0049))]
+    assert "ε=1.01" in rendered(records, 80).split()
+    assert "ε=1.01" in as_markdown(figure4(records))
+    assert ">1.01</td>" in page(sections(figure4(records)), records, 0)
+
+
+def test_a_run_whose_noise_can_be_repeated_has_no_epsilon_in_the_table():
+    records = [record(guarantee=Guarantee.none("dpsgd", REPEATABLE))]
+    (cells,) = the_columns(records).values()
+    assert cells["test"].promise == ("no ε",)
+    assert f"DP-SGD: {REPEATABLE}." in as_markdown(figure4(records))
+    assert "repeated from noise_seed" in page(sections(figure4(records)), records, 0)
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -69,8 +105,10 @@ def test_the_seven_columns_fit_a_terminal_with_no_word_broken(width, dataset):
     assert max(len(line) for line in text.splitlines()) <= width
     assert "…" not in text
     words = re.findall(r"[^\s│┃]+", text)
-    for word in ("original", "privacy", "DP-SGD", "ε=0.25", "δ=1e-4", "pixel", "image", "β=4"):
+    for word in ("original", "privacy", "DP-SGD", "ε=0.25", "δ=1e-3", "pixel,", "image,", "β=4"):
         assert word in words
+    assert "zero-out" in words
+    assert {"replace-", "one"} <= set(words)
     assert words.count("81.2%") == 6
     assert words.count("90.0%") == 6
     assert words.count("100.0%") == 2
@@ -110,9 +148,9 @@ def test_a_failed_run_beside_completed_ones_hides_neither_their_guarantee_nor_it
     columns = the_columns(records)
     (cells,) = columns.values()
     assert cells["test"].accuracy == "80.0%"
-    assert cells["test"].promise == ("ε=1", "δ=1e-4", "per image")
+    assert cells["test"].promise == ("ε=1", "δ=1e-3", "per image,", "zero-out")
     assert cells["test"].failures == ("failed: no images at data.root=x",)
-    assert "ε=1 δ=1e-4 per image<br>failed: no images" in as_markdown(figure4(records))
+    assert "ε=1 δ=1e-3 per image, zero-out<br>failed: no images" in as_markdown(figure4(records))
 
 
 def test_a_run_that_stopped_at_its_budget_says_so_beside_the_epsilon_it_spent():
@@ -120,7 +158,7 @@ def test_a_run_that_stopped_at_its_budget_says_so_beside_the_epsilon_it_spent():
     records = [record(seed=1, guarantee=promise("dpsgd", 1.0, 0.5), stopped=why)]
     (cells,) = the_columns(records).values()
     assert cells["test"].stopped == (f"stopped: {why}",)
-    assert f"ε=0.5 δ=1e-4 per image<br>stopped: {why} |" in as_markdown(figure4(records))
+    assert f"ε=0.5 δ=1e-3 per image, zero-out<br>stopped: {why} |" in as_markdown(figure4(records))
     assert "see below" in " ".join(rendered(records, 120).split())
     assert {row["reason"] for row in rows(records)} == {why}
 
@@ -144,13 +182,16 @@ def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
         "unit": "",
         "adjacency": "",
         "claimed_epsilon": "",
+        "image_replace_one_epsilon": "",
+        "epsilon_at_1e-5": "",
+        "epsilon_at_1e-6": "",
         "best_epoch_on_test": "",
         "reason": "",
     }
     last = told[-1]
     assert (last["mechanism"], last["beta"], last["split"]) == ("dpsgd", "4", "test")
     assert (last["epsilon"], last["delta"], last["unit"], last["adjacency"]) == (
-        *("0.25", "0.0001", "image", "zero-out"),
+        *("0.25", "0.001", "image", "zero-out"),
     )
 
 
@@ -160,9 +201,10 @@ def test_the_markdown_is_a_table_a_data_set_with_the_guarantees_and_the_footnote
     assert len(tables) == 2
     for table in tables:
         lines = table.splitlines()
-        assert len(lines) == 6
+        assert len(lines) == 7
         assert {line.count("|") for line in lines} == {9}
-        assert "ε=0.25 δ=1e-4 per image" in lines[5]
+        assert "ε=0.25 δ=1e-3 per image, zero-out" in lines[5]
+        assert "image, replace-one" in lines[6]
     assert "**81.2%**<br>poster 79.8%*" in tables[0]
     assert "phantom_xray, test" in tables[1]
     assert "| chest_xray, test AUROC | 0.876 | 0.876 |" in tables[0]

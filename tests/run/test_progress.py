@@ -7,6 +7,7 @@ import threading
 import pytest
 from rich.console import Console
 
+from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.run.job import Run
 from dpmi.run.progress import EpochLines, TrainingBar, progress_callback
 
@@ -26,13 +27,13 @@ def test_the_lines_tell_loss_accuracy_epsilon_and_the_time_left(composed, tiny, 
     lines = [line for line in console.export_text().splitlines() if line.startswith("epoch")]
     pattern = (
         r"epoch (\d)/2  loss \d+\.\d{3}  accuracy [01]\.\d{3}  val accuracy [01]\.\d{3}  "
-        r"ε (\d\.\d{3})  (\d+) s left"
+        r"ε (\d[\d.]*)  (\d+) s left"
     )
     told = [re.fullmatch(pattern, line) for line in lines]
     assert [match[1] for match in told] == ["1", "2"]
     assert [match[3] for match in told][-1] == "0"
     assert float(told[0][2]) < float(told[1][2])
-    assert told[1][2] == f"{record.guarantee.epsilon:.3f}"
+    assert told[1][2] == printed_epsilon(record.guarantee.epsilon)
 
 
 def test_the_lines_of_a_run_without_privacy_tell_no_epsilon(composed, tiny, tmp_path):

@@ -170,7 +170,7 @@ def test_a_run_without_a_seed_of_its_noise_repeats_the_same_steps_too(words, tmp
 )
 def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(changed, words, tmp_path):
     """As on a GPU, or with another library: new noise, and ε is of the old steps as well."""
-    folder, command = tmp_path / "job", words("dpsgd")
+    folder, command = tmp_path / "job", (*words("dpsgd"), "noise_seed=null")
     killed_after(folder, command, 3)
     reserved = max(r.last for r in read_journal(folder / "journal.jsonl"))
     known = latest(folder)
@@ -271,7 +271,6 @@ def test_sigterm_leaves_a_checkpoint_of_that_step_and_says_resumable(words, whol
     assert (record.status, "SIGTERM" in record.reason) == ("interrupted", True)
     steps = sum(entry["steps"] for entry in record.mechanism["ledger"])
     assert 0 < steps == latest(folder) < STEPS
-    assert record.guarantee.epsilon > 0
     assert job_processes.run(folder, *command) == 0
     assert_same(folder, whole("dpsgd"))
 

@@ -7,6 +7,7 @@ from statistics import mean
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.reporting.cells import TITLES, WORST_RECALL, Cell, Column, Panel
 from dpmi.reporting.charts.style import (
     COLOURS,
@@ -83,7 +84,9 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
             )
             said = "claimed ε" if claimed else "ε"
             chart.tell(
-                mark, f"{column.title}: {METRICS[metric]} {value:.3f} at {said} {epsilon:.3g}"
+                mark,
+                f"{column.title}: {METRICS[metric]} {value:.3f} at {said} "
+                f"{printed_epsilon(epsilon)}",
             )
     originals = [cells["test"] for c, cells in panel.columns.items() if c.mechanism == "none"]
     values = [value for cell in originals for value in cell.values(metric)]
@@ -99,7 +102,7 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
                 (mark,) = axes.plot(
                     1 / column.beta, poster.accuracy, shape, color=INK, markersize=7
                 )
-                said = f"{poster.accuracy:.3f} at the claimed ε {1 / column.beta:.3g}"
+                said = f"{poster.accuracy:.3f} at the claimed ε {printed_epsilon(1 / column.beta)}"
                 picked = ", picked on the test images" if shape == "*" else ""
                 chart.tell(mark, f"{column.title}: the poster's accuracy {said}{picked}")
     axes.set_xscale("log")
@@ -115,7 +118,7 @@ def _places(panel: Panel, side: str) -> list[float]:
 
 def _ticks(axes: Axes, epsilons: list[float]) -> None:
     """A tick where there is a point: three ε in two octaves leave a log axis without labels."""
-    ticks = sorted({float(f"{epsilon:.2g}") for epsilon in epsilons})
+    ticks = sorted({float(printed_epsilon(epsilon, digits=2)) for epsilon in epsilons})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     if ticks:
