@@ -53,11 +53,19 @@ def _each_once(names: list[str]) -> list[str]:
     raise ValueError("name one or more, each once")
 
 
+def _delta_or_auto(value: object) -> object:
+    if value == "auto" or (isinstance(value, float) and 0 < value < 1):
+        return value
+    raise ValueError("allowed are auto, and numbers greater than 0 and less than 1")
+
+
 TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 _EachOnce = AfterValidator(_each_once)
+
+DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
 _WITH_EPSILON = ("ldp", "dpsgd", "class_means")
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
@@ -165,7 +173,7 @@ class DpsgdMechanism(_Section):
     name: Literal["dpsgd"]
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
-    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+    delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
     shares: BudgetShares
 
@@ -175,7 +183,7 @@ class ClassMeansMechanism(_Section):
 
     name: Literal["class_means"]
     accountant: Literal["prv", "rdp", "pld"]
-    delta: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+    delta: DeltaOrAuto
     count_scale: Positive
     shares: CentreShare
 
@@ -248,6 +256,7 @@ class PrivacyConfig(_Section):
     """What may be spent."""
 
     max_epsilon: Positive | None
+    max_total_epsilon: Positive | None
 
 
 class CsvLogger(_Section):
@@ -255,6 +264,7 @@ class CsvLogger(_Section):
 
     name: Literal["csv"]
     sample_images: Literal["public", "all", "none"]
+    nonprivate: bool
 
 
 class WandbConfig(_Section):
@@ -265,6 +275,7 @@ class WandbConfig(_Section):
     entity: str | None
     mode: Literal["auto", "online", "offline"]
     sample_images: Literal["public", "all", "none"]
+    nonprivate: bool
 
 
 LoggerConfig = Annotated[CsvLogger | WandbConfig, Field(discriminator="name")]
@@ -324,16 +335,18 @@ class Config(_Section):
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
-        if self.privacy.max_epsilon is not None and self.mechanism.name not in _WITH_EPSILON:
-            raise ValueError(
-                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds for "
-                f"mechanism={self.mechanism.name}, so no budget does; allowed is null"
-            )
-        if self.privacy.max_epsilon is not None and self.noise_seed is not None:
-            raise ValueError(
-                f"privacy.max_epsilon={self.privacy.max_epsilon:g}: no ε holds where noise_seed "
-                "repeats the noise, so no budget does; allowed is null, or noise_seed=null"
-            )
+        for budget in ("max_epsilon", "max_total_epsilon"):
+            value = getattr(self.privacy, budget)
+            if value is not None and self.mechanism.name not in _WITH_EPSILON:
+                raise ValueError(
+                    f"privacy.{budget}={value:g}: no ε holds for mechanism={self.mechanism.name}, "
+                    "so no budget does; allowed is null"
+                )
+            if value is not None and self.noise_seed is not None:
+                raise ValueError(
+                    f"privacy.{budget}={value:g}: no ε holds where noise_seed repeats the noise, "
+                    "so no budget does; allowed is null, or noise_seed=null"
+                )
         if self.trainer.compile and (
             isinstance(self.mechanism, DpsgdPublishedMechanism)
             or (isinstance(self.mechanism, DpsgdMechanism) and self.mechanism.engine == "opacus")

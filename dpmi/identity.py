@@ -17,6 +17,7 @@ NOT_IDENTITY = {
     "cache_dir",
     "logger",
     "rerun",
+    "privacy.max_total_epsilon",
     "trainer.checkpoint_seconds",
     "data.resident",
     "trainer.devices",

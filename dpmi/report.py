@@ -3,9 +3,12 @@
     python -m dpmi.report                     # of all runs in outputs/, into outputs/report/
     python -m dpmi.report SWEEP               # of one sweep, into SWEEP/report/
     python -m dpmi.report SWEEP OTHER -o DIR  # of two, merged, into DIR/
+    python -m dpmi.report SWEEP --public      # of what may be published alone
 
-It reads run records (record.json), and nothing else. report.html is a page of its own, to be opened
-from anywhere; report.md, cells.csv, runs.csv and the charts as SVG and PNG stand beside it.
+It reads run records (record.json), and nothing else. They are private, so the report stays in the
+house where the images are a user's own. With --public it reads public.json alone, and tells less,
+into report-public/. report.html is a page of its own, to be opened from anywhere; report.md,
+cells.csv, runs.csv and the charts as SVG and PNG stand beside it.
 Exit status: 0 done, 2 the input is bad.
 """
 
@@ -32,15 +35,22 @@ def main(arguments: list[str] | None = None) -> int:
         help=f"a sweep, a job, or a folder of them (default: {DEFAULT_FOLDER})",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="DIR", help="default: report/ in the first FOLDER"
+        "-o",
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default: report/, or report-public/, in the first FOLDER",
+    )
+    parser.add_argument(
+        "--public", action="store_true", help="of public.json alone: the report may be published"
     )
     asked = parser.parse_args(arguments)
     folders = asked.folders or [DEFAULT_FOLDER]
-    out = asked.out or folders[0] / "report"
+    out = asked.out or folders[0] / ("report-public" if asked.public else "report")
     from dpmi.reporting.full_report import PAGE, write_report  # slow to import: not for --help
 
     try:
-        runs = write_report(folders, out)
+        runs = write_report(folders, out, public=asked.public)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

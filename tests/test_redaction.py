@@ -182,11 +182,16 @@ def test_a_failure_of_wandb_is_told_without_the_key(key, tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path))
     console = Console(record=True, width=1000, file=open(os.devnull, "w"))  # noqa: SIM115
     settings = WandbConfig(
-        name="wandb", project="x", entity=None, mode="online", sample_images="none"
+        name="wandb",
+        project="x",
+        entity=None,
+        mode="online",
+        sample_images="none",
+        nonprivate=False,
     )
     logger = OptionalWandbLogger(
-        settings, run="r", run_id="i", secret=False, group="g", folder=tmp_path, cache_dir=tmp_path,
-        console=console,
+        settings, run="r", run_id="i", everything=True, hides_command=False, group="g",
+        folder=tmp_path, cache_dir=tmp_path, console=console,
     )  # fmt: skip
     told = console.export_text()
     assert not logger.working

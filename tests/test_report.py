@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dpmi.report import main
+from dpmi.run.record import read_records
 
 
 def test_the_report_is_a_page_markdown_csv_and_pictures(real_report):
@@ -90,6 +91,38 @@ def test_a_record_of_an_unknown_version_is_refused_by_name(real_sweeps, tmp_path
     assert str(path) in told
     assert "99" in told
     assert not (tmp_path / "sweep" / "report").exists()
+
+
+def test_a_report_says_whether_it_may_be_published(real_report):
+    for name in ("report.html", "report.md"):
+        assert "Made of private records (record.json)" in (real_report / name).read_text()
+
+
+def test_a_public_report_is_made_of_public_records_alone(real_sweeps, tmp_path):
+    """With nothing else at hand it is the same; and it tells nothing of training images."""
+    records = []
+    for number, sweep in enumerate(real_sweeps):
+        records += read_records(sweep)
+        for path in sweep.rglob("public.json"):
+            place = tmp_path / str(number) / path.relative_to(sweep)
+            place.parent.mkdir(parents=True)
+            shutil.copy(path, place)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "0"), str(tmp_path / "1"), "--public", "-o", str(out)]) == 0
+    text = (out / "report.html").read_text()
+    assert "Made of public records (public.json) alone" in text
+    assert {line["split"] for line in csv.DictReader((out / "cells.csv").open())} == {"test"}
+    written = b"".join(path.read_bytes() for path in out.iterdir()).decode("latin1")
+    completed = [record for record in records if record.status == "completed"]
+    for record in completed:
+        assert record.run in text
+        for fact in (record.config_digest, record.data["sha256"], record.sample.before):
+            assert fact not in written
+    for heading in ('id="gap"', 'id="figure2"', 'id="cost"', "train accuracy", "nonprivate"):
+        assert heading not in written
+    assert {p.name for p in out.glob("*.svg")} == {
+        *("figure4-1.svg", "figure4-2.svg", "tradeoff-1.svg", "tradeoff-2.svg"),
+    }
 
 
 @pytest.mark.parametrize("make", [False, True], ids=["absent", "empty"])

@@ -65,7 +65,7 @@ def test_a_record_holds_the_config_that_repeats_it(sweep, records):
     for folder in (path for path in sweep[1].iterdir() if path.is_dir()):
         assert {path.name for path in folder.iterdir()} == {
             *(".lock", "config.yaml", "metrics.csv", "model.safetensors"),
-            *("record.json", "train.log"),
+            *("record.json", "public.json", "train.log"),
         }
         assert folder.name.endswith(read_record(folder / "record.json").config_digest[:6])
 
@@ -257,7 +257,7 @@ def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, word
     assert "\n" not in told.reason
     assert f"{told.run} failed: {told.reason}" in done.stdout
     assert {path.name for path in record.parent.iterdir()} <= {
-        *(".lock", "record.json", "config.yaml", "resume.json", "train.log")
+        *(".lock", "record.json", "public.json", "config.yaml", "resume.json", "train.log")
     }
 
 

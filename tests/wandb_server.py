@@ -13,12 +13,14 @@ class WandbServer:
         url: for WANDB_BASE_URL.
         runs: names of the runs that it was told of.
         lines: of history, by run.
+        bodies: all that was sent, as it came.
         views: specifications of workspaces that it was given to save.
     """
 
     def __init__(self, at_once=1, refuses=False):
         """Answer a run when ``at_once`` runs have come; or answer nobody."""
         self.runs, self.lines, self.views, self.refuses = set(), {}, [], refuses
+        self.bodies = []
         self._together = threading.Barrier(at_once)
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"owner": self})
@@ -89,7 +91,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer({})
 
     def _read(self):
-        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.owner.bodies.append(body)
+        return body
 
     def _answer(self, value):
         if self.owner.refuses:

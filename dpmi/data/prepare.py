@@ -73,6 +73,7 @@ class PreparedData:
     size: int  # R, side of the squares, in pixels
     splits: dict[str, Split]  # "train", "test" and, where the set has one, "val"
     fingerprint: DataFingerprint
+    train_contents: tuple[str, ...] = ()  # SHA-256 of each training image's content, row by row
 
 
 def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> PreparedData:
@@ -146,6 +147,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         size=size,
         splits=_slices(catalogue, rows, cached.pixels),
         fingerprint=fingerprint,
+        train_contents=tuple(digests[row] for row in rows if splits[row] == "train"),
     )
 
 

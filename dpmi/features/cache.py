@@ -30,7 +30,7 @@ from torch import Tensor
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.features.backbone import STAGES, FrozenBackbone, seen, stages_to
-from dpmi.models.weights import SUFFIX, read_state_dict, state_digest, write_state_dict
+from dpmi.models.weights import SUFFIX, read_state_dict, weights_digest, write_state_dict
 
 VERSION = 1  # of what is computed; another number leaves old files alone
 _BATCH = 32
@@ -60,7 +60,7 @@ class FeatureRequest:
     def key(self, deepest: str) -> str:
         """Name of the file that these features are kept in, with those of stages to ``deepest``."""
         asked = [VERSION, self.data.fingerprint.sha256, self.image_size, deepest]
-        asked += [state_digest(self.state), self.view, self.exposure]
+        asked += [weights_digest(self.state), self.view, self.exposure]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
 

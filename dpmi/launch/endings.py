@@ -6,13 +6,14 @@ from dpmi.config import load_config
 from dpmi.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, UserError
 from dpmi.identity import config_digest
 from dpmi.launch.jobs import Ending, Job
+from dpmi.run.entry_file import account_left
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 
 
 def note_ending(job: Job, ending: Ending) -> RunRecord | None:
     """Return the record of a job, and write that of one which could not: it was killed.
 
-    What such a run had executed is in its folder, not in this record: it states no guarantee.
+    Such a record states no guarantee, but what the run may have released.
 
     Returns:
         None where a job left none that was interrupted, or that had nothing to do.
@@ -24,8 +25,9 @@ def note_ending(job: Job, ending: Ending) -> RunRecord | None:
         return record
     config = load_config(job.config)
     reason = f"{ending.reason}; the same command goes on where it was"
-    died = record_of_no_run(config, "failed", reason, record.restarts if record else 0)
     job.folder.mkdir(parents=True, exist_ok=True)
+    restarts = record.restarts if record else 0
+    died = record_of_no_run(config, "failed", reason, restarts, account_left(job.folder))
     died.write(job.folder)
     return died
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dpmi.config import (
     ClassMeansMechanism,
@@ -15,11 +16,11 @@ from dpmi.config import (
     LdpPublishedMechanism,
 )
 from dpmi.errors import UserError
-from dpmi.mechanisms.base import NO_GROUPS, Mechanism
+from dpmi.mechanisms.base import NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights, Mechanism
 from dpmi.mechanisms.class_means import ClassMeans
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
-from dpmi.mechanisms.ldp import LocalDP
+from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
@@ -54,6 +55,8 @@ def build_mechanism(
     piece: int | None = None,
     ranks: Ranks = ALONE,
     together: Mapping[str, int] = NO_GROUPS,
+    announce: Announce | None = None,
+    first: FirstWeights = PUBLIC_WEIGHTS,
     train: TrainingSet | None = None,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
@@ -66,6 +69,8 @@ def build_mechanism(
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
         together: training images that belong to one, as a patient's do: a data fingerprint's.
+        announce: told of a release of noised images ahead; None where nobody counts it.
+        first: the weights before training.
         train: labels and features of the training images, where statistics of them are released.
 
     Raises:
@@ -85,8 +90,29 @@ def build_mechanism(
         except ValueError as error:
             raise UserError(str(error)) from error
         cache_dir = Path(config.cache_dir).expanduser()
-        return LocalDP(config.beta, settings.noise_test, noise, cache_dir, ranks, together)
-    if isinstance(settings, DpsgdMechanism):
+        return LocalDP(
+            config.beta,
+            settings.noise_test,
+            noise,
+            cache_dir,
+            ranks,
+            together=together,
+            announce=announce,
+            first=first,
+        )
+    if isinstance(settings, DpsgdMechanism | ClassMeansMechanism):
+        common: dict[str, Any] = {
+            "noise": noise, "train": train, "journal": journal, "ranks": ranks,
+            "together": together, "first": first,
+        }  # fmt: skip
+        if isinstance(settings, ClassMeansMechanism):
+            bound = class_sensitivity(settings.count_scale)
+            return ClassMeans(
+                _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
+                count_scale=settings.count_scale,
+                uniform=config.model.prior == "uniform",
+                **common,
+            )
         batch_size = batch_images(config, n)
         steps_per_epoch = max(1, round(n / batch_size))
         steps = steps_per_epoch * config.trainer.max_epochs
@@ -96,23 +122,7 @@ def build_mechanism(
             max_physical_batch_size=piece or config.max_physical_batch_size,
             input_shape=_input_shape(config, train),
             engine=settings.engine,
-            noise=noise,
-            train=train,
-            journal=journal,
-            ranks=ranks,
-            together=together,
-        )
-    if isinstance(settings, ClassMeansMechanism):
-        bound = class_sensitivity(settings.count_scale)
-        return ClassMeans(
-            _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
-            count_scale=settings.count_scale,
-            uniform=config.model.prior == "uniform",
-            noise=noise,
-            train=train,
-            journal=journal,
-            ranks=ranks,
-            together=together,
+            **common,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise, ranks)

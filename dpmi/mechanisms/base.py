@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -12,6 +13,28 @@ from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.spending import LedgerEntry, Spending
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """What a guarantee must know of the weights before training.
+
+    Attributes:
+        taken: from the run's own training images, by those who made the weights.
+        assumptions: a sentence each.
+    """
+
+    taken: tuple[Spending, ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def ledger(self) -> tuple[LedgerEntry, ...]:
+        """Noised gradients of the same images."""
+        return tuple(entry for spending in self.taken for entry in spending.ledger)
+
+
+PUBLIC_WEIGHTS = FirstWeights(assumptions=("the weights before training come from public data",))
 
 NO_GROUPS: Mapping[str, int] = MappingProxyType({})  # no images that are known to belong together
 COUNTED = (

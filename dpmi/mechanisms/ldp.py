@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
-from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS
+from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import (
@@ -28,6 +28,9 @@ from dpmi.privacy.guarantee import (
 from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
+
+# Name of a release, ε of a channel value, ε of an image.
+Announce = Callable[[str, float, float], None]
 
 
 class LocalDP:
@@ -43,6 +46,8 @@ class LocalDP:
         cache_dir: where releases are kept.
         ranks: who trains; the first finds or makes the release that all use.
         together: training images that belong to one, by the name of what they have in common.
+        announce: told of the release of the training images before it is made, or used.
+        first: the weights before training: other releases that they were trained on are in ε.
     """
 
     name = "ldp"
@@ -55,7 +60,10 @@ class LocalDP:
         cache_dir: Path,
         ranks: Ranks = ALONE,
         together: Mapping[str, int] = NO_GROUPS,
+        announce: Announce | None = None,
+        first: FirstWeights = PUBLIC_WEIGHTS,
     ) -> None:
+        self._announce, self._first = announce, first
         self._beta, self._noise_test, self._noise = beta, noise_test, noise
         self._cache_dir, self._ranks, self._together = cache_dir, ranks, together
         self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
@@ -105,7 +113,8 @@ class LocalDP:
 
         def find() -> dict[str, str]:
             for name, pixels in clean.items():
-                found[name] = shared_release(pixels, self._beta, self._cache_dir)
+                tell = self._tell if name == "train" else None
+                found[name] = shared_release(pixels, self._beta, self._cache_dir, tell)
             return {name: release.id for name, release in found.items()}
 
         ids = self._ranks.from_first(find)  # the others wait
@@ -115,6 +124,11 @@ class LocalDP:
                 "this run opened them; give the same command again"
             )
         return found
+
+    def _tell(self, release: str) -> None:
+        if self._announce and self._shape:
+            epsilon = pixel_epsilon(self._beta)
+            self._announce(release, epsilon, epsilon * prod(self._shape))
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""
@@ -140,8 +154,12 @@ class LocalDP:
             return Guarantee.none(self.name, "the images were not released yet")
         if self._noise.reproducible:
             return Guarantee.none(self.name, REPEATABLE)
-        epsilon, channels, values = pixel_epsilon(self._beta), self._shape[0], prod(self._shape)
-        in_colour, of_image = channels > 1, epsilon * values
+        channels, values = self._shape[0], prod(self._shape)
+        before = [took for took in self._first.taken if took.entry != self.release_id]
+        epsilon = pixel_epsilon(self._beta) + sum(took.value_epsilon or 0.0 for took in before)
+        of_image = pixel_epsilon(self._beta) * values
+        of_image += sum(took.image_epsilon or 0.0 for took in before)
+        in_colour = channels > 1
         return Guarantee(
             mechanism=self.name,
             epsilon=epsilon,
@@ -165,6 +183,7 @@ class LocalDP:
                 "labels, the number of images and their order are not protected; the number is "
                 + COUNTED,
                 f"a whole image has {values} values, and ε that many times over",
+                *self._first.assumptions,
                 EVALUATED,
                 "the key of the noise came from the operating system, for this release alone, and "
                 "was written nowhere",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,12 @@ class Release:
     made: bool
 
 
-def shared_release(pixels: NDArray[np.uint8], beta: float, cache_dir: Path) -> Release:
+def shared_release(
+    pixels: NDArray[np.uint8],
+    beta: float,
+    cache_dir: Path,
+    announce: Callable[[str], None] | None = None,
+) -> Release:
     """Return the one release of these images under Laplace(``beta``), making it where none is.
 
     Its key comes from the operating system, for this release alone, is written nowhere, and is gone
@@ -53,15 +58,20 @@ def shared_release(pixels: NDArray[np.uint8], beta: float, cache_dir: Path) -> R
         pixels: uint8 (n, C, R, R).
         beta: scale of the noise, a pixel being in [0, 1].
         cache_dir: the cache's folder.
+        announce: told the id before any noise is drawn, or before a release that is there is
+            used; what it raises is raised, and then there is no release.
 
     Raises:
         UserError: it cannot be written.
     """
 
     def write(writer: PixelWriter) -> dict[str, Any]:
+        name = secrets.token_hex(8)
+        if announce:
+            announce(name)
         for piece in noised(pixels, beta, NoiseSource(None), "laplace_train"):
             writer.add(piece.tobytes(), len(piece))
-        return {"id": secrets.token_hex(8)}
+        return {"id": name}
 
     found = stored_pixels(
         cache_dir / "releases" / _key(pixels, beta),
@@ -70,6 +80,8 @@ def shared_release(pixels: NDArray[np.uint8], beta: float, cache_dir: Path) -> R
         verb="noised",
         again="its images were noised again: a second release, whose ε adds to the first one's",
     )
+    if announce and not found.made:
+        announce(found.facts["id"])
     return Release(found.pixels, found.facts["id"], found.made)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS
+from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.statistics import hand_over, statistic
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.accounting import epsilon
@@ -27,6 +27,7 @@ from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.releases import release_sum
 from dpmi.privacy.sampling import PoissonBatches
+from dpmi.privacy.spending import LedgerEntry
 from dpmi.privacy.statistics import SENSITIVITY, TrainingSet
 from dpmi.ranks import ALONE, Ranks
 
@@ -42,6 +43,7 @@ class PlannedMechanism(ABC):
         journal: where releases are written ahead; None where no process may follow this one.
         ranks: who trains.
         together: training images that belong to one, by the name of what they have in common.
+        first: the weights before training: what they took from the same images is in ε.
     """
 
     name: str
@@ -56,8 +58,10 @@ class PlannedMechanism(ABC):
         journal: Journal | None = None,
         ranks: Ranks = ALONE,
         together: Mapping[str, int] = NO_GROUPS,
+        first: FirstWeights = PUBLIC_WEIGHTS,
     ) -> None:
-        self.plan, self.ranks, self._together = plan, ranks, together
+        self.plan, self.ranks = plan, ranks
+        self._together, self._first = together, first
         self.ledger = Ledger()
         self._source, self._noise = noise, GaussianNoise(noise)
         self._train, self._journal = train, journal
@@ -115,7 +119,13 @@ class PlannedMechanism(ABC):
         return self._epsilon(self.plan.delta), self.plan.unit
 
     def _epsilon(self, delta: float, **change: Any) -> float:
-        return epsilon(self.ledger.entries, delta, self.plan.accountant, **change)
+        entries = [*self.before, *self.ledger.entries]
+        return epsilon(entries, delta, self.plan.accountant, **change)
+
+    @property
+    def before(self) -> tuple[LedgerEntry, ...]:
+        """Noised gradients of the same images that the weights before training are made of."""
+        return self._first.ledger
 
     def guarantee(self) -> Guarantee:
         """ε of the ledger: of what was executed, also when that is not the whole plan."""
@@ -141,7 +151,7 @@ class PlannedMechanism(ABC):
                 f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
                 "ε is that of one image; a patient with several, or an image with copies in the "
                 "training set, has a larger one",
-                "the weights before training come from public data",
+                *self._first.assumptions,
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
                 EVALUATED,

@@ -17,7 +17,7 @@ from dpmi.errors import UserError
 from dpmi.models.resnet import ResNet18, convert_norms
 
 SUFFIX = ".safetensors"
-_DIGEST = "sha256"  # in the file's metadata
+_DIGEST, _TOLD = "sha256", "dpmi"  # in the file's metadata
 
 _log = logging.getLogger(__name__)
 
@@ -64,10 +64,18 @@ def _load(model: ResNet18, state: dict[str, Tensor]) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The state dict of :func:`read_weights`."""
+    return read_weights(path)[0]
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """Read a state dict: safetensors by its ending, else what ``torch.save`` wrote.
 
     Of the latter only tensors are unpickled (``weights_only``). The digest that
     :func:`write_state_dict` leaves in a file is verified.
+
+    Returns:
+        The state dict, and what was told with it; None where nothing was.
 
     Raises:
         UserError: no such file, not a state dict, or damaged.
@@ -77,24 +85,25 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"model.weights={path}: no such file; allowed are phantom, imagenet, null, or the "
             "path of a state dict of torchvision's resnet18 (.safetensors, or of torch.save)"
         )
-    return _read_safetensors(path) if path.suffix == SUFFIX else _read_pickle(path)
+    return _read_safetensors(path) if path.suffix == SUFFIX else (_read_pickle(path), None)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            digest = (file.metadata() or {}).get(_DIGEST)
+            metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(
             f"model.weights={path}: not a whole file of safetensors ({error}); get it again"
         ) from error
-    if digest is not None and digest != state_digest(state):
+    digest, told = metadata.get(_DIGEST), metadata.get(_TOLD)
+    if (digest or told) is not None and digest != weights_digest(state, told):
         raise UserError(
-            f"model.weights={path}: damaged, its tensors are not those that were written; get it "
-            "again"
+            f"model.weights={path}: damaged, its tensors or what is told with them are not what "
+            "was written; get it again"
         )
-    return state
+    return state, told
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -113,18 +122,20 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def write_state_dict(state: dict[str, Tensor], path: Path) -> None:
+def write_state_dict(state: dict[str, Tensor], path: Path, told: str | None = None) -> None:
     """Write safetensors with a digest, whole or not at all.
 
     Args:
         state: names to tensors, on any device.
         path: ends in ``.safetensors``.
+        told: what is to be known of them; part of the digest.
 
     Raises:
         OSError: it cannot be written; nothing is left of it then.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    content = safetensors.torch.save(state, {"format": "pt", _DIGEST: state_digest(state)})
+    metadata = {"format": "pt", _DIGEST: weights_digest(state, told)}
+    content = safetensors.torch.save(state, metadata | ({} if told is None else {_TOLD: told}))
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         part.write_bytes(content)
@@ -133,12 +144,14 @@ def write_state_dict(state: dict[str, Tensor], path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def state_digest(state: dict[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values."""
+def weights_digest(state: dict[str, Tensor], told: str | None = None) -> str:
+    """SHA-256 of names, types, shapes and values, and of what is told with them."""
     sha256 = hashlib.sha256()
     for name, value in sorted(state.items()):
         sha256.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         sha256.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    if told is not None:
+        sha256.update(told.encode())
     return sha256.hexdigest()
 
 

@@ -181,22 +181,28 @@ def calibrate_noise_multiplier(
 
 
 def planned_entries(
-    plan: PrivacyPlan, steps: int, lost: Sequence[LedgerEntry] = ()
+    plan: PrivacyPlan, steps: int, beside: Sequence[LedgerEntry] = ()
 ) -> list[LedgerEntry]:
-    """What is on the ledger after ``steps`` steps of a plan, its statistics and what was lost."""
+    """What a plan has released after ``steps`` steps, its statistics, and what counts beside it."""
     statistics = [LedgerEntry(s.noise_multiplier, 1.0, 1) for s in plan.statistics]
     of_steps = [LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)] * bool(steps)
-    return [*lost, *statistics, *of_steps]
+    return [*beside, *statistics, *of_steps]
 
 
-def steps_within(max_epsilon: float, plan: PrivacyPlan, lost: Sequence[LedgerEntry] = ()) -> int:
-    """Most steps of the plan with which ε, with its statistics and what was lost, stays within.
+def steps_within(max_epsilon: float, plan: PrivacyPlan, beside: Sequence[LedgerEntry] = ()) -> int:
+    """Most steps of a plan with which ε stays within ``max_epsilon``.
 
     ε grows with the steps, so bisection finds them in log2(steps) calls of the accountant.
+
+    Args:
+        max_epsilon: the budget.
+        plan: gives statistics, noise, sampling, δ, accountant, and how many steps are asked for.
+        beside: released from the same images otherwise, and part of ε: what was lost, and what
+            the weights before training took.
     """
 
     def passes(steps: int) -> bool:
-        entries = planned_entries(plan, steps, lost)
+        entries = planned_entries(plan, steps, beside)
         return epsilon(entries, plan.delta, plan.accountant) > max_epsilon
 
     return bisect.bisect_left(range(1, plan.steps + 1), True, key=passes)
@@ -211,16 +217,16 @@ class EpsilonSchedule:
 
     Args:
         plan: gives statistics, noise, sampling, δ and accountant.
-        lost: releases that are counted beside the plan's.
+        beside: released from the same images otherwise, and part of ε, as for ``steps_within``.
         points: how many values are computed.
     """
 
     def __init__(
-        self, plan: PrivacyPlan, lost: Sequence[LedgerEntry] = (), points: int = 8
+        self, plan: PrivacyPlan, beside: Sequence[LedgerEntry] = (), points: int = 8
     ) -> None:
         self._marks = sorted({-(-plan.steps * k // points) for k in range(1, points + 1)})
         self._epsilons = [
-            epsilon(planned_entries(plan, mark, lost), plan.delta, plan.accountant)
+            epsilon(planned_entries(plan, mark, beside), plan.delta, plan.accountant)
             for mark in self._marks
         ]
 

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import dp_accounting
 
 from dpmi.privacy.plan import step_event
-
-
-@dataclass(frozen=True)
-class LedgerEntry:
-    """``steps`` noised releases in a row with the same noise and the same sampling."""
-
-    noise_multiplier: float
-    sample_rate: float
-    steps: int
+from dpmi.privacy.spending import LedgerEntry
 
 
 class Ledger:

@@ -225,6 +225,12 @@ class Panel:
         return f"{self.dataset} ({self.setup})" if self.setup else self.dataset
 
     @property
+    def splits(self) -> list[str]:
+        """Rows of its table; public records tell nothing of the training images."""
+        told = {split for of in self.columns.values() for split in of if of[split].accuracies}
+        return [split for split in SPLITS if split in told or not told]
+
+    @property
     def runs(self) -> list[RunRecord]:
         """All its runs."""
         return [run for cells in self.columns.values() for run in cells["test"].runs]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpmi.errors import UserError
+from dpmi.reporting.as_public import MADE_OF, as_far_as_public
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.style import save
 from dpmi.reporting.cost import Cost
@@ -15,13 +16,18 @@ from dpmi.reporting.page import page
 from dpmi.reporting.sections import Sections, sections
 from dpmi.reporting.sorting import figure4, merge, with_missing
 from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_csv
-from dpmi.run.record import RunRecord, read_records
+from dpmi.run.record import RunRecord, read_public_records, read_records
 
 PAGE, MARKDOWN, CELLS, RUNS = "report.html", "report.md", "cells.csv", "runs.csv"
 
 
-def write_report(folders: Sequence[Path], out: Path) -> list[RunRecord]:
+def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) -> list[RunRecord]:
     """Read every record below the folders and write the report into ``out``.
+
+    Args:
+        folders: with records below them.
+        out: made where it is absent.
+        public: read public records instead, so that the report may be published.
 
     Returns:
         The runs that it tells of, each once.
@@ -30,13 +36,13 @@ def write_report(folders: Sequence[Path], out: Path) -> list[RunRecord]:
         UserError: a folder is absent or has no record, or a record is unreadable or of another
             version; nothing is written.
     """
-    sweeps = [_records(folder) for folder in folders]
+    sweeps = [_records(folder, public) for folder in folders]
     runs = merge(sweeps)
     panels = [with_missing(panel) for panel in figure4(runs)]
     made = sections(panels)
     files = {
-        PAGE: page(made, runs, sum(map(len, sweeps)) - len(runs)),
-        MARKDOWN: _markdown(panels, made),
+        PAGE: page(made, runs, sum(map(len, sweeps)) - len(runs), public=public),
+        MARKDOWN: _markdown(panels, made, public),
         CELLS: cells_csv(panels),
         RUNS: runs_csv(panels),
     }
@@ -50,17 +56,20 @@ def write_report(folders: Sequence[Path], out: Path) -> list[RunRecord]:
     return runs
 
 
-def _records(folder: Path) -> list[RunRecord]:
+def _records(folder: Path, public: bool) -> list[RunRecord]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one that holds run records")
-    records = read_records(folder)
+    if public:
+        records = [as_far_as_public(record) for record in read_public_records(folder)]
+    else:
+        records = read_records(folder)
     if not records:
         raise UserError(f"{folder}: no run record below it; python -m dpmi.train leaves one a run")
     return records
 
 
-def _markdown(panels: Sequence[Panel], made: Sequence[Sections]) -> str:
-    parts = ["# Report", "## Accuracy by mechanism and β", as_markdown(panels)]
+def _markdown(panels: Sequence[Panel], made: Sequence[Sections], public: bool) -> str:
+    parts = ["# Report", MADE_OF[public], "## Accuracy by mechanism and β", as_markdown(panels)]
     for its in made:
         parts.append(f"## {its.panel.title}")
         parts += [f"![{chart.title}]({chart.name}.svg)" for chart in its.charts()]

@@ -9,24 +9,29 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
+from dpmi.reporting.as_public import MADE_OF
 from dpmi.reporting.as_published import why_no_epsilon
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
+from dpmi.reporting.together import together
 from dpmi.run.record import RunRecord
 
 _TEMPLATES = "templates"
 
 
-def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int) -> str:
+def page(
+    sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int, *, public: bool = False
+) -> str:
     """The whole page.
 
     Args:
         sections: of each panel.
         runs: all records that were read, each once.
         repeated: records that were left out because another of the same digest stands for them.
+        public: they are what public records tell; sections that need more are left out.
     """
     environment = Environment(
         loader=PackageLoader("dpmi.reporting", _TEMPLATES),
@@ -53,8 +58,11 @@ def page(sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int)
         runs=runs,
         completed=completed,
         repeated=repeated,
+        public=public,
+        made_of=MADE_OF[public],
         draws=DRAWS,
         explanation=EXPLANATION,
+        together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),
         tip=tip,
         versions=_versions(completed),

@@ -104,9 +104,10 @@ def _setup(record: RunRecord) -> dict[str, Any]:
 def _variant(record: RunRecord) -> dict[str, Any]:
     mechanism = record.config["mechanism"]
     own = _OF_MECHANISM.get(mechanism["name"], ())
-    return _flat(
+    flat = _flat(
         {"mechanism": mechanism} | {k: record.config[k] for k in own if k in record.config}
     )
+    return {key: value for key, value in flat.items() if key not in _SAME_SETUP}
 
 
 def _told_apart(values: Sequence[dict[str, Any]]) -> list[str]:

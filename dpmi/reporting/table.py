@@ -12,6 +12,7 @@ from rich.table import Table
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
+from dpmi.reporting.together import together
 
 _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
@@ -32,11 +33,14 @@ _CELL_HEADER = (
 )
 FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images; below it its 95 % interval, "
-    "over seeds where there are several, else over the images. Train accuracy is of the "
-    "images as training saw them, under LDP the noised ones: no ε covers it. Below it: the "
-    "poster's accuracy where it has one; AUROC (macro); the guarantee of the run, ε rounded up. "
-    "Zero-out: an image is replaced by one that contributes nothing; replace-one: by any other. "
-    "Validation and test images are covered by no ε."
+    "over seeds where there are several, else over the images. Below it: the poster's accuracy "
+    "where it has one; AUROC (macro); the guarantee of the run, ε rounded up. Zero-out: an image "
+    "is replaced by one that contributes nothing; replace-one: by any other. Validation and test "
+    "images are covered by no ε."
+)
+TRAIN = (
+    "Train accuracy is of the images as training saw them, under LDP the noised ones: no ε covers "
+    "it."
 )
 _IF_REPLACED = "image, replace-one"
 STAR = "* the poster's number is its best epoch on the test images; the last is lower."
@@ -60,7 +64,7 @@ def terminal_table(panel: Panel) -> Table:
     table.add_column("split", overflow="fold")
     for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
-    for split in SPLITS:
+    for split in panel.splits:
         texts = []
         for cells in columns.values():
             cell = cells[split]
@@ -98,7 +102,7 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         rows = [
             [f"{panel.title}, {split}"]
             + [_accuracy_in_markdown(cells[split]) for cells in panel.columns.values()]
-            for split in SPLITS
+            for split in panel.splits
         ]
         rows.append([f"{panel.title}, test AUROC", *[cell.auroc for cell in tests]])
         rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
@@ -106,7 +110,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         if any(replaced := [cell.if_replaced for cell in tests]):
             rows.append([_IF_REPLACED, *replaced])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
-    return "\n".join([*parts, footnote(panels), ""])
+    below = [line for text in together(panels) for line in ("", text)]
+    return "\n".join([*parts, footnote(panels), *below, ""])
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -125,7 +130,13 @@ def footnote(panels: Sequence[Panel]) -> str:
     """What a reader of the table must know."""
     picked = any(c["test"].picked_on_test for p in panels for c in p.columns.values())
     published = any(published_rows(panel) for panel in panels)
-    parts = [FOOTNOTE, *([STAR] if picked else []), *([PUBLISHED_FOOTNOTE] * published)]
+    train = any("train" in panel.splits for panel in panels)
+    parts = [
+        FOOTNOTE,
+        *([TRAIN] if train else []),
+        *([STAR] if picked else []),
+        *([PUBLISHED_FOOTNOTE] * published),
+    ]
     return " ".join(
         [*parts, *(f"{title}: {why}." for title, why in why_no_epsilon(panels).items())]
     )
@@ -187,8 +198,8 @@ def _places(value: float | None) -> str:
 def _each(panels: Sequence[Panel]) -> Iterable[tuple[Panel, str, Any, Cell]]:
     for panel in panels:
         for column, by_split in panel.columns.items():
-            for split, cell in by_split.items():
-                yield panel, split, column, cell
+            for split in panel.splits:
+                yield panel, split, column, by_split[split]
 
 
 def _promise(promise: Any) -> tuple[Any, ...]:

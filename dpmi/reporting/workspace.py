@@ -107,7 +107,7 @@ def dashboard() -> Dashboard:
                 name="Runs",
                 panels=[
                     Panel(kind="runs", title="Configs side by side"),
-                    Panel(kind="lines", title="Seconds a step", y=["step_time"]),
+                    Panel(kind="lines", title="Seconds a step", y=["nonprivate/step_time"]),
                 ],
             ),
         ],

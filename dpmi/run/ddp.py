@@ -30,6 +30,7 @@ from dpmi.errors import UserError
 from dpmi.ranks import Ranks
 from dpmi.redaction import redacted
 from dpmi.run.ddp_rank import HOST, Outcome, work
+from dpmi.run.entry_file import account_left
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 from dpmi.run.stopping import StoppedByRequest, StopRequest
 
@@ -208,7 +209,8 @@ def _end(
 ) -> RunRecord:
     """The record that the first process wrote, with what is known here; else a new one."""
     if record is None:
-        return _write(record_of_no_run(config, status, reason), folder)
+        left = account_left(folder)
+        return _write(record_of_no_run(config, status, reason, account=left), folder)
     return _write(record.model_copy(update={"status": status, "reason": redacted(reason)}), folder)
 
 

@@ -14,34 +14,35 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
+from dpmi.config import ClassMeansMechanism, Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism, build_mechanism, epochs
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.weights import (
-    imagenet_state_dict,
-    read_state_dict,
-    state_digest,
-    write_state_dict,
-)
+from dpmi.models.weights import write_state_dict
+from dpmi.privacy.journal import reserved_entries
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
 from dpmi.run.average import IterateAverage
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
+from dpmi.run.entry import RunEntry
+from dpmi.run.entry_file import account_left
+from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
+from dpmi.run.first_weights import load_start
+from dpmi.run.house_key import keyed_digest
+from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
+from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.parts import TrainingBatches, batches, features_of, network, training_set
-from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunRecord, environment
+from dpmi.run.record import ImageSample, RunAccount, RunRecord
 from dpmi.run.resume import Resumption
 from dpmi.run.samples import image_sample, log_samples
 from dpmi.run.status_file import StatusFile
@@ -72,11 +73,14 @@ class Run:
         self._metrics: dict[str, float] = {}
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
+        self._keyed: dict[str, str] = {}  # digests that may leave the house
         self._memory = PeakMemory()
         self._clock = Clock()
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
         self._privacy: PrivacyCallback | None = None
+        self._entry: RunEntry | None = None
+        self._trainer: L.Trainer | None = None
         self._status = StatusFile(folder) if ranks.is_first else None
 
     def execute(self) -> RunRecord:
@@ -123,16 +127,17 @@ class Run:
     def _work(self) -> None:
         config = self.config
         keep_freed_memory()
+        self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
             self._data = data = prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
-        state = self._first_weights(data)
-        weights = state_digest(state) if state else "drawn"
+        self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
+        start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
         with self._timed("features"):
-            features = features_of(config, data, state, self.console, _device(config))
-        if features:  # on whose last bits releases depend
-            weights = f"{weights} {features.digest}"
+            features = features_of(config, data, start.state, self.console, _device(config))
+        # Releases depend on their last bits.
+        weights = f"{start.digest} {features.digest}" if features else start.digest
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), weights, self.console),
@@ -140,17 +145,29 @@ class Run:
             )
         )
         train = training_set(data, features)
+        self._entry = entry = RunEntry(self.folder, config, data)
+        first = start.first_weights(entry.accounts(), config.mechanism.name)
+        entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
-            *(config, train.n, begun.noise, begun.journal if ranks.is_first else None, begun.piece),
-            *(ranks, data.fingerprint.together, train),
+            config,
+            train.n,
+            begun.noise,
+            begun.journal if ranks.is_first else None,
+            begun.piece,
+            ranks,
+            data.fingerprint.together,
+            entry.reserve_release if ranks.is_first else None,
+            first,
+            train,
         )
+        ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))
         with self._timed("release"):
             released = mechanism.release_data(data)
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
         model = ImageClassifier(
-            network(config, len(data.classes), state, features),
+            network(config, len(data.classes), start.state, features),
             classes=data.classes,
             graded=data.graded,
             make_gradient=mechanism.make_gradient,
@@ -166,8 +183,13 @@ class Run:
                 wandb.log_hyperparams(plain_values(config))
                 log_samples(wandb, config, data, released)
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
+            if ranks.is_first:
+                with self._timed("save"):
+                    told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
+                    kept = model.net.exported()
+                    write_state_dict(kept, self.folder / "model.safetensors", told)
             if wandb:
-                wandb.summarise({"guarantee": mechanism.guarantee().to_dict(), **self._metrics})
+                wandb.summarise(mechanism.guarantee(), self._metrics)
 
     def _train_and_evaluate(
         self,
@@ -200,7 +222,8 @@ class Run:
             self._ranks,
         )
         average = IterateAverage() if self.config.model.average == "last_half" else None
-        callbacks += [FiniteWeights(), curves, *([average] if average else [])]
+        callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
+        callbacks += [average] if average else []
         if self._status:
             self._status.watch(mechanism.spent)
             callbacks.append(self._status)
@@ -222,6 +245,7 @@ class Run:
             use_distributed_sampler=False,  # it would replace the plan's sampler
             deterministic="warn",
         )
+        self._trainer = trainer
         self._memory.training_starts(trainer.strategy.root_device)
         # The loader begins at the checkpoint's step, in a way that Lightning does not know.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable")
@@ -237,21 +261,6 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
-        if not self._ranks.is_first:
-            return
-        with self._timed("save"):
-            write_state_dict(model.net.exported(), self.folder / "model.safetensors")
-
-    def _first_weights(self, data: PreparedData) -> dict[str, Tensor] | None:
-        weights = self.config.model.weights
-        if weights is None:
-            return None
-        if weights == "imagenet":
-            return imagenet_state_dict(self.cache_dir)
-        if weights == "phantom":
-            recipe = PretrainRecipe("chests" if data.channels == 1 else "retinas")
-            return phantom_weights(self.cache_dir, self.console, recipe)
-        return read_state_dict(Path(weights).expanduser())
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
@@ -259,12 +268,16 @@ class Run:
         if not isinstance(settings, WandbConfig) or not self._ranks.is_first:
             yield None
             return
+        told, group = plain_values(self.config), self.folder.parent.name
+        if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
+            group = keyed_digest(self.cache_dir, "group", group)[:8]
         logger = OptionalWandbLogger(
             settings,
             run=cell_name(self.config),
             run_id=run_id,
-            secret=self.config.noise_seed is not None,
-            group=self.folder.parent.name,
+            everything=everything_may_leave(told),
+            hides_command=is_own(told) or self.config.noise_seed is not None,
+            group=group,
             folder=self.folder,
             cache_dir=self.cache_dir,
             console=self.console,
@@ -287,9 +300,13 @@ class Run:
     def _record(self, status: Any, reason: str | None) -> RunRecord:
         """Write down what is known, whatever happened."""
         begun = self._resumption
+        if status != "completed":
+            self._count_what_was_not_repeated()
         record = RunRecord(
             run=cell_name(self.config),
             config_digest=config_digest(self.config),
+            keyed_config=self._keyed.get("config"),
+            keyed_data=self._keyed.get("data"),
             status=status,
             reason=redacted(reason) if reason else None,
             stopped=self._privacy.stopped if self._privacy else None,
@@ -298,6 +315,7 @@ class Run:
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             mechanism=self._mechanism.describe() if self._mechanism else {},
+            account=self._settled(status),
             metrics=self._metrics,
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
@@ -319,6 +337,28 @@ class Run:
             self._status.remove()
         return record
 
+    def _count_what_was_not_repeated(self) -> None:
+        """Releases of processes before this one, up to which a run that ended early did not come.
+
+        Resumed, it would have made them again, to the bit, and counted them then.
+        """
+        begun = self._resumption
+        if isinstance(self._mechanism, PlannedMechanism) and begun:
+            ledger = self._mechanism.ledger
+            for entry in reserved_entries(begun.reservations, ledger.steps, begun.released):
+                ledger.record_lost(entry)
+
+    def _settled(self, status: Any) -> RunAccount | None:
+        """Tell the account what was spent, and return what the record says of it."""
+        if not self._ranks.is_first:
+            return None
+        if self._entry is None or self._mechanism is None:
+            return account_left(self.folder)
+        begun, trainer = self._resumption, self._trainer
+        trained = bool(begun and begun.state.restarts) or bool(trainer and trainer.global_step)
+        self._entry.settle(self._mechanism, status, trained)
+        return self._entry.told() or account_left(self.folder)
+
 
 def prepared_data(config: Config) -> PreparedData:
     """Return the data set of a config.
@@ -327,7 +367,8 @@ def prepared_data(config: Config) -> PreparedData:
         UserError: it cannot be used.
     """
     mechanism = config.mechanism
-    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    has_delta = isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism)
+    delta = mechanism.delta if has_delta else "auto"
     cache_dir = Path(config.cache_dir).expanduser()
     return prepare(config.data, cache_dir, None if delta == "auto" else delta)
 

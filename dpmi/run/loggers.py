@@ -18,11 +18,17 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.config import WandbConfig
+from dpmi.privacy.guarantee import Guarantee
 from dpmi.redaction import redacted
+from dpmi.run.leaving import leaving_metrics, public_config, public_guarantee, refuse_unnamed
 
 START_SECONDS = 30.0  # patience with a W&B server that does not answer
 FINISH_SECONDS = 60.0  # and with one that was lost; W&B's own is without end
 REACH_SECONDS = 10.0
+TOLD = {  # in a run's summary: what it was told
+    True: "all metrics: those named nonprivate/ no ε covers",
+    False: "what the guarantee covers, and statistics of the test images",
+}
 
 
 class CsvLog(CSVLogger):
@@ -38,7 +44,12 @@ class CsvLog(CSVLogger):
         self.rows: list[dict[str, float]] = []
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row."""
+        """Add a row.
+
+        Raises:
+            UserError: a name does not say what covers its value.
+        """
+        refuse_unnamed(metrics)
         number = len(self.rows) if step is None else step
         plain = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
         self.rows.append(plain | {"step": number})
@@ -56,11 +67,16 @@ class OptionalWandbLogger(Logger):
 
     Without credentials it logs offline, into the job's folder, and never prompts.
 
+    It is the door through which values leave the house. Where not everything may, it lets out what
+    ``dpmi.run.leaving`` lists and drops the rest; and metrics in one row at the end of the run, for
+    the number of rows and their times would tell the sizes of the batches.
+
     Args:
         settings: the config's logger section.
         run, group: names of the cell and of the sweep.
         run_id: at W&B; that of the run that is resumed, where one is.
-        secret: the command line holds a noise_seed, which W&B must not be told.
+        everything: what no ε covers may leave as well.
+        hides_command: the command line holds what W&B must not be told.
         folder: the job's folder.
         cache_dir: where W&B keeps what it caches.
         console: where a failure is said.
@@ -72,18 +88,20 @@ class OptionalWandbLogger(Logger):
         *,
         run: str,
         run_id: str,
-        secret: bool,
+        everything: bool,
+        hides_command: bool,
         group: str,
         folder: Path,
         cache_dir: Path,
         console: Console,
     ) -> None:
         super().__init__()
-        self._console, self._group = console, group
+        self._console, self._group, self._everything = console, group, everything
+        self._at_the_end: dict[str, Any] = {}
         self._logger: WandbLogger | None = None
         offline = _offline(settings.mode)
         self._attempt(
-            lambda: self._start(settings, run, run_id, secret, folder, cache_dir, offline)
+            lambda: self._start(settings, run, run_id, hides_command, folder, cache_dir, offline)
         )
 
     def _start(
@@ -91,7 +109,7 @@ class OptionalWandbLogger(Logger):
         settings: WandbConfig,
         run: str,
         run_id: str,
-        secret: bool,
+        hides_command: bool,
         folder: Path,
         cache_dir: Path,
         offline: bool,
@@ -115,13 +133,15 @@ class OptionalWandbLogger(Logger):
                 init_timeout=START_SECONDS,
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
-                x_disable_meta=secret,  # the command line holds it
+                x_disable_meta=hides_command,
+                x_disable_stats=not self._everything,  # memory and load tell the batch size
                 disable_git=True,  # its remote may be named with a token; the record has the commit
                 reinit="create_new",  # not the run of an earlier job that was never finished
             ),
         )
-        started.define_metric("trainer/global_step")
-        started.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        if self._everything:
+            started.define_metric("trainer/global_step")
+            started.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         self._logger = WandbLogger(experiment=started)
 
     def _attempt(self, action: Callable[[], None]) -> None:
@@ -155,29 +175,45 @@ class OptionalWandbLogger(Logger):
     def log_hyperparams(
         self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
     ) -> None:
-        """Log the config."""
+        """Log those keys of a config, in plain values, that may leave."""
+        values = vars(params) if isinstance(params, Namespace) else params
         if logger := self._logger:
-            self._attempt(lambda: logger.log_hyperparams(params))
+            self._attempt(lambda: logger.log_hyperparams(public_config(values)))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log metrics of a step."""
-        if logger := self._logger:
+        """Log metrics of a step, or keep those that may leave until the end.
+
+        Raises:
+            UserError: a name does not say what covers its value.
+        """
+        refuse_unnamed(metrics)
+        if not self._everything:
+            self._at_the_end |= leaving_metrics(metrics)
+        elif logger := self._logger:
             self._attempt(lambda: logger.log_metrics(dict(metrics), step))
 
     def log_images(self, key: str, images: list[NDArray[Any]], captions: list[str]) -> None:
-        """Log images (H, W, C) uint8 with a caption each."""
-        if logger := self._logger:
+        """Log images (H, W, C) uint8 with a caption each, where everything may leave."""
+        if self._everything and (logger := self._logger):
             self._attempt(lambda: logger.log_image(key, images, caption=captions))
 
-    def summarise(self, values: Mapping[str, Any]) -> None:
-        """Put values into the run's summary."""
+    def summarise(self, guarantee: Guarantee, metrics: Mapping[str, float]) -> None:
+        """Put the guarantee and metrics into the run's summary, and which may leave."""
+        values = metrics if self._everything else leaving_metrics(metrics)
+        told = {"guarantee": public_guarantee(guarantee).to_dict(), **values}
+        told["told"] = TOLD[self._everything]
         if logger := self._logger:
-            self._attempt(lambda: logger.experiment.summary.update(dict(values)))
+            self._attempt(lambda: logger.experiment.summary.update(told))
 
     def finish(self, exit_code: int) -> None:
         """End the run: a sweep has several in one process."""
         if logger := self._logger:
-            self._attempt(lambda: logger.experiment.finish(exit_code=exit_code))
+            self._attempt(lambda: self._end(logger, exit_code))
+
+    def _end(self, logger: WandbLogger, exit_code: int) -> None:
+        if self._at_the_end:
+            logger.log_metrics(self._at_the_end)
+        logger.experiment.finish(exit_code=exit_code)
 
 
 def _offline(mode: str) -> bool:

@@ -65,9 +65,10 @@ class PrivacyCallback(L.Callback):
         plan, ledger = self._plan, self._ledger
         for entry in reserved_entries(self._reservations, ledger.steps, self._reserved):
             ledger.record_lost(entry)
-        self._schedule = EpsilonSchedule(plan, ledger.lost_entries)
+        beside = [*self._mechanism.before, *ledger.lost_entries]
+        self._schedule = EpsilonSchedule(plan, beside)
         if self._max_epsilon is not None:
-            self._affordable = steps_within(self._max_epsilon, plan, ledger.lost_entries)
+            self._affordable = steps_within(self._max_epsilon, plan, beside)
             if not self._affordable:
                 raise UserError(
                     f"privacy.max_epsilon={self._max_epsilon:g}: not one step of this run fits "

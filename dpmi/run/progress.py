@@ -14,7 +14,9 @@ from dpmi.privacy.guarantee import printed_epsilon
 
 
 class StepTime(Callback):
-    """Logs ``step_time``: wall seconds of a training step, and the learning rate beside it.
+    """Logs ``nonprivate/step_time``: wall seconds of a training step, and the learning rate.
+
+    The time tells how many images were in the batch, which no ε covers.
 
     Attributes:
         seconds: of all training steps together.
@@ -45,7 +47,7 @@ class StepTime(Callback):
         took = time.perf_counter() - self._started
         self.seconds += took
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({"step_time": took, "learning_rate": rate}, batch_size=1)
+        pl_module.log_dict({f"{NONPRIVATE}/step_time": took, "learning_rate": rate}, batch_size=1)
 
 
 class TrainingBar(RichProgressBar):

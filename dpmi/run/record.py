@@ -1,17 +1,14 @@
-"""The one record of a run. Tables, plots and dashboards read records, and nothing else.
+"""What a run leaves: a private record, and a public one made of it by one function.
 
-It is private: it holds facts about the training images that no ε covers.
+Tables, plots and dashboards read records, and nothing else.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,18 +16,21 @@ from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.spending import Spending
 from dpmi.redaction import redacted
-from dpmi.run.code import code_digest
+from dpmi.run.environment import environment
+from dpmi.run.leaving import (
+    public_audit,
+    public_config,
+    public_execution,
+    public_guarantee,
+    public_metrics,
+)
 
-RECORD_FILE = "record.json"
+RECORD_FILE, PUBLIC_FILE = "record.json", "public.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
-SCHEMA = "dpmi.run-record"
-VERSION = 4
-
-_PACKAGES = (
-    "dpmi", "torch", "torchvision", "pytorch-lightning", "opacus", "dp-accounting", "torchmetrics",
-    "hydra-core", "omegaconf", "wandb", "numpy", "scikit-learn", "medmnist", "pillow",
-)  # fmt: skip
+SCHEMA, VERSION = "dpmi.run-record", 4
+PUBLIC_SCHEMA, PUBLIC_VERSION = "dpmi.public-record", 1
 
 
 class ImageSample(BaseModel):
@@ -52,14 +52,37 @@ class ImageSample(BaseModel):
     after: str | None
 
 
+class RunAccount(BaseModel):
+    """What the account of the training images says of a run.
+
+    Attributes:
+        id: name of the account, random; None where the run could not tell it.
+        overlaps: names of accounts that have some of the same training images.
+        spending: what the run took.
+        superseded: what earlier attempts, in whose place the run is, may have taken.
+        before: what was taken from the same images by those whose weights the run started from.
+            The guarantee is of them, too.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str | None = None
+    overlaps: tuple[str, ...] = ()
+    spending: Spending
+    superseded: tuple[Spending, ...]
+    before: tuple[Spending, ...] = ()
+
+
 class RunRecord(BaseModel):
-    """What a run leaves, whole, in ``record.json`` in its job folder.
+    """All that is known of a run, private, in ``record.json`` in its job folder.
 
     Attributes:
         private: that it is, for who opens the file.
         schema_name, version: what this file is; a reader refuses any other.
         run: name of the cell, dataset-mechanism-β-seed.
         config_digest: equal for runs that compute the same.
+        keyed_config, keyed_data: digests of the config's digest and of the data fingerprint under
+            the key of the house, which may leave it; None where the run did not come to it.
         status: how it ended; ``reason`` says why, where it did not complete.
         stopped: why a run that completed has fewer steps than planned, where it has.
         restarts: how often it was resumed after its process was killed.
@@ -67,6 +90,7 @@ class RunRecord(BaseModel):
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         mechanism: the plan and the ledger, where there is one.
+        account: what it took from its training images, and attempts before it; None where nothing.
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
             ``selected_on_test/`` were picked by looking at the test images.
         curves: metric to one value for each epoch that ended.
@@ -89,6 +113,8 @@ class RunRecord(BaseModel):
     version: Literal[4] = 4
     run: str
     config_digest: str
+    keyed_config: str | None
+    keyed_data: str | None
     status: Literal["completed", "failed", "interrupted"]
     reason: str | None
     stopped: str | None
@@ -97,6 +123,7 @@ class RunRecord(BaseModel):
     data: dict[str, Any] | None
     guarantee: Guarantee | None
     mechanism: dict[str, Any]
+    account: RunAccount | None = None
     metrics: dict[str, float]
     curves: dict[str, list[float]]
     sample: ImageSample | None
@@ -106,25 +133,117 @@ class RunRecord(BaseModel):
     audit: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> Path:
-        """Write ``record.json`` whole or not at all; return its path."""
-        path = folder / RECORD_FILE
-        part = path.with_suffix(".json.part")
+        """Write ``record.json``, and ``public.json`` beside it, whole or not at all.
+
+        ``record.json`` comes last: where it is, both are.
+
+        Returns:
+            The path of ``record.json``.
+        """
+        texts = {PUBLIC_FILE: publishable(self), RECORD_FILE: self}
+        parts = {name: folder / f"{name}.part" for name in texts}
         try:
-            part.write_text(redacted(self.model_dump_json(indent=2)), encoding="utf-8")
-            os.replace(part, path)
+            for name, content in texts.items():
+                text = redacted(content.model_dump_json(indent=2))
+                parts[name].write_text(text, encoding="utf-8")
+            for name, part in parts.items():
+                os.replace(part, folder / name)
         finally:
-            part.unlink(missing_ok=True)
-        return path
+            for part in parts.values():
+                part.unlink(missing_ok=True)
+        return folder / RECORD_FILE
 
 
-def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0) -> RunRecord:
+class PublicRecord(BaseModel):
+    """What may be published of a run, in ``public.json`` beside its record.
+
+    It holds what the guarantee covers, and what is not about the training images. Metrics on test
+    images are named as what they are: statistics of those images. Nothing is told of validation
+    images. Of a user's own data it tells neither places nor batches (see ``dpmi.run.leaving``).
+
+    Attributes:
+        public: what covers the rest, in a sentence.
+        schema_name, version: what this file is.
+        run: name of the cell.
+        cell: equal for runs of one house that compute the same; a keyed digest.
+        data: equal for runs of one house on the same images; a keyed digest.
+        status: how it ended; the reason may hold paths, and stays in the record.
+        stopped: whether a budget of ε ended it before its last step.
+        config: the keys that may leave.
+        guarantee: of what was executed; None of a run that executed nothing.
+        executed: the plan and the ledger, from which anybody can compute ε; of public data only,
+            for they tell the batch size.
+        metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
+        audit: the empirical lower bound on ε, where the run was audited.
+        environment: as in the record.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    public: str
+    schema_name: Literal["dpmi.public-record"] = "dpmi.public-record"
+    version: Literal[1] = 1
+    run: str
+    cell: str | None
+    data: str | None
+    status: Literal["completed", "failed", "interrupted"]
+    stopped: bool
+    config: dict[str, Any]
+    guarantee: Guarantee | None
+    executed: dict[str, Any]
+    metrics: dict[str, float]
+    audit: dict[str, Any] | None
+    environment: dict[str, Any]
+
+
+def publishable(record: RunRecord) -> PublicRecord:
+    """What may be published of a private record: the only door between the two."""
+    guarantee = record.guarantee
+    return PublicRecord(
+        public=_covered(guarantee),
+        run=record.run,
+        cell=record.keyed_config,
+        data=record.keyed_data,
+        status=record.status,
+        stopped=record.stopped is not None,
+        config=public_config(record.config),
+        guarantee=None if guarantee is None else public_guarantee(guarantee),
+        executed=public_execution(record.mechanism, record.config),
+        metrics=public_metrics(record.metrics),
+        audit=public_audit(record.audit),
+        environment=record.environment,
+    )
+
+
+def _covered(guarantee: Guarantee | None) -> str:
+    """What covers the weights and the metrics of a run."""
+    if guarantee is None:
+        return "this run executed nothing"
+    others = "test_images/ are statistics of the test images, which no ε covers"
+    if guarantee.epsilon is None:
+        return (
+            "no ε covers the training images: neither the weights nor the test metrics of this "
+            f"run, which depend on them; {others}"
+        )
+    return f"the guarantee covers the training images: the weights, and what follows; {others}"
+
+
+def record_of_no_run(
+    config: Config,
+    status: Any,
+    reason: str,
+    restarts: int = 0,
+    account: RunAccount | None = None,
+) -> RunRecord:
     """The record of a run that could write none itself: it did not begin, or it was killed.
 
-    What it had executed is in its folder, not in this record: it states no guarantee.
+    It states no guarantee, but what the run may have taken, as its folder tells it (``account``).
     """
     return RunRecord(
         run=cell_name(config),
         config_digest=config_digest(config),
+        keyed_config=None,
+        keyed_data=None,
         status=status,
         reason=redacted(reason),
         stopped=None,
@@ -133,6 +252,7 @@ def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0
         data=None,
         guarantee=None,
         mechanism={},
+        account=account,
         metrics={},
         curves={},
         sample=None,
@@ -143,11 +263,27 @@ def record_of_no_run(config: Config, status: Any, reason: str, restarts: int = 0
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read one record.
+    """Read one private record.
 
     Raises:
         UserError: not JSON, not a run record, or of another version.
     """
+    return _read(path, RunRecord, SCHEMA, VERSION)
+
+
+def read_public_record(path: Path) -> PublicRecord:
+    """Read one public record.
+
+    Raises:
+        UserError: not JSON, not a public record, or of another version.
+    """
+    return _read(path, PublicRecord, PUBLIC_SCHEMA, PUBLIC_VERSION)
+
+
+Kind = TypeVar("Kind", RunRecord, PublicRecord)
+
+
+def _read(path: Path, kind: type[Kind], schema: str, version: int) -> Kind:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -155,12 +291,12 @@ def read_record(path: Path) -> RunRecord:
     found = (
         (content.get("schema_name"), content.get("version")) if isinstance(content, dict) else ()
     )
-    if found != (SCHEMA, VERSION):
+    if found != (schema, version):
         raise UserError(
-            f"{path}: schema and version are {found}; this dpmi reads {SCHEMA} version {VERSION}"
+            f"{path}: schema and version are {found}; this dpmi reads {schema} version {version}"
         )
     try:
-        return RunRecord.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -172,46 +308,13 @@ def read_records(folder: Path) -> list[RunRecord]:
 
     Those that a new run of the same cell superseded are left out.
     """
-    paths = sorted(folder.rglob(RECORD_FILE))
-    return [read_record(p) for p in paths if SUPERSEDED not in p.relative_to(folder).parts]
+    return [read_record(path) for path in _below(folder, RECORD_FILE)]
 
 
-def environment(device: str | None) -> dict[str, Any]:
-    """What the run ran on, without names of hosts or paths."""
-    return {
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpus": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "device": device,
-        "git_commit": _git_commit(),
-        "code": code_digest(),
-    }
+def read_public_records(folder: Path) -> list[PublicRecord]:
+    """The same of public records."""
+    return [read_public_record(path) for path in _below(folder, PUBLIC_FILE)]
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout that this code runs from, "+dirty" where it was changed since."""
-    source = Path(__file__).resolve().parents[2]
-    if not (source / ".git").exists():  # installed elsewhere: some outer repository is not ours
-        return None
-    try:
-        head = _git(source, "rev-parse", "HEAD")
-        return head + ("+dirty" if _git(source, "status", "--porcelain") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-    )
-    return done.stdout.strip()
+def _below(folder: Path, name: str) -> list[Path]:
+    return [p for p in sorted(folder.rglob(name)) if SUPERSEDED not in p.relative_to(folder).parts]

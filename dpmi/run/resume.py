@@ -17,14 +17,28 @@ from rich.console import Console
 from dpmi.config import Config
 from dpmi.errors import UserError
 from dpmi.identity import config_digest
-from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
+from dpmi.privacy.account import Accounts
+from dpmi.privacy.journal import (
+    Journal,
+    Reservation,
+    read_journal,
+    reserved_entries,
+    sync_folder,
+)
 from dpmi.privacy.randomness import NoiseSource, new_key
+from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
 from dpmi.run.code import code_digest
+from dpmi.run.entry_file import (
+    ENTRY_FILE,
+    JOURNAL_FILE,
+    STATE_FILE,
+    EntryFile,
+    may_have_spent,
+)
 from dpmi.run.record import SUPERSEDED
 from dpmi.run.status import STATUS_FILE
 
-STATE_FILE, JOURNAL_FILE = "resume.json", "journal.jsonl"
 LOCK_FILE = ".lock"
 SEED_FILE = ".noise_seed"
 # When a job's folder is cleared for a new run of the same config.
@@ -87,7 +101,8 @@ class Resumption:
         journal: where its releases are written ahead.
         checkpoint: to start from; None for the first step.
         step: steps that the checkpoint has.
-        reservations: that earlier processes made.
+        reservations: of releases, that processes before this one made.
+        released: releases that processes before this one may have made.
         piece: images in one pass, where earlier releases were made in such pieces; else None.
 
     Raises:
@@ -105,19 +120,21 @@ class Resumption:
         processes: int = 1,
     ) -> None:
         place, noise_seed = _place(device, processes, weights), config.noise_seed
+        cache_dir = Path(config.cache_dir).expanduser()
         state = _read(folder)
         if state is not None and state.data != data:
             console.print(f"the data have changed since {folder} was begun: starting anew")
-            supersede(folder)
+            supersede(folder, cache_dir)
             state = None
         self.checkpoint: Path | None = None
         self.step = 0
         self.piece: int | None = None
+        self.released = 0
         self.reservations: list[Reservation] = []
         if state is None:
             if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
-                supersede(folder)
+                supersede(folder, cache_dir)
             state = RunState(
                 noise_key=_noise_key(config, data, place).hex(),
                 data=data,
@@ -128,6 +145,7 @@ class Resumption:
             if found := newest_checkpoint(folder / FOLDER, console):
                 self.checkpoint, self.step = found
             self.reservations = reservations = read_journal(folder / JOURNAL_FILE)
+            self.released = max((r.last for r in reservations), default=0)
             self.piece = reservations[-1].physical_batch_size if reservations else None
             state = _next_attempt(state, place, reservations)
             console.print(f"resumed after {self.step} steps")
@@ -153,6 +171,11 @@ class Resumption:
             )
         self.state = self.state.model_copy(update={"release": release})
         self.state.write(self._folder)
+
+    @property
+    def lost(self) -> list[LedgerEntry]:
+        """Releases that earlier attempts may have made and that are not repeated to the bit."""
+        return reserved_entries(self.reservations, 0, self.state.reserved)
 
     def complete(self) -> None:
         """Remove what only a run that is not complete needs; the record tells the rest."""
@@ -191,26 +214,52 @@ def keep_noise_seed(folder: Path, config: Config) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove a completed run's key, journal and checkpoints, the key first."""
-    for name in (STATE_FILE, JOURNAL_FILE):
+    """Remove a completed run's key, checkpoints and what else only a run needs, the key first."""
+    _destroy_key_and_checkpoints(folder)
+    for name in (JOURNAL_FILE, ENTRY_FILE):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
-def supersede(folder: Path) -> None:
-    """Move what a run left in a job's folder out of the way of a new one; nothing is lost."""
-    old = [
+def supersede(folder: Path, cache_dir: Path) -> None:
+    """Move what a run left in a job's folder out of the way of a new one.
+
+    What it may have released is entered in the account; its key and checkpoints are destroyed,
+    which nobody can need and an attacker could: weights before and after each step, and the noise.
+
+    Raises:
+        OSError: the account cannot be written; nothing is moved.
+    """
+    if not _left(folder):
+        return
+    if took := may_have_spent(folder):
+        EntryFile(status="superseded", spending=took).write(folder)
+        Accounts(cache_dir).settle(took, "superseded")
+    _destroy_key_and_checkpoints(folder)
+    shelf = folder / SUPERSEDED
+    place = shelf / str(1 + sum(1 for _ in shelf.iterdir()) if shelf.is_dir() else 1)
+    place.mkdir(parents=True)
+    for path in sorted(_left(folder), key=lambda path: path.name == ENTRY_FILE):  # that one last
+        path.rename(place / path.name)
+
+
+def _left(folder: Path) -> list[Path]:
+    return [
         path
         for path in folder.iterdir()
         if path.name not in _STAY and not path.name.startswith(LOCK_FILE)
     ]
-    if not old:
-        return
-    shelf = folder / SUPERSEDED
-    place = shelf / str(1 + sum(1 for _ in shelf.iterdir()) if shelf.is_dir() else 1)
-    place.mkdir(parents=True)
-    for path in old:
-        path.rename(place / path.name)
+
+
+def _destroy_key_and_checkpoints(folder: Path) -> None:
+    """The key first, overwritten: where a disk keeps what is removed, it is not there."""
+    for path in (folder / STATE_FILE, (folder / STATE_FILE).with_suffix(".part")):
+        if path.is_file():
+            with path.open("r+b") as file:
+                file.write(bytes(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def _next_attempt(
@@ -268,5 +317,5 @@ def _read(folder: Path) -> RunState | None:
     except (OSError, ValidationError, ValueError) as error:
         raise UserError(
             f"{path}: damaged, so the run cannot be resumed and what it spent is not known; "
-            "give rerun=true to begin anew (the old files are kept in superseded/)"
+            "give rerun=true to begin anew"
         ) from error

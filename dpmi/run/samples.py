@@ -11,12 +11,12 @@ from PIL import Image
 
 from dpmi.config import Config, WandbConfig
 from dpmi.data.prepare import PreparedData
+from dpmi.run.leaving import OWN_DATA
 from dpmi.run.loggers import OptionalWandbLogger
 from dpmi.run.record import ImageSample
 
 SAMPLES = 4
 LARGEST_SIDE = 128  # of a sample in a record, in pixels
-_USERS_OWN = {"folder", "csv"}
 
 
 def image_sample(config: Config, clean: PreparedData, released: PreparedData) -> ImageSample | None:
@@ -56,9 +56,9 @@ def log_samples(
 
 
 def _may_be_shown(config: Config) -> bool:
-    """Images of a user's own patients only where asked: in record and log they leave in clear."""
+    """Images of a user's own patients only where asked; the logger lets out no other either."""
     wanted = config.logger.sample_images
-    return wanted == "all" or (wanted == "public" and config.data.name not in _USERS_OWN)
+    return wanted == "all" or (wanted == "public" and config.data.name not in OWN_DATA)
 
 
 def _png(pixels: NDArray[np.uint8]) -> str:

@@ -14,10 +14,11 @@ from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.models.names import TRAIN_METRICS
+from dpmi.privacy.total import total
 from dpmi.run.code import code_digest
 from dpmi.run.ddp import run_on_devices
 from dpmi.run.job import Run, prepared_data
-from dpmi.run.record import RECORD_FILE, RunRecord, read_record
+from dpmi.run.record import RECORD_FILE, RunAccount, RunRecord, read_record
 from dpmi.run.resume import (
     LOCK_FILE,
     clear,
@@ -53,10 +54,10 @@ def run_job(config: Config, folder: Path) -> str:
         return BUSY
     with lock:
         if config.rerun:
-            supersede(folder)
+            supersede(folder, Path(config.cache_dir).expanduser())
         elif other_noise_seed(folder, config):
             console.print(f"another noise_seed was used in {escape(str(folder))}: running anew")
-            supersede(folder)
+            supersede(folder, Path(config.cache_dir).expanduser())
         elif done := _completed(folder, config, console):
             clear(folder)  # a process may have been killed when all but this was done
             console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
@@ -85,7 +86,7 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
         return None
     if record.environment.get("code") != code_digest():
         console.print(f"the code has changed since {escape(str(folder))} was run: running anew")
-        supersede(folder)
+        supersede(folder, Path(config.cache_dir).expanduser())
         return None
     try:
         found = prepared_data(config).fingerprint.sha256
@@ -95,7 +96,7 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
     if record.data and record.data["sha256"] == found:
         return record
     console.print(f"the data have changed since {escape(str(folder))} was run: running anew")
-    supersede(folder)
+    supersede(folder, Path(config.cache_dir).expanduser())
     return None
 
 
@@ -121,9 +122,27 @@ def _tell(record: RunRecord, folder: Path, console: Console) -> None:
         return
     if record.stopped:
         console.print(record.stopped, style="yellow", markup=False)
+    if record.account and total(record.account.superseded).spendings:
+        console.print(_superseded(record.account), style="yellow", markup=False)
     test, train = (record.metrics[name] for name in ("test/accuracy", f"{TRAIN_METRICS}/accuracy"))
     console.print(
         f"[bold]{record.run}[/]  test accuracy {test:.1%}, train accuracy {train:.1%} (not "
         f"private); {record.guarantee}; {record.timings['total']:.0f} s; "
         f"{escape(str(folder / RECORD_FILE))}"
+    )
+
+
+def _superseded(account: RunAccount) -> str:
+    """What attempts before a run may have released, and what they and the run take together."""
+    before, whole = total(account.superseded), total([*account.superseded, account.spending])
+    released = []
+    if gradients := sum(entry.steps for took in before.models for entry in took.ledger):
+        released.append(f"{gradients} noised gradients")
+    if before.releases:
+        released.append("noised images")
+    if before.without_epsilon:
+        released.append("weights without any ε")
+    return (
+        f"an attempt that this run supersedes may have released {', '.join(released)} before it; "
+        f"both together: {whole}"
     )

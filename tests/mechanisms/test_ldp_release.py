@@ -149,3 +149,26 @@ def test_of_a_release_that_is_killed_in_the_making_nothing_is_left(tmp_path):
     assert one.made
     assert [home.suffix for home in homes(tmp_path)] == [""]
     assert one.pixels.shape == IMAGES.shape
+
+
+class RefusedError(Exception):
+    pass
+
+
+def test_a_release_is_announced_before_any_noise_is_drawn_and_may_be_refused(tmp_path, monkeypatch):
+    drawn, told = [], []
+    whole = ldp_release.noised
+    monkeypatch.setattr(ldp_release, "noised", lambda *args: drawn.append(1) or whole(*args))
+
+    def refuse(name):
+        assert not drawn
+        raise RefusedError
+
+    with pytest.raises(RefusedError):
+        ldp_release.shared_release(IMAGES, 1.0, tmp_path, refuse)
+    assert homes(tmp_path) == []
+    one = ldp_release.shared_release(IMAGES, 1.0, tmp_path, told.append)
+    again = ldp_release.shared_release(IMAGES, 1.0, tmp_path, told.append)
+    assert told == [one.id, again.id] == [one.id] * 2
+    with pytest.raises(RefusedError):
+        ldp_release.shared_release(IMAGES, 1.0, tmp_path, lambda name: refuse(drawn.clear()))

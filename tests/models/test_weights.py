@@ -13,6 +13,7 @@ from dpmi.models.weights import (
     build_resnet18,
     imagenet_state_dict,
     read_state_dict,
+    read_weights,
     write_state_dict,
 )
 
@@ -127,7 +128,7 @@ def test_safetensors_of_another_program_are_read_in_half_precision_too(state, tm
 def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_path):
     small = {"a": torch.arange(3.0), "b": torch.tensor(7), "c": torch.ones(2, 2).half()}
     file = tmp_path / "small.safetensors"
-    write_state_dict(small, file)
+    write_state_dict(small, file, told='{"epsilon": 1}')
     whole = file.read_bytes()
     flips = [(at, 1 << at % 8) for at in range(len(whole))]
     damaged = [whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :] for at, mask in flips]
@@ -135,10 +136,11 @@ def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_pat
     for content in damaged + [whole[:length] for length in range(len(whole))]:
         file.write_bytes(content)
         try:
-            again = read_state_dict(file)
+            again, told = read_weights(file)
         except UserError:
             refused += 1
         else:  # a bit that means nothing, as in the name of the digest
+            assert told == '{"epsilon": 1}'
             assert again.keys() == small.keys()
             assert all(torch.equal(again[k], small[k]) for k in small)
             assert all(again[k].dtype == small[k].dtype for k in small)

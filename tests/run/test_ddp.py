@@ -72,7 +72,7 @@ def differences(folder, other):
 def rows(folder):
     header, *body = (line.split(",") for line in (folder / "metrics.csv").read_text().splitlines())
     return [
-        {k: float(v) for k, v in zip(header, row, strict=True) if v and k != "step_time"}
+        {k: float(v) for k, v in zip(header, row, strict=True) if v and k != "nonprivate/step_time"}
         for row in body
     ]
 

@@ -1,14 +1,12 @@
 import csv
 import io
-import json
-import struct
 
 import numpy as np
 import pytest
 import wandb
 from PIL import Image
 from rich.console import Console
-from wandb.proto import wandb_internal_pb2
+from wandb_run import items, offline_records
 
 from dpmi.config import WandbConfig
 from dpmi.run.job import Run
@@ -27,31 +25,6 @@ def nobody(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "cache"))
-
-
-def offline_records(folder):
-    """What an offline run holds: W&B's protocol buffers in LevelDB's log format."""
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    content, at, parts = path.read_bytes(), 7, b""  # after W&B's own header
-    while at < len(content):
-        room = 32768 - at % 32768
-        if room < 7:
-            at += room
-            continue
-        _, size, kind = struct.unpack("<IHB", content[at : at + 7])
-        parts += content[at + 7 : at + 7 + size]
-        at += 7 + size
-        if kind in (1, 4):  # whole, or the last piece
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
-
-
-def items(entries):
-    return {
-        "/".join(entry.nested_key) or entry.key: json.loads(entry.value_json) for entry in entries
-    }
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +65,12 @@ def test_the_wandb_run_has_the_name_the_group_the_config_the_metrics_and_the_gua
     assert (run.display_name, run.run_group) == (left.run, folder.parent.name)
     assert run.project == "dpmi"
     assert (config["beta"], config["seed"]) == (2.0, 42)
-    assert {"learning_rate", "step_time", "nonprivate/loss", "nonprivate/accuracy"} <= history
+    assert {
+        "learning_rate",
+        "nonprivate/step_time",
+        "nonprivate/loss",
+        "nonprivate/accuracy",
+    } <= history
     assert {"val/accuracy", "test/accuracy", "nonprivate/train/accuracy"} <= history
     assert any(name.startswith("samples") for name in history)
     guarantee = summary["guarantee"]
@@ -115,7 +93,7 @@ def csv_rows(folder):
 def test_the_csv_log_is_written_beside_wandb(offline):
     rows = csv_rows(offline[1])
     assert sum(bool(row["nonprivate/loss"]) for row in rows) == 6  # a line a step
-    for name in ("learning_rate", "step_time", "val/accuracy", "test/accuracy"):
+    for name in ("learning_rate", "nonprivate/step_time", "val/accuracy", "test/accuracy"):
         assert any(row[name] for row in rows)
 
 
@@ -174,7 +152,9 @@ def test_a_wandb_that_does_not_start_is_said_once_and_training_goes_on(job, monk
     assert csv_rows(folder)
 
 
-SETTINGS = WandbConfig(name="wandb", project="p", entity=None, mode="auto", sample_images="public")
+SETTINGS = WandbConfig(
+    name="wandb", project="p", entity=None, mode="auto", sample_images="public", nonprivate=False
+)
 
 
 def test_a_run_after_one_that_failed_is_a_run_of_its_own(tmp_path):
@@ -184,7 +164,8 @@ def test_a_run_after_one_that_failed_is_a_run_of_its_own(tmp_path):
             SETTINGS,
             run=name,
             run_id=f"id-{name}",
-            secret=False,
+            everything=True,
+            hides_command=False,
             group="g",
             folder=tmp_path / name,
             cache_dir=tmp_path / "cache",
@@ -227,7 +208,7 @@ def test_wandb_goes_online_only_with_credentials_or_when_told(
 
 
 class Album:
-    """Keeps what it is given."""
+    """Keeps what it is given to show."""
 
     def __init__(self):
         self.images, self.captions = [], []

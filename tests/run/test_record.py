@@ -6,6 +6,7 @@ import pytest
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.run.record import (
+    PUBLIC_FILE,
     RECORD_FILE,
     ImageSample,
     RunRecord,
@@ -19,11 +20,18 @@ def record(**changes):
     values = {
         "run": "phantom_xray-dpsgd-beta1-seed42",
         "config_digest": "0123456789ab",
+        "keyed_config": "0" * 64,
+        "keyed_data": "1" * 64,
         "status": "completed",
         "reason": None,
         "stopped": None,
         "restarts": 0,
-        "config": {"beta": 1.0, "data": {"root": "/bilder/größe"}, "noise_seed": None},
+        "config": {
+            "beta": 1.0,
+            "data": {"name": "folder", "root": "/bilder/größe"},
+            "noise_seed": None,
+            "logger": {"nonprivate": False},
+        },
         "data": {"sha256": "00", "counts": {"train": 3}, "largest_images_per_patient": None},
         "guarantee": Guarantee(
             "dpsgd", 0.99, 1e-4, "image", "zero-out", "prv", assumptions=("n is public", "ε")
@@ -131,7 +139,7 @@ def test_a_write_that_fails_leaves_the_record_that_was_there(tmp_path, monkeypat
         with pytest.raises(OSError, match="No space"):
             record(status="failed", reason="x").write(tmp_path)
     assert (tmp_path / RECORD_FILE).read_text() == before
-    assert [path.name for path in tmp_path.iterdir()] == [RECORD_FILE]
+    assert {path.name for path in tmp_path.iterdir()} == {RECORD_FILE, PUBLIC_FILE}
     record(status="failed", reason="x").write(tmp_path)
     assert read_record(tmp_path / RECORD_FILE).status == "failed"
 

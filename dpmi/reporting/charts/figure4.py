@@ -79,7 +79,7 @@ def _line(chart: Chart, axes: Axes, panel: Panel, columns: Sequence[Column]) -> 
         if test.poster is not None:
             lows += _poster(chart, axes, x, column, test)
     floor = panel.majority("test")
-    headline(axes, panel.title, above=legend_above(axes, _legend(axes, tests, floor)))
+    headline(axes, panel.title, above=legend_above(axes, _legend(axes, tests, floor, panel.splits)))
     labels = [_label(column, test) for column, test in zip(columns, tests, strict=True)]
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
@@ -124,10 +124,13 @@ def _poster(chart: Chart, axes: Axes, x: int, column: Column, cell: Cell) -> lis
     return [y, last]
 
 
-def _legend(axes: Axes, tests: Sequence[Cell], floor: float | None) -> list[Artist]:
+def _legend(
+    axes: Axes, tests: Sequence[Cell], floor: float | None, splits: Sequence[str]
+) -> list[Artist]:
+    fills = {"train": ("train", "#ffffff"), "test": ("test, last epoch", MUTED)}
     handles: list[Artist] = [
-        Line2D([], [], ls="", marker="o", color=MUTED, mfc="#ffffff", label="train"),
-        Line2D([], [], ls="", marker="o", color=MUTED, label="test, last epoch"),
+        Line2D([], [], ls="", marker="o", color=MUTED, mfc=fills[split][1], label=fills[split][0])
+        for split in splits
     ]
     if any(cell.best_on_test is not None for cell in tests):
         handles.append(Line2D([], [], ls="", marker="*", color=MUTED, mfc="#ffffff", label=_BEST))

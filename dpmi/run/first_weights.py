@@ -1,0 +1,144 @@
+"""The weights that a run starts from: where they come from, and what was taken for them before.
+
+``model.safetensors`` may leave the house. With it goes, as JSON in its metadata, what its guarantee
+covers: the guarantee, and what was taken from which account, under random names. So a run that
+starts from it knows what was taken from its own images already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+from torch import Tensor
+
+from dpmi.errors import UserError
+from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights
+from dpmi.models.weights import imagenet_state_dict, read_weights, weights_digest
+from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.spending import Spending
+from dpmi.privacy.total import total
+from dpmi.run.pretrain import PretrainRecipe, phantom_weights
+
+_PLANNED = ("dpsgd", "class_means")  # an ε of an image
+# Of a guarantee, what says nothing about the training images but what it covers.
+_PUBLIC = ("mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "image_epsilon")
+
+
+class Share(BaseModel):
+    """What was taken from the images of one account."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    account: str
+    spending: Spending
+
+
+class Provenance(BaseModel):
+    """What is told with the weights that a run leaves.
+
+    Attributes:
+        guarantee: what may be published of it, with the ``reason`` where there is none.
+        taken: by the run, and by those before it whose weights it started from.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    guarantee: dict[str, Any]
+    taken: tuple[Share, ...]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights to start from.
+
+    Attributes:
+        name: as the config has it.
+        state: a state dict; None where they are drawn.
+        told: what the file tells of them; None where it is no run's.
+    """
+
+    name: str | None
+    state: dict[str, Tensor] | None
+    told: Provenance | None
+
+    @property
+    def digest(self) -> str:
+        """Of the weights and what is told of them."""
+        told = self.told.model_dump_json() if self.told else None
+        return weights_digest(self.state, told) if self.state else "drawn"
+
+    def first_weights(self, accounts: set[str], mechanism: str) -> FirstWeights:
+        """What was taken from the run's own images before it, and what is assumed.
+
+        Args:
+            accounts: names of those that have images of the run.
+            mechanism: name of the run's.
+
+        Raises:
+            UserError: it was such that no ε of the new run covers both.
+        """
+        if self.told is None:
+            return PUBLIC_WEIGHTS
+        own = total(share.spending for share in self.told.taken if share.account in accounts)
+        others = total(share.spending for share in self.told.taken if share.account not in accounts)
+        refusal = f"model.weights={self.name}: was trained on some of the same images"
+        if mechanism in ("ldp", *_PLANNED) and (without := own.without_epsilon):
+            raise UserError(
+                f"{refusal} without any ε ({without[0].run}: {without[0].reason}), so that no ε "
+                "would hold for this run; start from other weights"
+            )
+        if (own.releases and mechanism in _PLANNED) or (own.models and mechanism == "ldp"):
+            by = "on noised ones, by LDP" if own.releases else "by sums with Gaussian noise"
+            raise UserError(
+                f"{refusal}, {by}, and this run is by {mechanism}: an ε of both has another unit; "
+                "start from other weights"
+            )
+        assumptions = []
+        if own.spendings:
+            assumptions.append(
+                "the weights before training took from the same images: ε is of both"
+            )
+        if others.spendings:
+            assumptions.append(f"the weights before training carry, of other images: {others}")
+        return FirstWeights(own.spendings, tuple(assumptions))
+
+    def provenance(self, guarantee: Guarantee, account: str, spending: Spending) -> str:
+        """What is told with the weights of a run that started here: its guarantee, what it took."""
+        told = {name: getattr(guarantee, name) for name in (*_PUBLIC, "reason")}
+        own = Share(account=account, spending=spending)
+        taken = (*(self.told.taken if self.told else ()), own)
+        return Provenance(guarantee=told, taken=taken).model_dump_json()
+
+
+def load_start(name: str | None, channels: int, cache_dir: Path, console: Console) -> Start:
+    """Read, download or make the weights that a config names.
+
+    Args:
+        name: ``model.weights``.
+        channels: of the images, which phantoms are like.
+        cache_dir: where weights are kept.
+        console: where it is said and shown.
+
+    Raises:
+        UserError: they cannot be had, or another version of this program wrote the file.
+    """
+    if name is None:
+        return Start(name, None, None)
+    if name == "imagenet":
+        return Start(name, imagenet_state_dict(cache_dir), None)
+    if name == "phantom":
+        recipe = PretrainRecipe("chests" if channels == 1 else "retinas")
+        return Start(name, phantom_weights(cache_dir, console, recipe), None)
+    state, told = read_weights(Path(name).expanduser())
+    try:
+        return Start(name, state, Provenance.model_validate_json(told) if told else None)
+    except ValidationError as error:
+        raise UserError(
+            f"model.weights={name}: what it tells of its training is of another version of dpmi; "
+            "train it again, or start from other weights"
+        ) from error

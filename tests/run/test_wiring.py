@@ -1,0 +1,256 @@
+"""Whole jobs, as the command runs them: what the network is given, which noise, what is told.
+
+Parts that are right can be wired wrongly. So nothing is exchanged here: torch's own hooks look on.
+"""
+
+import csv
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from dpmi.models.resnet import ResNet18
+from dpmi.models.weights import build_resnet18
+from dpmi.run.job import prepared_data
+from dpmi.run.record import read_record
+from dpmi.run.terminal import run_job
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STEPS = 6  # of a tiny job: 60 images in batches of 10
+
+
+class Watched:
+    """A job, and what passed through its network and its optimizer.
+
+    Args:
+        on_step: called with the network and the optimizer before each step is taken.
+
+    Attributes:
+        trained: images of each forward pass that gradients were made of, (B, C, S, S) in [0, 1].
+        evaluated: those of each pass without gradients.
+        rows: what metrics.csv holds.
+    """
+
+    def __init__(self, config, folder, kind=ResNet18, on_step=None):
+        self.config, self.trained, self.evaluated = config, [], []
+        looking = True
+
+        def see(module, inputs):
+            if isinstance(module, kind) and looking:
+                self.net = module
+                seen = self.trained if torch.is_grad_enabled() else self.evaluated
+                seen.append(inputs[0].detach().clone())
+
+        def step(optimizer, *_):
+            nonlocal looking
+            looking = False
+            if on_step:
+                on_step(self, optimizer.param_groups[0]["params"])
+            looking = True
+
+        hooks = register_module_forward_pre_hook(see), register_optimizer_step_pre_hook(step)
+        folder.mkdir()
+        try:
+            assert run_job(config, folder) == "completed"
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.record = read_record(folder / "record.json")
+        with (folder / "metrics.csv").open() as file:
+            self.rows = list(csv.DictReader(file))
+        self.clean = prepared_data(config)
+
+    def pixels(self, split):
+        """Clean images of a split as the network would see them, (n, C, S, S)."""
+        return torch.from_numpy(self.clean.splits[split].pixels.copy()).float().div(255)
+
+    def evaluated_in_order(self):
+        """Images of the test split and of the training split, as they were evaluated at the end."""
+        images = torch.cat(self.evaluated)
+        counts = [len(self.clean.splits[name].labels) for name in ("test", "train")]
+        return images[-sum(counts) :].split(counts)
+
+
+@pytest.fixture
+def job(composed, tiny, tmp_path):
+    """Run a tiny job: ``job("mechanism=ldp", ...)``."""
+
+    def run(*words, **watching):
+        config = composed(*tiny, f"cache_dir={tmp_path / 'cache'}", *words)
+        return Watched(config, tmp_path / f"job{len(list(tmp_path.iterdir()))}", **watching)
+
+    return run
+
+
+def numbers_of(images, known):
+    """Which of the known images each image is; fails where it is none of them, or two."""
+    same = (images[:, None] == known[None]).flatten(2).all(2)
+    assert (same.sum(1) == 1).all()
+    return same.int().argmax(1)
+
+
+def test_without_a_mechanism_the_network_sees_each_clean_image_once_an_epoch(job):
+    done = job("mechanism=none", "trainer.max_epochs=2")
+    clean = done.pixels("train")
+    for epoch in (done.trained[:STEPS], done.trained[STEPS:]):
+        assert [len(batch) for batch in epoch] == [10] * STEPS
+        assert sorted(numbers_of(torch.cat(epoch), clean).tolist()) == list(range(60))
+    test, train = done.evaluated_in_order()
+    assert torch.equal(test, done.pixels("test"))
+    assert torch.equal(train, clean)
+    assert done.record.guarantee.epsilon is None
+
+
+@pytest.mark.parametrize("noise_test", [False, True])
+def test_under_local_dp_the_network_is_trained_on_released_images_alone(job, noise_test):
+    done = job(
+        "mechanism=ldp", "beta=0.5", "trainer.max_epochs=2", f"mechanism.noise_test={noise_test}"
+    )
+    clean, (test, released) = done.pixels("train"), done.evaluated_in_order()
+    for epoch in (done.trained[:STEPS], done.trained[STEPS:]):  # one release: the same images again
+        assert sorted(numbers_of(torch.cat(epoch), released).tolist()) == list(range(60))
+    noise = follows_the_laplace_mechanism(released, clean, beta=0.5)
+    if not noise_test:
+        assert torch.equal(test, done.pixels("test"))
+        return
+    other = follows_the_laplace_mechanism(test, done.pixels("test"), beta=0.5)
+    # Not the training images' noise again: five standard errors.
+    both = ~(noise[: len(other)].isnan() | other.isnan())
+    paired = noise[: len(other)][both], other[both]
+    assert abs(np.corrcoef(*paired)[0, 1]) < 5 / math.sqrt(both.sum())
+
+
+REACH = 80  # gray values: what is nearer to black or white than this may be cut off
+
+
+def follows_the_laplace_mechanism(released, clean, beta):
+    """Check the noise of (n, C, S, S) images against the mechanism's law, rounded and cut off.
+
+    One false alarm in a million calls.
+
+    Returns:
+        The noise, (n, values), where its law does not depend on the image; elsewhere NaN.
+    """
+    value, outcome = (255 * clean.flatten(1)).round(), (255 * released.flatten(1)).round()
+    assert torch.allclose(outcome, 255 * released.flatten(1), atol=1e-3)
+    laplace, noise = stats.laplace(scale=255 * beta), outcome - value
+    free = (value >= REACH) & (value <= 255 - REACH)
+    observed, expected = [], []
+    for low in range(-78, 78, 6):  # bins of six outcomes that no image of these cuts off
+        inside = free & (noise >= low) & (noise < low + 6)
+        observed.append(int(inside.sum()))
+        expected.append(float(laplace.cdf(low + 5.5) - laplace.cdf(low - 0.5)) * int(free.sum()))
+    black, white = laplace.cdf((0.5 - value).numpy()), laplace.sf((254.5 - value).numpy())
+    cut = (outcome == 0).numpy(), (outcome == 255).numpy()
+    for happened, chance in zip(cut, (black, white), strict=True):
+        error = math.sqrt((chance * (1 - chance)).sum())
+        assert abs(happened.sum() - chance.sum()) < 5.2 * error
+    rest = int(free.sum())
+    observed.append(rest - sum(observed))
+    expected.append(rest - sum(expected))
+    assert stats.chisquare(observed, expected).pvalue > 1e-6
+    return torch.where(free & (noise.abs() < REACH), noise, math.nan)
+
+
+class Noise:
+    """What is left of each step's gradient when the clipped sum is taken off, by a plain loop."""
+
+    def __init__(self, data):
+        self._images = torch.from_numpy(data.splits["train"].pixels.copy()).float().div(255)
+        self._labels = torch.from_numpy(data.splits["train"].labels.copy())
+        self._passes = 0
+        self.batches, self.of_steps = [], []
+
+    def __call__(self, done, parameters):
+        given = [numbers_of(images, self._images) for images in done.trained[self._passes :]]
+        self._passes = len(done.trained)
+        numbers = torch.cat(given).tolist() if given else []
+        self.batches.append(numbers)
+        net = build_resnet18(2, "group", None)
+        net.load_state_dict(done.net.state_dict())
+        total = torch.zeros(sum(p.numel() for p in parameters))
+        for number in numbers:
+            loss = nn.functional.cross_entropy(
+                net(self._images[number][None]), self._labels[number][None]
+            )
+            grad = torch.cat(
+                [g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))]
+            )
+            total += grad * min(1.0, done.config.max_grad_norm / float(grad.norm()))
+        released = torch.cat([p.grad.flatten() for p in parameters])
+        self.of_steps.append(released * done.config.data.batch_size - total)
+
+
+def test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan(
+    job, composed, tiny, tmp_path
+):
+    data = prepared_data(composed(*tiny, f"cache_dir={tmp_path / 'cache'}"))
+    noise = Noise(data)
+    done = job("mechanism=dpsgd", "max_physical_batch_size=4", on_step=noise)
+    plan = done.record.mechanism["plan"]
+    assert len(noise.of_steps) == plan["steps"] == STEPS
+    assert all(len(set(batch)) == len(batch) for batch in noise.batches)
+    std = plan["noise_multiplier"] * plan.get("sensitivity", plan["max_grad_norm"])
+    # Five standard errors everywhere: one false alarm in 30 000 runs of this test.
+    size = len(noise.of_steps[0])
+    for step in noise.of_steps:
+        assert step.std() == pytest.approx(std, rel=5 / math.sqrt(2 * size))
+        assert abs(step.mean()) < 5 * std / math.sqrt(size)
+    for sigmas in (3, 5):
+        beyond = sum(int((step.abs() > sigmas * std).sum()) for step in noise.of_steps)
+        expected = 2 * stats.norm.sf(sigmas) * size * STEPS
+        assert abs(beyond - expected) < 5 * math.sqrt(expected)
+    thinned = [step[::16].numpy() for step in noise.of_steps]
+    half = size // 2
+    pairs = [(noise.of_steps[0][:half:16].numpy(), noise.of_steps[0][half : 2 * half : 16].numpy())]
+    pairs += [(thinned[0], later) for later in thinned[1:]]
+    for one, other in pairs:
+        assert abs(np.corrcoef(one, other)[0, 1]) < 5 / math.sqrt(len(one))
+    assert stats.kstest(thinned[0] / std, "norm").pvalue > 1e-6
+    told = [row for row in done.rows if row.get("epsilon")]
+    assert len(told) == STEPS
+    assert float(told[-1]["epsilon"]) == pytest.approx(done.record.guarantee.epsilon, rel=1e-6)
+    test, train = done.evaluated_in_order()
+    assert torch.equal(test, done.pixels("test"))
+    assert torch.equal(train, done.pixels("train"))
+
+
+class Small(nn.Module):
+    """In the place of ResNet-18, for jobs of many steps."""
+
+    def __init__(self, *_):
+        super().__init__()
+        self.net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 2))
+
+    def forward(self, images):
+        return self.net(images)
+
+
+def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch):
+    monkeypatch.setattr("dpmi.run.job.build_resnet18", Small)
+    seen, sizes = 0, Counter()
+
+    def count(done, parameters):
+        nonlocal seen
+        sizes[sum(len(images) for images in done.trained[seen:])] += 1
+        seen = len(done.trained)
+
+    words = ("data.batch_size=1", "trainer.max_epochs=4", "max_physical_batch_size=64")
+    done = job("mechanism=dpsgd", *words, kind=Small, on_step=count)
+    steps = sum(sizes.values())
+    assert steps == 4 * 60
+    # Twice the expected size is passed in one step of twelve. One false alarm in a million.
+    law = stats.binom(60, 1 / 60)
+    observed = [sizes[0], sizes[1], sizes[2], sum(n for size, n in sizes.items() if size > 2)]
+    expected = [steps * p for p in (*law.pmf([0, 1, 2]), law.sf(2))]
+    assert stats.chisquare(observed, expected).pvalue > 1e-6
+    each = Counter(numbers_of(torch.cat(done.trained), done.pixels("train")).tolist())
+    counts = [each[number] for number in range(60)]
+    assert stats.chisquare(counts, [sum(counts) / 60] * 60).pvalue > 1e-6

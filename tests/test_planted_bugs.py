@@ -1,0 +1,54 @@
+"""Bugs that would break the guarantee, planted one at a time: a test must fail on each.
+
+make planted                     # all of them
+make planted ARGS='-k noise'     # those that have it in their name
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planted_bugs import PLANTED, Planted
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+pytestmark = pytest.mark.slow
+
+
+def run_tests(code: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Run some tests, slow ones too, on the code in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-m", "", "-p", "no:cacheprovider", *tests],
+        cwd=code,
+        env=os.environ | {"PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_caught(bug: Planted, tmp_path):
+    for name in ("dpmi", "conf", "tests", "docs", "pyproject.toml", "README.md", "Makefile"):
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, tmp_path / name)
+    planted_in = tmp_path / bug.file
+    clean = planted_in.read_text()
+    assert clean.count(bug.code) == 1, f"{bug.file} has changed: plant the bug anew"
+    planted_in.write_text(clean.replace(bug.code, bug.planted))
+    done = run_tests(tmp_path, bug.caught_by)
+    # A failed assertion, not a crash that any test at all would notice.
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-1000:]
+    assert re.search(r"\d+ failed", done.stdout), done.stdout[-3000:]
+
+
+def test_no_bug_is_planted_twice():
+    assert len({bug.name for bug in PLANTED}) == len(PLANTED)
+    assert len({(bug.file, bug.planted) for bug in PLANTED}) == len(PLANTED)
