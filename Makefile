@@ -9,7 +9,7 @@ SEEDS ?= 1
 FIGURE4 := outputs/figure4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all chaos lint data figure4 report dashboard wandb-sync bench clean
+.PHONY: help setup sweep test test-all chaos lint data figure4 report audit dashboard wandb-sync bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ figure4: $(READY) ## run the poster's fourteen cells, SEEDS=3 times, then the re
 
 report: $(READY) ## write the report of all runs in outputs/, or of ARGS="FOLDER ..."
 	$(BIN)/python -m dpmi.report $(ARGS)
+
+audit: $(READY) ## attack a run with the default config, or those in ARGS="FOLDER ...", and bound its ε from below
+	$(BIN)/python -m dpmi.audit $(ARGS)
 
 dashboard: $(READY) ## make the W&B dashboard, or write it to a file for later
 	$(INSTALL) -e '.[dashboard]'

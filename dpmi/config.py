@@ -404,12 +404,16 @@ def plain_values(config: Config, exclude: Any = None) -> dict[str, Any]:
 
 def schema_keys() -> set[str]:
     """Every key that some config may have, dotted: ``beta``, ``data.root``, ..."""
+    return _keys(Config)
+
+
+def _keys(section: type[BaseModel]) -> set[str]:
     keys = set()
-    for name, field in Config.model_fields.items():
+    for name, field in section.model_fields.items():
         members = get_args(field.annotation) or (field.annotation,)  # a union: one for each option
         for member in members:
             if isinstance(member, type) and issubclass(member, BaseModel):
-                keys |= {f"{name}.{key}" for key in member.model_fields}
+                keys |= {f"{name}.{key}" for key in _keys(member)}
             else:
                 keys.add(name)
     return keys

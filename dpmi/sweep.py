@@ -99,6 +99,7 @@ class DistinctCells(BasicSweeper):
         with open_dict(told):
             if told.noise_seed is not None:
                 told.noise_seed = GIVEN
+            told.hydra.job.override_dirname = ""  # holds them, too
             told.hydra.overrides.task = [without_noise_seed(o) for o in told.hydra.overrides.task]
         self.config = told
 

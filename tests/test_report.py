@@ -118,7 +118,7 @@ def test_a_public_report_is_made_of_public_records_alone(real_sweeps, tmp_path):
         assert record.run in text
         for fact in (record.config_digest, record.data["sha256"], record.sample.before):
             assert fact not in written
-    for heading in ('id="gap"', 'id="figure2"', 'id="cost"', "train accuracy", "nonprivate"):
+    for heading in ('id="gap"', 'id="figure2"', 'id="cost"', "Train accuracy", "nonprivate"):
         assert heading not in written
     assert {p.name for p in out.glob("*.svg")} == {
         *("figure4-1.svg", "figure4-2.svg", "tradeoff-1.svg", "tradeoff-2.svg"),

@@ -31,16 +31,21 @@ def build_resnet18(num_classes: int, norm: str, state: dict[str, Tensor] | None)
         num_classes: classes of the task. A head for other classes is dropped, and the new one
             starts at zero: every class equally likely, no direction to unlearn under noise.
         norm: "batch", "group" or "frozen_batch".
-        state: torchvision's ``resnet18`` state dict, half precision accepted; None starts from
+        state: torchvision's ``resnet18`` state dict, half precision accepted; for "group" also
+            without BatchNorm's statistics, as a run with "group" leaves it. None starts from
             torchvision's random initialisation.
 
     Raises:
         UserError: the state dict is not a ResNet-18's.
     """
     model = ResNet18(num_classes)
+    converted = norm == "group" and state is not None and not any(map(_is_statistic, state))
+    if converted:
+        convert_norms(model.net, norm)
     if state is not None:
         _load(model, state)
-    convert_norms(model.net, norm)
+    if not converted:
+        convert_norms(model.net, norm)
     return model
 
 
@@ -61,6 +66,11 @@ def _load(model: ResNet18, state: dict[str, Tensor]) -> None:
     if not head_fits:
         nn.init.zeros_(model.net.fc.weight)
         nn.init.zeros_(model.net.fc.bias)
+
+
+def _is_statistic(name: str) -> bool:
+    """Whether it is one of BatchNorm's, which a network with GroupNorm has none of."""
+    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from dpmi.errors import UserError
+from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.privacy.journal import sync_folder
 from dpmi.privacy.spending import RESERVED, Spending
 from dpmi.privacy.total import Total, total
@@ -214,10 +215,10 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
     if would_be <= budget:
         return
     noised = ", for noised images of local DP were released" if ahead.releases else ""
+    spent = f"ε = {printed_epsilon(would_be)} per {unit}{noised if unit == 'image' else ''}"
     raise UserError(
-        f"{named}: with this run all runs on these images would spend ε = {would_be:.4g} per "
-        f"{unit}{noised if unit == 'image' else ''}; allow more, raise beta, or run less; python "
-        "-m dpmi.account shows what was spent"
+        f"{named}: with this run all runs on these images would spend {spent}; allow more, raise "
+        "beta, or run less; python -m dpmi.account shows what was spent"
     )
 
 

@@ -156,6 +156,7 @@ def _kinds(entries: Sequence[LedgerEntry]) -> Counter[tuple[float, float]]:
     return kinds
 
 
+@functools.lru_cache  # the same run with another seed asks for it again
 def calibrate_noise_multiplier(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str
 ) -> float:

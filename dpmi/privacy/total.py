@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from dpmi.privacy.accounting import epsilon
+from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending
 
 ACCOUNTANT = "pld"  # the tightest, whichever each run is told by
@@ -88,36 +88,33 @@ class Total:
             return self.models_epsilon
         return self.releases_image_epsilon + self._models_epsilon_replace_one
 
-    def __str__(self) -> str:
-        """A line: ε by unit, or that there is none and why, and what it is without those."""
-        told = self._promise() or "nothing was released"
-        if not (without := self.without_epsilon):
-            return told
-        first, others = without[0], len(self.spendings) - len(without)
-        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        line = f"no ε, because {first.run}{more} has none ({first.reason})"
-        return f"{line}; without it, of {_count(others, 'other')}: {told}" if others else line
-
-    def _promise(self) -> str:
-        delta = f", δ = {self.delta:.3g}"
-        parts = []
+    @property
+    def lines(self) -> list[str]:
+        """ε by unit and what takes it; and what has none, beside which the whole has none."""
+        delta = f", δ = {printed_delta(self.delta)}"
+        told = []
         if self.models:
             largest = " (the largest of theirs)" if self.deltas_differ else ""
-            parts.append(
-                f"ε = {_up(self.models_epsilon)}{delta}{largest} per image of "
-                f"{_count(len(self.models), 'run')} by DP-SGD"
-            )
+            whose = _count(len(self.models), "run")
+            epsilon_ = printed_epsilon(self.models_epsilon)
+            told.append(f"ε = {epsilon_}{delta}{largest} per image: {whose} by DP-SGD")
         if self.releases:
-            parts.append(
-                f"ε = {_up(self.releases_epsilon)} per channel value of "
-                f"{_count(len(self.releases), 'release')} by LDP"
-            )
+            whose = _count(len(self.releases), "release")
+            epsilon_ = printed_epsilon(self.releases_epsilon)
+            told.append(f"ε = {epsilon_} per channel value: {whose} by LDP")
         if self.models and self.releases:
-            parts.append(
-                f"of both, one replaced by another: ε = {_up(self.value_epsilon)}{delta} per "
-                f"channel value, {_up(self.image_epsilon)} per image"
+            value, image = map(printed_epsilon, (self.value_epsilon, self.image_epsilon))
+            told.append(
+                f"ε = {value}{delta} per channel value, {image} per image, replace-one: both"
             )
-        return "; ".join(parts)
+        if without := self.without_epsilon:
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            told.append(f"no ε with {without[0].run}{more}: {without[0].reason}")
+        return told
+
+    def __str__(self) -> str:
+        """The lines, in one."""
+        return "; ".join(self.lines) or "nothing was released"
 
 
 def total(spendings: Iterable[Spending]) -> Total:
@@ -128,9 +125,3 @@ def total(spendings: Iterable[Spending]) -> Total:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _up(value: float) -> str:
-    """Three digits, rounded up: no ε is told smaller than it is."""
-    digits = 2 - math.floor(math.log10(value)) if value else 0
-    return f"{math.ceil(value * 10**digits) / 10**digits:.10g}"

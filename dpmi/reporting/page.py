@@ -16,7 +16,7 @@ from dpmi.reporting.charts.style import inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
-from dpmi.reporting.together import together
+from dpmi.reporting.together import ALONE, together
 from dpmi.run.record import RunRecord
 
 _TEMPLATES = "templates"
@@ -62,6 +62,7 @@ def page(
         made_of=MADE_OF[public],
         draws=DRAWS,
         explanation=EXPLANATION,
+        alone=ALONE,
         together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),
         tip=tip,

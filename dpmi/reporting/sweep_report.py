@@ -12,7 +12,7 @@ from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.style import save
 from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import as_markdown, footnote, runs_csv, terminal_table
-from dpmi.reporting.together import together
+from dpmi.reporting.together import as_text
 from dpmi.run.record import read_records
 
 CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "figure4.csv", "figure4.md", "figure4.svg"
@@ -52,5 +52,5 @@ def print_tables(panels: Sequence[Panel], console: Console) -> None:
     for panel in panels:
         console.print(terminal_table(panel))
     console.print(footnote(panels), style="dim")
-    for line in together(panels):
-        console.print(line, markup=False, highlight=False)
+    if totals := as_text(panels):
+        console.print(totals.replace("\n\n", "\n"), markup=False, highlight=False)

@@ -12,7 +12,7 @@ from rich.table import Table
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
-from dpmi.reporting.together import together
+from dpmi.reporting.together import as_text
 
 _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
@@ -110,8 +110,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         if any(replaced := [cell.if_replaced for cell in tests]):
             rows.append([_IF_REPLACED, *replaced])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
-    below = [line for text in together(panels) for line in ("", text)]
-    return "\n".join([*parts, footnote(panels), *below, ""])
+    totals = as_text(panels)
+    return "\n".join([*parts, *([totals, ""] if totals else []), footnote(panels), ""])
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dpmi.privacy.total import total
 from dpmi.reporting.cells import Panel
 from dpmi.run.record import RunRecord
 
-ALONE = (
-    "One run published alone takes its own ε, in the table; to choose it by its results is covered "
-    "by no ε."
-)
+ALONE = "One run alone takes its own ε, above; to choose it by its results is covered by no ε."
 
 
-def together(panels: Sequence[Panel]) -> list[str]:
-    """A sentence for each set of images: the exact total of its runs, all of them published.
+@dataclass(frozen=True)
+class Together:
+    """The exact total of the runs on one set of images, were all of them published.
+
+    Attributes:
+        title: which runs.
+        lines: ε by unit, and what has none.
+    """
+
+    title: str
+    lines: tuple[str, ...]
+
+
+def together(panels: Sequence[Panel]) -> list[Together]:
+    """A total for each set of images; none where nothing was released.
 
     Runs that failed or were stopped are among them, what attempts that were superseded may have
     released, and those whose weights others started from. Runs share images where the data set has
@@ -28,9 +39,18 @@ def together(panels: Sequence[Panel]) -> list[str]:
         firsts = [took for account in accounts for took in account.before]
         whole = total([*before, *firsts, *(account.spending for account in accounts)])
         if whole.spendings:
-            superseded = " (with what superseded attempts may have released)" if before else ""
-            told.append(f"{names}, all runs published together{superseded}: {whole}.")
-    return [*told, ALONE] if told else []
+            superseded = ", and what superseded attempts may have released" if before else ""
+            title = f"All runs on {names} published together{superseded}"
+            told.append(Together(title, tuple(whole.lines)))
+    return told
+
+
+def as_text(panels: Sequence[Panel]) -> str:
+    """For a terminal and for Markdown, which both know lists; "" where there is no total."""
+    told = [
+        f"{its.title}:\n\n" + "\n".join(f"- {x}" for x in its.lines) for its in together(panels)
+    ]
+    return "\n\n".join([*told, ALONE]) if told else ""
 
 
 def _by_images(panels: Sequence[Panel]) -> dict[str, list[RunRecord]]:

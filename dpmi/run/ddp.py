@@ -31,6 +31,7 @@ from dpmi.ranks import Ranks
 from dpmi.redaction import redacted
 from dpmi.run.ddp_rank import HOST, Outcome, work
 from dpmi.run.entry_file import account_left
+from dpmi.run.given import Given
 from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 from dpmi.run.stopping import StoppedByRequest, StopRequest
 
@@ -39,13 +40,16 @@ GRACE_SECONDS = 30.0  # for the others to end, after the first that did not comp
 _POLL_SECONDS = 0.2
 
 
-def run_on_devices(config: Config, folder: Path, console: Console) -> RunRecord:
+def run_on_devices(
+    config: Config, folder: Path, console: Console, given: Given | None = None
+) -> RunRecord:
     """Do what ``Run.execute`` does, in ``trainer.devices`` processes.
 
     Args:
         config: the checked config.
         folder: the job's folder, existing, locked by this process.
         console: what the user sees.
+        given: images and network in place of the config's; each process has a copy.
 
     Returns:
         The record, already written; a failure is a record with ``status="failed"``.
@@ -59,7 +63,7 @@ def run_on_devices(config: Config, folder: Path, console: Console) -> RunRecord:
         return _write(record_of_no_run(config, "failed", refusal), folder)
     with StopRequest() as stop, _CtrlC() as ctrl_c:
         stop.wait_for_the_step()
-        team = _Team(config, folder.absolute())
+        team = _Team(config, folder.absolute(), given)
         try:
             team.wait(lambda: stop.received or ctrl_c.received)
         finally:
@@ -118,7 +122,7 @@ class _CtrlC:
 class _Team:
     """The processes of a run, started at once."""
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: Config, folder: Path, given: Given | None) -> None:
         size = config.trainer.devices
         threads = max(1, torch.get_num_threads() // size)
         # Where they find each other: a port that nobody else can have taken in the meantime.
@@ -134,7 +138,15 @@ class _Team:
                 heard, told = context.Pipe(duplex=False)
                 process = context.Process(
                     target=work,
-                    args=(config, folder, Ranks(rank, size), self._store.port, threads, told),
+                    args=(
+                        config,
+                        folder,
+                        Ranks(rank, size),
+                        self._store.port,
+                        threads,
+                        told,
+                        given,
+                    ),
                     name=f"rank {rank}",
                 )
                 process.start()

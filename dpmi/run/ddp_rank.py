@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,9 @@ from dpmi.config import Config
 from dpmi.errors import UserError
 from dpmi.ranks import Ranks
 from dpmi.redaction import redact_logs
+
+if TYPE_CHECKING:  # it brings Lightning
+    from dpmi.run.given import Given
 
 HOST = "127.0.0.1"
 # Who waits for the others is not stuck: they may be writing a checkpoint, or syncing with W&B. That
@@ -49,7 +52,13 @@ class Outcome:
 
 
 def work(
-    config: Config, folder: Path, ranks: Ranks, port: int, threads: int, told: Connection
+    config: Config,
+    folder: Path,
+    ranks: Ranks,
+    port: int,
+    threads: int,
+    told: Connection,
+    given: Given | None,
 ) -> None:
     """Train with the others, in a process of its own.
 
@@ -60,6 +69,7 @@ def work(
         port: of the store, on this machine, where the processes find each other.
         threads: of an operation.
         told: where the outcome goes.
+        given: images and network in place of the config's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process hears it, too
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -83,7 +93,7 @@ def work(
     with lock:  # the processes of a job that was killed may need a moment to notice
         try:
             _join(ranks, port, config.trainer.accelerator)
-            record = Run(config, folder, console, ranks).execute()
+            record = Run(config, folder, console, ranks, given).execute()
             status, reason = record.status, record.reason
         except StoppedByRequest:
             status = "interrupted"

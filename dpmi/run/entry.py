@@ -15,11 +15,11 @@ from dpmi.identity import cell_name
 from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.accounting import planned_entries, steps_within
+from dpmi.privacy.guarantee import REPEATABLE, printed_epsilon
 from dpmi.privacy.spending import RESERVED, LedgerEntry, Spending
 from dpmi.run.entry_file import ENTRY_FILE, EntryFile, read_entry, superseded_spendings
 from dpmi.run.record import RunAccount
 
-NOISE_SEED = "whoever has or guesses its noise_seed can take the noise off"
 _log = logging.getLogger(__name__)
 
 
@@ -82,9 +82,9 @@ class RunEntry:
         )
         if budget is not None and spent > budget:
             raise UserError(
-                f"privacy.max_epsilon={budget:g}: with what model.weights was trained on this run "
-                f"would spend ε = {spent:.4g} per channel value; allow more, or start from other "
-                "weights"
+                f"privacy.max_epsilon={budget:g}: with what model.weights was trained on, this "
+                f"run would spend ε = {printed_epsilon(spent)} per channel value; allow more, or "
+                "start from other weights"
             )
         run = cell_name(self._config)
         self._reserve(Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon))
@@ -159,7 +159,7 @@ def _planned(
 ) -> Spending | None:
     run = cell_name(config)
     if config.noise_seed is not None and config.mechanism.name != "none":
-        return Spending(name, run, reason=NOISE_SEED)
+        return Spending(name, run, reason=REPEATABLE)
     if isinstance(mechanism, LocalDP):
         return None  # it tells of its release itself
     if isinstance(mechanism, PlannedMechanism):

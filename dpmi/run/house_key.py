@@ -28,11 +28,16 @@ def keyed_digest(cache_dir: Path, purpose: str, text: str) -> str:
         text: to be hashed.
 
     Raises:
-        OSError: the key can be neither read nor made.
-        UserError: the file holds no key.
+        UserError: the key can be neither read nor made, or the file holds none.
     """
-    message = f"{purpose}\n{text}".encode()
-    return hmac.new(_house_key(cache_dir), message, hashlib.sha256).hexdigest()
+    try:
+        key = _house_key(cache_dir)
+    except OSError as error:
+        raise UserError(
+            f"cache_dir={cache_dir}: {KEY_FILE} cannot be kept there ({error.strerror or error}); "
+            "set cache_dir to a folder that can be written"
+        ) from error
+    return hmac.new(key, f"{purpose}\n{text}".encode(), hashlib.sha256).hexdigest()
 
 
 def _house_key(cache_dir: Path) -> bytes:

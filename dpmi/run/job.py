@@ -34,6 +34,7 @@ from dpmi.run.entry_file import account_left
 from dpmi.run.environment import environment
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.first_weights import load_start
+from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
@@ -61,12 +62,19 @@ class Run:
         folder: the job's folder, existing.
         console: what the user sees.
         ranks: who trains, each in a process with a run like this one; the first writes files.
+        given: images and network in place of the config's.
     """
 
     def __init__(
-        self, config: Config, folder: Path, console: Console, ranks: Ranks = ALONE
+        self,
+        config: Config,
+        folder: Path,
+        console: Console,
+        ranks: Ranks = ALONE,
+        given: Given | None = None,
     ) -> None:
         self.config, self.folder, self.console, self._ranks = config, folder, console, ranks
+        self._given = given
         self.cache_dir = Path(config.cache_dir).expanduser()
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
@@ -130,10 +138,13 @@ class Run:
         self._keyed["config"] = keyed_digest(self.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         with self._timed("prepare"):
-            self._data = data = prepared_data(config)
+            self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
-        start = load_start(config.model.weights, data.channels, self.cache_dir, self.console)
+        given = self._given.net if self._given else None
+        start = load_start(
+            None if given else config.model.weights, data.channels, self.cache_dir, self.console
+        )
         with self._timed("features"):
             features = features_of(config, data, start.state, self.console, _device(config))
         # Releases depend on their last bits.
@@ -166,8 +177,11 @@ class Run:
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
+        net = given or network(config, len(data.classes), start.state, features)
+        if config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
         model = ImageClassifier(
-            network(config, len(data.classes), start.state, features),
+            net,
             classes=data.classes,
             graded=data.graded,
             make_gradient=mechanism.make_gradient,
@@ -201,7 +215,7 @@ class Run:
     ) -> None:
         step_time = StepTime()
         # The bar last: it shows what the others log.
-        callbacks: list[L.Callback] = [step_time]
+        callbacks: list[L.Callback] = [*(self._given.watch if self._given else ()), step_time]
         if isinstance(mechanism, PlannedMechanism):
             budget = self.config.privacy.max_epsilon
             self._privacy = PrivacyCallback(
@@ -367,10 +381,11 @@ def prepared_data(config: Config) -> PreparedData:
         UserError: it cannot be used.
     """
     mechanism = config.mechanism
-    has_delta = isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism)
-    delta = mechanism.delta if has_delta else "auto"
+    delta: float | None = None
+    if isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism) and mechanism.delta != "auto":
+        delta = mechanism.delta
     cache_dir = Path(config.cache_dir).expanduser()
-    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
+    return prepare(config.data, cache_dir, delta)
 
 
 def _device(config: Config) -> str:

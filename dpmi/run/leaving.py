@@ -32,10 +32,13 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm", "privacy.max_epsilon",
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
     *(f"mechanism.{key}" for key in (
-        "name", "noise_test", "calibration", "accountant", "delta", "engine",
+        "name", "noise_test", "calibration", "accountant", "delta", "engine", "count_scale",
+        "shares.centre", "shares.counts",
     )),
     *(f"model.{key}" for key in (
-        "name", "weights", "norm", "learning_rate", "weight_decay", "momentum",
+        "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",
+        "prior", "average",
+        *(f"features.{key}" for key in ("stages", "views", "exposure", "centre")),
     )),
     *(f"trainer.{key}" for key in (
         "max_epochs", "accelerator", "precision", "channels_last", "compile", "devices",
@@ -60,8 +63,9 @@ _EXECUTED = frozenset({
 
 # Fields of the guarantee that state it. The others are facts about the images.
 GUARANTEE = frozenset({
-    "mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "image_epsilon", "epsilons",
-    "replace_one_epsilon", "assumptions", "reason", "claim",
+    "mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "pixel_epsilon",
+    "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason",
+    "claim",
 })  # fmt: skip
 _AUDIT = frozenset({"lower_bound", "confidence", "claimed", "method"})
 

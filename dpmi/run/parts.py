@@ -62,8 +62,7 @@ def network(
     """What is trained, as training finds it."""
     if features:
         return FeatureHead(features.vectors["train"].shape[1], num_classes, config.model.head)
-    net = build_resnet18(num_classes, config.model.norm, state)
-    return net.to(memory_format=torch.channels_last) if config.trainer.channels_last else net
+    return build_resnet18(num_classes, config.model.norm, state)
 
 
 def batches(

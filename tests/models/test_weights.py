@@ -154,6 +154,15 @@ def test_the_weights_that_a_run_leaves_are_weights_to_start_from(real_sweeps):
     assert all(torch.equal(again[name], left[name]) for name in left)
 
 
+def test_weights_trained_with_group_norm_start_another_such_run_and_no_other(state):
+    left = build_resnet18(10, "group", state).net.state_dict()
+    again = build_resnet18(10, "group", left).net.state_dict()
+    assert all(torch.equal(again[name], left[name]) for name in left)
+    for norm in ("batch", "frozen_batch"):
+        with pytest.raises(UserError, match=r"lacks 60 entries, first bn1\.num_batches"):
+            build_resnet18(10, norm, left)
+
+
 def test_a_full_disk_leaves_no_half_written_weights(state, tmp_path, disk):
     with disk(tmp_path / "small", "size=1m") as folder:
         with pytest.raises(OSError, match="No space left"):

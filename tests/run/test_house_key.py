@@ -34,3 +34,9 @@ def test_a_damaged_key_is_refused_by_name(tmp_path, text):
     (tmp_path / KEY_FILE).write_text(text)
     with pytest.raises(UserError, match=KEY_FILE):
         keyed_digest(tmp_path, "data", "x")
+
+
+def test_a_cache_that_can_keep_no_key_is_refused_by_name(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cache_dir=.*file: house\.key cannot be kept there"):
+        keyed_digest(tmp_path / "file", "data", "x")

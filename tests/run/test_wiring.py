@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18
+from dpmi.privacy import randomness
 from dpmi.run.job import prepared_data
 from dpmi.run.record import read_record
 from dpmi.run.terminal import run_job
@@ -24,6 +25,7 @@ from dpmi.run.terminal import run_job
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 6  # of a tiny job: 60 images in batches of 10
+FEW = ("data.train_images=30", "data.batch_size=5")  # as many steps
 
 
 class Watched:
@@ -191,13 +193,13 @@ class Noise:
 def test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan(
     job, composed, tiny, tmp_path
 ):
-    data = prepared_data(composed(*tiny, f"cache_dir={tmp_path / 'cache'}"))
+    data = prepared_data(composed(*tiny, *FEW, f"cache_dir={tmp_path / 'cache'}"))
     noise = Noise(data)
-    done = job("mechanism=dpsgd", "max_physical_batch_size=4", on_step=noise)
+    done = job("mechanism=dpsgd", "max_physical_batch_size=4", *FEW, on_step=noise)
     plan = done.record.mechanism["plan"]
     assert len(noise.of_steps) == plan["steps"] == STEPS
     assert all(len(set(batch)) == len(batch) for batch in noise.batches)
-    std = plan["noise_multiplier"] * plan.get("sensitivity", plan["max_grad_norm"])
+    std = plan["noise_multiplier"] * plan["sensitivity"]
     # Five standard errors everywhere: one false alarm in 30 000 runs of this test.
     size = len(noise.of_steps[0])
     for step in noise.of_steps:
@@ -254,3 +256,20 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
     each = Counter(numbers_of(torch.cat(done.trained), done.pixels("train")).tolist())
     counts = [each[number] for number in range(60)]
     assert stats.chisquare(counts, [sum(counts) / 60] * 60).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(
+    "words", [("mechanism=dpsgd",), ("mechanism=ldp", "mechanism.noise_test=true")], ids=str
+)
+def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
+    monkeypatch.setattr("dpmi.run.job.build_resnet18", Small)
+    keys, cipher = [], randomness.Cipher
+
+    def begin(algorithm, mode):
+        keys.append(bytes(algorithm.key))
+        return cipher(algorithm, mode)
+
+    monkeypatch.setattr(randomness, "Cipher", begin)
+    job(*words, "max_physical_batch_size=64", kind=Small)
+    assert len(keys) >= (2 * STEPS if "dpsgd" in words[0] else 3)
+    assert len(set(keys)) == len(keys)

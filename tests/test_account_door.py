@@ -32,11 +32,11 @@ def test_every_run_is_shown_with_what_it_spent_and_the_total_of_all(tmp_path, sh
     assert status == 0
     assert f"account {name}: 5 training images" in out
     assert "xray-dpsgd-beta1-seed1 │ reserved │ at most ε = " in out
-    assert "xray-ldp-beta2-seed1 │ completed │ ε = 0.5 per channel value of 1 release" in out
+    assert "xray-ldp-beta2-seed1 │ completed │ ε = 0.5 per channel value: 1 release" in out
     assert "all together: ε = " in out
-    assert "of both, one replaced by another: ε = " in out
+    assert "per image, replace-one: both" in out
     accounts.reserve(IMAGES, PLAIN)
-    assert f"no ε, because {PLAIN.run} has none ({PLAIN.reason}); without it" in shown()[1]
+    assert f"no ε with {PLAIN.run}: {PLAIN.reason}" in shown()[1]
 
 
 def test_sets_that_have_images_in_common_count_for_each_other(tmp_path, shown):
@@ -46,7 +46,7 @@ def test_sets_that_have_images_in_common_count_for_each_other(tmp_path, shown):
     _, out, _ = shown("--cache", str(tmp_path))
     assert f"shares images with {first}" in out
     assert f"shares images with {second}" in out
-    assert out.count("of both, one replaced by another") == 2
+    assert out.count("replace-one: both") == 2
 
 
 def test_a_damaged_account_is_named_and_the_others_are_shown(tmp_path, shown):

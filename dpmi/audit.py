@@ -1,0 +1,59 @@
+"""Attack runs, and bound their ε from below.
+
+    python -m dpmi.audit                  # the run of the default config
+    python -m dpmi.audit FOLDER ...       # the runs that lie there, by their own configs
+    python -m dpmi.audit FOLDER --seconds 300
+
+Each run is made again, whole, with images of the auditor's in place of its own: canaries, each of
+which a fair coin puts in or leaves out. What the run lets out is used to guess the coins. If more
+guesses are right than the claimed ε allows, the claim is refuted: exit status 1. What was found is
+written into the run's record, "audited: ε ≥ x (95 %)", for the tables and the report.
+
+Exit status: 0 done, 1 a claim is refuted or a run failed, 2 the input is bad, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.threads import let_idle_threads_sleep
+
+SECONDS = 60.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Audit what the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dpmi.audit", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER",
+        help="a job, a sweep, or a folder of them (default: none; the default config is run)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="N",
+        help=f"for each run; more give a tighter bound (default: {SECONDS:g})",
+    )  # fmt: skip
+    asked = parser.parse_args(arguments)
+    let_idle_threads_sleep()
+    from dpmi.auditing.command import audit_default, audit_folders  # slow to import: not for --help
+
+    try:
+        found = (
+            audit_folders(asked.folders, asked.seconds)
+            if asked.folders
+            else [audit_default(asked.seconds)]
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED_RUNS if any(one is None or one.refuted for one in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

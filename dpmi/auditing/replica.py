@@ -1,0 +1,106 @@
+"""A run as its user would run it again, with the auditor's images and under his eyes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from dpmi.auditing.canaries import SIDE, Canaries, CanaryNet
+from dpmi.auditing.transcript import LEARNING_RATE, Transcript
+from dpmi.config import Config, CsvLogger
+from dpmi.errors import UserError
+from dpmi.mechanisms import batch_images
+from dpmi.run.ddp import run_on_devices
+from dpmi.run.given import Given
+from dpmi.run.job import Run
+from dpmi.run.record import RunRecord
+from dpmi.run.stopping import StoppedByRequest
+
+_PIECE = 1024  # images in one pass, where the config leaves it to the memory that ResNet-18 takes
+
+
+def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
+    """The config of a run, but for where it writes, and what an auditor must choose.
+
+    Args:
+        config: of the audited run.
+        folder: for whatever the replica leaves: no cache or account of the user's is touched.
+        changes: keys by section.
+    """
+    sections = {name: getattr(config, name).model_copy(update=c) for name, c in changes.items()}
+    return config.model_copy(
+        update={
+            "noise_seed": None,
+            "rerun": False,
+            "output_dir": str(folder),
+            "cache_dir": str(folder / "cache"),
+            "logger": CsvLogger(name="csv", sample_images="none", nonprivate=False),
+            **sections,
+        }
+    )
+
+
+def execute(config: Config, folder: Path, given: Given) -> RunRecord:
+    """Run it whole; where its process dies, give the same command again.
+
+    Raises:
+        UserError: it did not complete.
+    """
+    console = Console(quiet=True)
+    while True:
+        try:
+            if config.trainer.devices > 1:
+                record = run_on_devices(config, folder, console, given)
+            else:
+                record = Run(config, folder, console, given=given).execute()
+        except StoppedByRequest:
+            continue
+        if record.status != "completed":
+            raise UserError(f"the audited run {record.status}: {record.reason}")
+        return record
+
+
+def watched(
+    config: Config, canaries: Canaries, interrupted: bool
+) -> tuple[RunRecord, NDArray[np.float64]]:
+    """Train on canaries; return the record, and what each step released along each canary.
+
+    Args:
+        config: of the audited run.
+        canaries: to train on.
+        interrupted: let the process die in the middle, after a step that is on no checkpoint.
+
+    Returns:
+        The record, and (releases, m) in units of the clipping norm: 1 for a canary that was
+        included and drawn, plus noise.
+
+    Raises:
+        UserError: the run did not complete.
+    """
+    with TemporaryDirectory(prefix="dpmi-audit-") as name:
+        folder = Path(name)
+        piece = config.max_physical_batch_size
+        own = replica(
+            config,
+            folder,
+            data={"image_size": SIDE, "resize": None},
+            # All layers of a network of the auditor's, by all of the budget.
+            model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
+            | {"train": "all", "prior": "train", "average": "none"},
+            trainer={"checkpoint_seconds": 0.0} if interrupted else {},
+        ).model_copy(update={"max_physical_batch_size": _PIECE if piece == "auto" else piece})
+        n = len(canaries.data.splits["train"].labels)
+        steps = max(1, round(n / batch_images(own, n)))
+        alone = own.trainer.devices == 1
+        lost = (steps * own.trainer.max_epochs + 1) // 2 if interrupted and alone else None
+        transcript = Transcript(folder / "transcript", canaries.labels, lost)
+        net = CanaryNet(canaries.cells, own.max_grad_norm)
+        record = execute(own, folder, Given(canaries.data, net, (transcript,)))
+        plan = record.mechanism["plan"]
+        unit = plan["max_grad_norm"] / plan["expected_batch_size"]
+        return record, transcript.releases() / unit

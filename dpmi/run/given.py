@@ -1,0 +1,25 @@
+"""What a run can be given in place of what its config names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytorch_lightning as L
+
+from dpmi.data.prepare import PreparedData
+from dpmi.models.prior import DecidingNetwork
+
+
+@dataclass(frozen=True)
+class Given:
+    """Images and a network of an auditor's, and his eyes; all else is the run that users run.
+
+    Attributes:
+        data: in place of the config's data set.
+        net: in place of the config's ResNet-18, untrained. None trains the ResNet-18.
+        watch: sees what the run lets out; added to the run's own callbacks, before them.
+    """
+
+    data: PreparedData
+    net: DecidingNetwork | None = None
+    watch: tuple[L.Callback, ...] = ()

@@ -1,0 +1,59 @@
+"""``python -m dpmi.audit``: what it writes, what it says, how it exits."""
+
+import dataclasses
+
+import pytest
+from rich.console import Console
+
+from dpmi import audit
+from dpmi.auditing import command
+from dpmi.run.job import Run
+from dpmi.run.record import RECORD_FILE, read_record
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def run(composed, tiny, tmp_path):
+    """A folder with a run of local DP, and one without privacy."""
+    for mechanism in ("ldp", "none"):
+        (folder := tmp_path / "sweep" / mechanism).mkdir(parents=True)
+        words = (*tiny, f"mechanism={mechanism}", f"cache_dir={tmp_path / 'cache'}")
+        Run(composed(*words), folder, Console(quiet=True)).execute()
+    return tmp_path / "sweep"
+
+
+def test_a_run_is_audited_by_its_own_config_and_its_records_say_so(run, capsys):
+    cache = run.parent / "cache"
+    before = sorted(cache.rglob("*"))
+    assert audit.main([str(run), "--seconds", "0"]) == 0
+    told = read_record(run / "ldp" / RECORD_FILE).audit
+    assert 0.8 < told["lower_bound"] <= told["claimed"] == 1.0
+    assert told["says"].startswith("audited: ε ≥ 0.")
+    assert read_record(run / "none" / RECORD_FILE).audit is None
+    assert "claims no ε" in capsys.readouterr().out
+    assert sorted(cache.rglob("*")) == before  # nothing of the user's was touched
+
+
+def test_a_claim_that_is_too_small_is_an_error_in_one_line(run, capsys):
+    folder = run / "ldp"
+    record = read_record(folder / RECORD_FILE)
+    small = dataclasses.replace(record.guarantee, epsilon=0.25)
+    record.model_copy(update={"guarantee": small}).write(folder)
+    assert audit.main([str(folder), "--seconds", "0"]) == 1
+    assert "the claim is refuted: ε is at least 0." in " ".join(capsys.readouterr().out.split())
+    assert read_record(folder / RECORD_FILE).audit["refuted"]
+
+
+def test_a_folder_without_runs_is_bad_input(tmp_path, capsys):
+    assert audit.main([str(tmp_path)]) == 2
+    assert "no run here states an ε" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it(monkeypatch, tmp_path, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "audit_folders", interrupted)
+    assert audit.main([str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
