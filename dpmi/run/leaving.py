@@ -87,15 +87,22 @@ def everything_may_leave(config: Mapping[str, Any]) -> bool:
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Those keys of a config that may leave, in its own order."""
     allowed = CONFIG | CONFIG_OF_PUBLIC_DATA if everything_may_leave(config) else CONFIG
-    chosen: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            if section := {k: v for k, v in value.items() if f"{name}.{k}" in allowed}:
-                chosen[name] = section
-        elif name in allowed:
-            chosen[name] = value
+    chosen = _allowed(config, allowed, "")
     if chosen.get("model", {}).get("weights") not in _NAMED_WEIGHTS:
         chosen["model"]["weights"] = "a file"
+    return chosen
+
+
+def _allowed(values: Mapping[str, Any], allowed: AbstractSet[str], prefix: str) -> dict[str, Any]:
+    """Those values of a section whose dotted keys are allowed, and sections of such values."""
+    chosen: dict[str, Any] = {}
+    for name, value in values.items():
+        if f"{prefix}{name}" in allowed:
+            chosen[name] = value
+        elif isinstance(value, Mapping) and (
+            section := _allowed(value, allowed, f"{prefix}{name}.")
+        ):
+            chosen[name] = section
     return chosen
 
 
