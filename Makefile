@@ -9,7 +9,7 @@ SEEDS ?= 1
 FIGURE4 := outputs/figure4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all chaos lint data figure4 report audit dashboard wandb-sync bench clean
+.PHONY: help setup sweep test test-all chaos planted lint data figure4 report audit dashboard wandb-sync bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-all: $(READY) ## run the tests, the slow ones too
 
 chaos: $(READY) ## kill a run a hundred times, at random, and compare it with one that was not
 	DPMI_KILLS=100 $(PYTEST) tests/run/test_resume.py -m '' -k random $(ARGS)
+
+planted: $(READY) ## plant bugs that would break the guarantee, one at a time: a test must fail on each
+	$(PYTEST) -n auto --dist load tests/test_planted_bugs.py -m '' $(ARGS)
 
 lint: $(READY) ## check format, rules and types
 	$(BIN)/ruff format --check .

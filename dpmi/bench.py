@@ -9,7 +9,7 @@ Trains the same ResNet-18 on the same batch in turn: without privacy, with the f
 Opacus' hooks, with Opacus' ghost clipping. Times are medians over rounds in which the methods
 alternate, ratios medians of the rounds' ratios. Memory is the peak of a process of the method's
 own, less what it held before. Other parts: operations counted, preparing and serving images, the
-noise of local DP, the start of a run. Prints tables and writes outputs/bench.json.
+noise of both mechanisms, the start of a run. Prints tables and writes outputs/bench.json.
 """
 
 from __future__ import annotations

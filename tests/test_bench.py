@@ -57,7 +57,7 @@ def test_the_other_parts_measure_what_stands_around_the_step(tmp_path, monkeypat
     told = json.loads((tmp_path / bench.OUTPUT).read_text())
     assert told["rows"] == []
     parts = [figure["part"] for figure in told["figures"]]
-    assert parts == ["operations", "data", "data", "noise", "start"]
+    assert parts == ["operations", "data", "data", "noise", "noise", "start"]
     assert all(figure["value"] > 0 for figure in told["figures"])
     # Beyond the plain step are the Gram matrices alone: 15 of 869 million operations.
     assert 1.01 < told["figures"][0]["ratio"] < 1.03

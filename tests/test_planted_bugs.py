@@ -16,8 +16,6 @@ from planted_bugs import PLANTED, Planted
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.slow
-
 
 def run_tests(code: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
     """Run some tests, slow ones too, on the code in a folder."""
@@ -31,6 +29,7 @@ def run_tests(code: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bug", PLANTED, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_caught(bug: Planted, tmp_path):
     for name in ("dpmi", "conf", "tests", "docs", "pyproject.toml", "README.md", "Makefile"):
@@ -52,3 +51,10 @@ def test_a_planted_bug_is_caught(bug: Planted, tmp_path):
 def test_no_bug_is_planted_twice():
     assert len({bug.name for bug in PLANTED}) == len(PLANTED)
     assert len({(bug.file, bug.planted) for bug in PLANTED}) == len(PLANTED)
+
+
+def test_the_documents_list_every_planted_bug():
+    told = (REPOSITORY / "docs" / "privacy.md").read_text(encoding="utf-8")
+    for bug in PLANTED:
+        files = ", ".join(f"`{test.removeprefix('tests/')}`" for test in bug.caught_by)
+        assert f"| {bug.name} | {files} |" in told

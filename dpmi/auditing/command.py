@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dpmi.auditing.gradients import audit_gradients
 from dpmi.auditing.releases import audit_releases
-from dpmi.auditing.result import Audit
+from dpmi.auditing.result import Audit, rounded_down
 from dpmi.config import Config, load_config
 from dpmi.errors import UserError
+from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.run.job import prepared_data
 from dpmi.run.record import RECORD_FILE, SUPERSEDED, RunRecord, read_record
 from dpmi.train import config_dir
@@ -93,7 +94,8 @@ def _audited(
         except UserError as error:
             console.print(f"{name}: {error}", style="red", markup=False)
             return None
-    claim = f"claimed ε = {audit.claimed:.4g}, δ = {audit.delta:.4g} per {audit.unit}"
+    claimed_epsilon = printed_epsilon(audit.claimed)
+    claim = f"claimed ε = {claimed_epsilon}, δ = {printed_delta(audit.delta)} per {audit.unit}"
     bounds = ", ".join(f"{way} {bound.epsilon:.3f}" for way, bound in audit.bounds.items())
     console.print(
         f"[bold]{name}[/]: {claim}; {audit} by {audit.method}; {bounds}; {audit.canaries} canaries "
@@ -102,9 +104,9 @@ def _audited(
     )
     if audit.refuted:
         console.print(
-            f"error: {name}: the claim is refuted: ε is at least {audit.epsilon:.4g} with "
-            f"{100 * audit.confidence:g} % confidence, and {audit.claimed:.4g} is claimed; publish "
-            "nothing of this run, and report how it was made",
+            f"error: {name}: the claim is refuted: ε is at least {rounded_down(audit.epsilon)} "
+            f"with {100 * audit.confidence:g} % confidence, and {claimed_epsilon} is claimed; "
+            "publish nothing of this run, and report how it was made",
             style="red",
             markup=False,
         )

@@ -20,7 +20,7 @@ from dpmi.privacy.randomness import SecretStream
 REACH = 11  # standard deviations; what is beyond, BEYOND_REACH of all, is never drawn
 BEYOND_REACH = 2.0 * float(ndtr(-REACH))
 FINEST, COARSEST = 2.0**44, 2.0**12  # steps of the lattice in a standard deviation, at most, least
-BLOCK = 1 << 15  # values worked on at once: what is made of them stays in a core's cache
+BLOCK = 1 << 16  # values worked on at once: what is made of them stays in a core's cache
 _BUCKETS = 1 << 16
 _REST = np.iinfo(np.int16).min  # in the guide: drawn otherwise
 

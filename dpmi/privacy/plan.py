@@ -16,7 +16,9 @@ import dp_accounting
 # What rounding may add to the sensitivity, relative. Half of it is for the lattice: sums with and
 # without an image, each of P coordinates rounded to a multiple of h, differ by at most h sqrt(P)
 # more. The other half is for single precision: of an example's norm and factor, and of the sum,
-# which changes in its last digits with any image.
+# which changes in its last digits with any image. Measured of it, on ResNet-18 with gradients that
+# point one way: sums with and without an image differ from its own part by 5e-8 C an image of the
+# batch (5e-5 C at 1024), bfloat16 included, and the length of that difference is C to 1.2e-6.
 ROUNDING = 2.0**-10
 
 

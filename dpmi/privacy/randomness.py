@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 KEY_BYTES = 32
 _FROM_ZERO = bytes(16)  # the counter; no two streams share a key
-_ZEROS = memoryview(bytes(1 << 14))  # what is encrypted: the stream itself comes out
+_ZEROS = memoryview(bytes(1 << 17))  # what is encrypted: the stream itself comes out
 
 _PURPOSES = ("sampling", "statistic", "gradient", "laplace_train", "laplace_val", "laplace_test")
 

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,16 @@ from dpmi.models.weights import build_resnet18
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.rules import Sums
 from dpmi.privacy.laplace import laplace_mechanism
+from dpmi.privacy.lattice import lattice_gaussian
+from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.record import read_records
 from dpmi.run.step_benchmark import PLAIN, Options, Shape, measure
 
 _FILES, _FILE_SIDE, _SIDE, _BATCH = 600, 500, 64, 64
 _NOISED = (2000, 1, 64, 64)
+_PARAMETERS = 11_170_000  # about a ResNet-18's
+_STEPS_IN_STD = 2.0**24  # about what its noise has at a noise multiplier of 1
 # The command's first step, with weights and images that take no time to make.
 _COMMAND = (
     *("-m", "dpmi.train", "mechanism=none", "model.weights=null", "logger=csv"),
@@ -115,7 +120,7 @@ def _loader_rate(prepared: PreparedData, rounds: int) -> float:
 
 
 def noise(rounds: int) -> list[Figure]:
-    """LDP's whole release of images beside NumPy's Laplace noise alone."""
+    """LDP's release of images and DP-SGD's of a sum, beside the noise alone of other generators."""
     pixels = np.random.default_rng(0).integers(0, 256, _NOISED, np.uint8)
     rng = np.random.default_rng(1)
     stream = NoiseSource(None).stream("laplace_train")
@@ -126,7 +131,23 @@ def noise(rounds: int) -> list[Figure]:
     ratio = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
     rate = pixels.size / statistics.median(ours) / 1e6
     beside = "numpy.random.Generator.laplace, one thread"
-    return [Figure("noise", "LDP: noised, clipped and rounded", rate, "M values/s", beside, ratio)]
+    return [
+        Figure("noise", "LDP: noised, clipped and rounded", rate, "M values/s", beside, ratio),
+        _gaussian_noise(rounds),
+    ]
+
+
+def _gaussian_noise(rounds: int) -> Figure:
+    sums, draws = torch.zeros(_PARAMETERS), GaussianNoise(NoiseSource(None))
+    law = lattice_gaussian(_STEPS_IN_STD)
+    ours, theirs = [], []
+    for step in range(rounds):
+        ours.append(_seconds(partial(draws.release, sums, law, 1.0, step)))
+        theirs.append(_seconds(sums.normal_))
+    ratio = statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
+    rate = _PARAMETERS / statistics.median(ours) / 1e6
+    what, beside = "DP-SGD: rounded, noised and scaled", "torch's normal_, one thread"
+    return Figure("noise", what, rate, "M values/s", beside, ratio)
 
 
 def _numpy_laplace(rng: np.random.Generator) -> NDArray[np.float64]:

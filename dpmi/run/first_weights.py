@@ -21,11 +21,10 @@ from dpmi.models.weights import imagenet_state_dict, read_weights, weights_diges
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.spending import Spending
 from dpmi.privacy.total import total
+from dpmi.run.leaving import public_guarantee
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 
 _PLANNED = ("dpsgd", "class_means")  # an ε of an image
-# Of a guarantee, what says nothing about the training images but what it covers.
-_PUBLIC = ("mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "image_epsilon")
 
 
 class Share(BaseModel):
@@ -109,7 +108,7 @@ class Start:
 
     def provenance(self, guarantee: Guarantee, account: str, spending: Spending) -> str:
         """What is told with the weights of a run that started here: its guarantee, what it took."""
-        told = {name: getattr(guarantee, name) for name in (*_PUBLIC, "reason")}
+        told = public_guarantee(guarantee).to_dict()
         own = Share(account=account, spending=spending)
         taken = (*(self.told.taken if self.told else ()), own)
         return Provenance(guarantee=told, taken=taken).model_dump_json()

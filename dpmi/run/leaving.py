@@ -8,6 +8,7 @@ listed stays. Whoever adds a metric, a config key or a field of the guarantee de
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -29,7 +30,7 @@ _PUBLIC_NAMES = {TEST: "test_images/", SELECTED: "selected_on_test_images/"}
 
 # Of the config, whatever the data: what is to be known to judge the guarantee and the accuracy.
 CONFIG = frozenset({
-    "seed", "beta", "max_grad_norm", "privacy.max_epsilon",
+    "seed", "beta", "max_grad_norm", "privacy.max_epsilon", "privacy.max_total_epsilon",
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
     *(f"mechanism.{key}" for key in (
         "name", "noise_test", "calibration", "accountant", "delta", "engine", "count_scale",
@@ -67,7 +68,11 @@ GUARANTEE = frozenset({
     "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason",
     "claim",
 })  # fmt: skip
-_AUDIT = frozenset({"lower_bound", "confidence", "claimed", "method"})
+# Of an audit, whose canaries are drawn: all but its coins and how long it took.
+AUDIT = frozenset({
+    "lower_bound", "method", "refuted", "claimed", "delta", "unit", "confidence", "bounds",
+    "canaries", "runs", "says",
+})  # fmt: skip
 
 
 def is_own(config: Mapping[str, Any]) -> bool:
@@ -149,7 +154,7 @@ def public_execution(mechanism: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 def public_audit(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The bound of an audit and what it is compared with."""
-    return None if audit is None else _only(audit, _AUDIT)
+    return None if audit is None else _only(audit, AUDIT)
 
 
 def refuse_unnamed(names: Iterable[str]) -> None:

@@ -6,7 +6,6 @@ more rarely still.
 """
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -56,44 +55,20 @@ def test_the_bound_of_an_honest_run_is_near_its_epsilon_and_not_above(audited, w
     assert audit.epsilon > share * audit.claimed
 
 
-def patched_noise(change):
-    """The noise as it is drawn, changed: ``change(buffer, std)`` after, or a new std before."""
-    honest = GaussianNoise.fill
+def noise(change, step_of=lambda step: step):
+    """The noise as it is drawn, and then changed: ``change(noise)``, in units of the gradient."""
+    honest = GaussianNoise.release
 
-    def plant(monkeypatch):
-        monkeypatch.setattr(
-            GaussianNoise,
-            "fill",
-            lambda self, buffer, std, step: change(
-                SimpleNamespace(draw=honest, self=self), buffer, std, step
-            ),
-        )
+    def release(self, sums, law, unit, step):
+        clean = sums.round() * unit
+        honest(self, sums, law, unit, step_of(step))
+        sums.copy_(clean + change(sums - clean))
 
-    return plant
+    return lambda monkeypatch: monkeypatch.setattr(GaussianNoise, "release", release)
 
 
-def noise_of(scale):
-    return patched_noise(lambda h, buffer, std, step: h.draw(h.self, buffer, scale * std, step))
-
-
-def forgotten(h, buffer, std, step):
-    buffer.zero_()
-
-
-def same_in_every_step(h, buffer, std, step):
-    h.draw(h.self, buffer, std, 0)
-
-
-def same_in_every_part(h, buffer, std, step):
-    h.draw(h.self, buffer, std, step)
-    parts = buffer.tensor_split(4)
-    for part in parts[1:]:
-        part.copy_(parts[0])
-
-
-def cut_off_at_three_sigma(h, buffer, std, step):
-    h.draw(h.self, buffer, std, step)
-    buffer.copy_(std * torch.special.ndtri(0.00135 + 0.9973 * torch.special.ndtr(buffer / std)))
+def same_in_every_part(drawn):
+    return drawn[: len(drawn) // 4].repeat(4)
 
 
 def factors(change):
@@ -166,12 +141,12 @@ def resumed_with_new_noise(monkeypatch):
 
 
 PLANTED = {
-    "noise a fifth too small": (WHOLE, noise_of(0.8)),
-    "noise forgotten": (WHOLE, patched_noise(forgotten)),
-    "noise without the clipping norm": (WHOLE, noise_of(1 / 5)),
-    "noise divided by the batch twice": (WHOLE, noise_of(1 / N)),
-    "noise the same in every part": (WHOLE, patched_noise(same_in_every_part)),
-    "noise the same in every step": (POISSON, patched_noise(same_in_every_step)),
+    "noise a fifth too small": (WHOLE, noise(lambda drawn: 0.8 * drawn)),
+    "noise forgotten": (WHOLE, noise(torch.zeros_like)),
+    "noise without the clipping norm": (WHOLE, noise(lambda drawn: drawn / 5)),
+    "noise divided by the batch twice": (WHOLE, noise(lambda drawn: drawn / N)),
+    "noise the same in every part": (WHOLE, noise(same_in_every_part)),
+    "noise the same in every step": (POISSON, noise(lambda drawn: drawn, lambda step: 0)),
     "clipping to twice the norm": (WHOLE, factors(lambda f, norms, bound: f(norms, 2 * bound))),
     "clipping forgotten": (WHOLE, factors(lambda f, norms, bound: (torch.ones_like(norms), None))),
     "clipping layer by layer": (WHOLE, clipped_layer_by_layer),

@@ -169,7 +169,8 @@ def test_one_path_through_real_xrays(config: Config, real_images: Path, tmp_path
     assert data.fingerprint.counts == {"train": 5216, "val": 16, "test": 624}
     assert data.fingerprint.duplicates_removed == 0
     assert data.fingerprint.duplicates_within_split == 32
-    assert data.fingerprint.largest_images_per_patient == 30
+    together = {"largest_patient": 30, "median_patient": 1, "copies": 3}
+    assert data.fingerprint.together == together
     train = data.splits["train"].pixels
     assert train.shape == (5216, 1, 32, 32)
     assert isinstance(train, np.memmap)

@@ -272,6 +272,7 @@ def test_a_value_that_nobody_has_listed_stays():
         "logger": {"nonprivate": False},
     }
     assert leaving.public_config(config) == {"data": {"name": "csv"}, "seed": 3}
+    assert leaving.public_audit({"lower_bound": 0.5, "new": 1}) == {"lower_bound": 0.5}
     open_to_all = config | {"logger": {"nonprivate": True}}
     assert leaving.public_config(open_to_all) == {"data": {"name": "csv"}, "seed": 3}
 

@@ -174,7 +174,7 @@ def test_a_run_after_one_that_failed_is_a_run_of_its_own(tmp_path):
 
     first = start("first")
     lost, run = first.version, first._logger.experiment
-    first.log_metrics({"no number": object()})  # W&B refuses it
+    first.log_metrics({"epsilon": object()})  # W&B refuses it
     second = start("second")
     assert second.working
     assert (lost, second.version) == ("id-first", "id-second")
