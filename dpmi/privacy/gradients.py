@@ -205,13 +205,7 @@ def lattice_step(plan: PrivacyPlan, size: int) -> float:
 
 def _law(plan: PrivacyPlan, size: int, step: float) -> LatticeGaussian:
     """The noise of a release, in steps of the lattice; refused where it cannot be executed."""
-    least = plan.steps * size * BEYOND_REACH
-    if plan.delta < least:
-        raise ValueError(
-            f"delta={plan.delta:g}: below {least:.2g}, the probability that {plan.steps} steps of "
-            f"{size} noise values have one beyond {REACH} standard deviations, where the noise "
-            "ends; give a larger delta"
-        )
+    refuse_delta(plan, size)
     if plan.expected_batch_size > LARGEST_BATCH:
         raise ValueError(
             f"a batch of {plan.expected_batch_size} images: single precision may move their sum by "
@@ -225,6 +219,26 @@ def _law(plan: PrivacyPlan, size: int, step: float) -> LatticeGaussian:
             f"{plan.n * COARSEST / _LARGEST_SUM:.1g} to {FINEST * step / plan.sensitivity:.1g}"
         )
     return lattice_gaussian(plan.noise_std / step)
+
+
+def refuse_delta(plan: PrivacyPlan, size: int) -> None:
+    """Refuse a δ below what the noise, which ends somewhere, can keep.
+
+    Args:
+        plan: of steps, and of statistics with no more values than a step.
+        size: values of a step.
+
+    Raises:
+        ValueError: it is below.
+    """
+    releases = plan.steps + len(plan.statistics)
+    least = releases * size * BEYOND_REACH
+    if plan.delta < least:
+        raise ValueError(
+            f"delta={plan.delta:g}: below {least:.2g}, the probability that {releases} releases of "
+            f"{size} noise values have one beyond {REACH} standard deviations, where the noise "
+            "ends; give a larger delta"
+        )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

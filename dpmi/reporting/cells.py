@@ -19,6 +19,7 @@ TITLES = {
     "none": "original",
     "ldp": "LDP",
     "dpsgd": "DP-SGD",
+    "class_means": "class means",
     "ldp_published": "LDP as published",
     "dpsgd_published": "DP-SGD as published",
 }
