@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from dpmi.models.prior import DecidingNetwork
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy import randomness
@@ -227,19 +228,22 @@ def test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan
     assert torch.equal(train, done.pixels("train"))
 
 
-class Small(nn.Module):
+class Small(DecidingNetwork):
     """In the place of ResNet-18, for jobs of many steps."""
 
     def __init__(self, *_):
-        super().__init__()
+        super().__init__(2)
         self.net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 2))
 
     def forward(self, images):
-        return self.net(images)
+        return self.decided(self.net(images))
+
+    def exported(self):
+        return self.net.state_dict()
 
 
 def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch):
-    monkeypatch.setattr("dpmi.run.job.build_resnet18", Small)
+    monkeypatch.setattr("dpmi.run.parts.build_resnet18", Small)
     seen, sizes = 0, Counter()
 
     def count(done, parameters):
@@ -265,7 +269,7 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
     "words", [("mechanism=dpsgd",), ("mechanism=ldp", "mechanism.noise_test=true")], ids=str
 )
 def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
-    monkeypatch.setattr("dpmi.run.job.build_resnet18", Small)
+    monkeypatch.setattr("dpmi.run.parts.build_resnet18", Small)
     keys, cipher = [], randomness.Cipher
 
     def begin(algorithm, mode):
