@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from dpmi.config import GIVEN, load_config, schema_keys
+from dpmi.config import GIVEN, Config, load_config, schema_keys
 from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
 from dpmi.identity import job_folder, without_noise_seed
 
@@ -46,9 +46,8 @@ class SweepCallback(Callback):
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
         name = kwargs.get("config_name") or "config"
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        cells = list(_cells(str(name), [str(override) for override in given]))
-        _check(cells)
-        seeds = {cell.noise_seed for cell in cells} - {None}
+        cells = _check(_cells(str(name), [str(override) for override in given]))
+        seeds = {cell.noise_seed for cell in cells if cell.noise_seed is not None}
         if len(seeds) > 1:
             _refuse(
                 UserError(
@@ -117,10 +116,10 @@ class DistinctCells(BasicSweeper):
         return [list(distinct.values())]
 
 
-def _check(configs: Any) -> None:
+def _check(composed: Iterable[DictConfig]) -> list[Config]:
+    """Hold configs to the schema while they are composed; end the program at the first mistake."""
     try:
-        for config in configs:
-            load_config(config)
+        return [load_config(config) for config in composed]
     except (UserError, HydraException) as error:
         _refuse(error)
 

@@ -24,9 +24,11 @@ from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.ranks import ALONE, Ranks
 
-_LARGEST_SUM = (
-    2.0**51
-)  # in steps of the lattice; with noise on it, double precision is exact to 2^53
+# In steps of the lattice; with noise on it, double precision is exact to 2^53.
+_LARGEST_SUM = 2.0**51
+# What single precision moves in a sum grows with the batch: 5.3e-5 C was measured at 1024 images
+# (docs/performance.md), and half of ROUNDING is 4.9e-4 C.
+LARGEST_BATCH = 8192
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +66,7 @@ class PrivateGradient:
 
     Raises:
         ValueError: the noise of the plan cannot be executed on a lattice, or is cut off too early
-            for its δ.
+            for its δ; or its batches are too large for single precision.
     """
 
     def __init__(
@@ -204,6 +206,12 @@ def lattice_step(plan: PrivacyPlan, size: int) -> float:
 def _law(plan: PrivacyPlan, size: int, step: float) -> LatticeGaussian:
     """The noise of a release, in steps of the lattice; refused where it cannot be executed."""
     refuse_delta(plan, size)
+    if plan.expected_batch_size > LARGEST_BATCH:
+        raise ValueError(
+            f"a batch of {plan.expected_batch_size} images: single precision may move their sum by "
+            "more than the plan allows for rounding; give data.batch_size of "
+            f"{LARGEST_BATCH} or less"
+        )
     if plan.n * plan.sensitivity / step > _LARGEST_SUM or plan.noise_std / step > FINEST:
         raise ValueError(
             f"noise_multiplier={plan.noise_multiplier:g}: sum and noise do not fit one lattice of "

@@ -185,6 +185,15 @@ class Cell:
         return "" if told is None else f"ε={printed_epsilon(told)}"
 
     @property
+    def audited(self) -> str:
+        """The largest bound from below that an attack on a run of the cell gave; "" without one."""
+        audits = [run.audit for run in self.completed if run.audit]
+        if not audits:
+            return ""
+        worst: dict[str, Any] = max(audits, key=lambda a: (a["refuted"], a["lower_bound"]))
+        return f"{worst['says'].removeprefix('audited: ')}{': refuted' * worst['refuted']}"
+
+    @property
     def guarantee(self) -> Any:
         """The weakest guarantee of the completed runs; None where none completed."""
         guarantees = [r.guarantee for r in self.completed if r.guarantee]

@@ -115,6 +115,14 @@ def test_a_delta_below_what_the_noise_reaches_is_refused_in_one_line():
     assert "\n" not in str(refusal.value)
 
 
+def test_a_batch_too_large_for_single_precision_is_refused_in_one_line():
+    plan = dataclasses.replace(PLAN, n=10**6, delta=1e-7)
+    made(small(), dataclasses.replace(plan, expected_batch_size=8192))
+    with pytest.raises(ValueError, match="a batch of 8193 images") as refusal:
+        made(small(), dataclasses.replace(plan, expected_batch_size=8193))
+    assert "\n" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("noise_multiplier", [1e-12, 1e12])
 def test_noise_that_fits_no_lattice_is_refused_in_one_line(noise_multiplier):
     plan = dataclasses.replace(PLAN, noise_multiplier=noise_multiplier)
