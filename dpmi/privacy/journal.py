@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from dpmi.privacy.ledger import LedgerEntry
+from dpmi.privacy.spending import LedgerEntry
 
 AHEAD = 8  # steps reserved at once: a disk's flush takes some of a step's time
 

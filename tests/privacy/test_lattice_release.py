@@ -110,7 +110,9 @@ def test_a_delta_below_what_the_noise_reaches_is_refused_in_one_line():
     size = sum(p.numel() for p in small().parameters())
     least = PLAN.steps * size * BEYOND_REACH
     made(small(), dataclasses.replace(PLAN, delta=least * 1.01))
-    with pytest.raises(ValueError, match=rf"delta=.* 10 steps of {size} noise values") as refusal:
+    with pytest.raises(
+        ValueError, match=rf"delta=.* 10 releases of {size} noise values"
+    ) as refusal:
         made(small(), dataclasses.replace(PLAN, delta=least * 0.99))
     assert "\n" not in str(refusal.value)
 

@@ -151,6 +151,8 @@ def follows_the_laplace_mechanism(released, clean, beta):
         inside = free & (noise >= low) & (noise < low + 6)
         observed.append(int(inside.sum()))
         expected.append(float(laplace.cdf(low + 5.5) - laplace.cdf(low - 0.5)) * int(free.sum()))
+    odd = float((outcome[free] % 2).mean())  # within a bin each outcome has its share
+    assert abs(odd - 0.5) < 5.2 * 0.5 / math.sqrt(int(free.sum()))
     black, white = laplace.cdf((0.5 - value).numpy()), laplace.sf((254.5 - value).numpy())
     cut = (outcome == 0).numpy(), (outcome == 255).numpy()
     for happened, chance in zip(cut, (black, white), strict=True):
@@ -259,6 +261,7 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
     law = stats.binom(60, 1 / 60)
     observed = [sizes[0], sizes[1], sizes[2], sum(n for size, n in sizes.items() if size > 2)]
     expected = [steps * p for p in (*law.pmf([0, 1, 2]), law.sf(2))]
+    assert observed[3]  # none of 240 has more with a probability of 2e-9
     assert stats.chisquare(observed, expected).pvalue > 1e-6
     each = Counter(numbers_of(torch.cat(done.trained), done.pixels("train")).tolist())
     counts = [each[number] for number in range(60)]
