@@ -60,7 +60,7 @@ class Dropping:
 def data():
     pixels = np.random.default_rng(0).integers(0, 256, (12, 1, 36, 36), dtype=np.uint8)
     split = Split(pixels, np.arange(12) % 3, ("",) * 12)
-    nothing = DataFingerprint("0" * 64, 36, 1, {}, {}, 0, 0, 0, 0, None)
+    nothing = DataFingerprint("0" * 64, 36, 1, {}, {}, 0, 0, 0, 0, None, None, 1)
     return PreparedData("noise", ("a", "b", "c"), False, 1, 36, {"train": split}, nothing)
 
 
