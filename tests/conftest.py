@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from dpmi.config import Config, load_config
@@ -155,11 +156,25 @@ def real_sweeps(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     authors' LDP at β = 4, a DP-SGD that failed, and in another set-up (BatchNorm, batches of 32)
     original and DP-SGD as the authors ran it, with the best test epoch.
     """
+    if "PYTEST_XDIST_WORKER" in os.environ:  # once for all processes of this run of the tests
+        base = tmp_path_factory.getbasetemp().parent / "real"
+    else:
+        base = tmp_path_factory.mktemp("real")
+    sweeps = [base / "first", base / "second"]
+    with FileLock(f"{base}.lock"):
+        if not (base / "done").exists():
+            _run_two_sweeps(*sweeps)
+            (base / "done").touch()
+    return sweeps
+
+
+def _run_two_sweeps(one: Path, other: Path) -> None:
     from rich.console import Console
 
     from dpmi.run.job import Run
 
-    base = tmp_path_factory.mktemp("real")
+    base = one.parent
+    base.mkdir(exist_ok=True)
     (no_folder := base / "file").touch()
     quick = (*TINY, "trainer.max_epochs=2", f"cache_dir={base / 'cache'}")
     theirs = (
@@ -177,16 +192,13 @@ def real_sweeps(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         ("mechanism=none", *theirs),
         ("mechanism=dpsgd_published", means_of_4, *theirs),
     ]
-    sweeps = []
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        for name, cells in (("first", first), ("second", second)):
+        for sweep, cells in ((one, first), (other, second)):
             for number, words in enumerate(cells):
-                folder = base / name / str(number)
+                folder = sweep / str(number)
                 folder.mkdir(parents=True)
                 config = load_config(compose("config", overrides=[*quick, *words]))
                 Run(config, folder, Console(quiet=True)).execute()
-            sweeps.append(base / name)
-    return sweeps
 
 
 @pytest.fixture(scope="session")

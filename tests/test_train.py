@@ -270,7 +270,8 @@ def test_a_cache_where_no_folder_can_be_is_told_and_not_traced(place, tiny):
 
 
 def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(place, tiny):
-    done = place.run("-m", "mechanism=dpsgd", "mechanism.delta=0.5,1e-4", "beta=1,2", *tiny)
+    words = ("mechanism=dpsgd", "mechanism.accountant=rdp", "mechanism.delta=0.5,1e-4")
+    done = place.run("-m", *words, "beta=1,2", *tiny)
     assert done.returncode == 1
     (folder,) = place.outputs.iterdir()
     ended = sorted((r.config["mechanism"]["delta"], r.status) for r in read_records(folder))
@@ -285,7 +286,9 @@ def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(plac
 
 
 def test_an_interrupted_run_leaves_a_record_of_what_was_spent(place, tiny):
-    process = place.start(*tiny, "mechanism=dpsgd", "trainer.max_epochs=1000")
+    process = place.start(
+        *tiny, "mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.max_epochs=1000"
+    )
     try:
         deadline = time.monotonic() + 120
         while not any("epoch" in line for line in metrics_lines(place)):

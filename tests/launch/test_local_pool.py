@@ -179,6 +179,7 @@ def test_jobs_do_not_outlive_a_sweep_that_is_killed(place, two_endless):
     assert all_gone(place.pids)
 
 
+@pytest.mark.slow
 def test_the_others_complete_when_a_training_job_is_killed_which_then_goes_on(place, tiny):
     """The real thing: the table shows the failed cell, the exit status tells."""
     words = ("mechanism=ldp", "beta=1,2", "hydra.launcher.jobs=2", "trainer.checkpoint_seconds=0.5")

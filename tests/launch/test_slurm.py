@@ -53,7 +53,12 @@ def test_a_job_that_dies_takes_no_other_along_and_is_reported(place):
 @pytest.mark.slow
 def test_a_job_that_is_preempted_is_queued_again_and_goes_on(place, tiny):
     longer = [word.replace("max_epochs=1", "max_epochs=6") for word in tiny]
-    words = ("mechanism=dpsgd", "beta=1,2", "trainer.checkpoint_seconds=0.5")
+    words = (
+        "mechanism=dpsgd",
+        "mechanism.accountant=rdp",
+        "beta=1,2",
+        "trainer.checkpoint_seconds=0.5",
+    )
     process = place.start(*LOCAL, *words, *longer)
     try:
         deadline = time.monotonic() + 540
