@@ -48,6 +48,7 @@ def test_options_change_how_a_step_runs_and_are_written(tmp_path, monkeypatch):
     assert told["machine"]["channels_last"] is True
 
 
+@pytest.mark.slow
 def test_the_other_parts_measure_what_stands_around_the_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(feed_benchmark, "_FILES", 40)

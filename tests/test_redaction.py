@@ -84,6 +84,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_failure_whose_message_holds_secrets_is_told_without(owner, tiny):
     words = (*tiny, "mechanism=none", "logger=wandb", "logger.mode=online")
     for broken in ("weights.build_resnet18 = fail", ""):

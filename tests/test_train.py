@@ -310,6 +310,7 @@ def test_an_interrupted_run_leaves_a_record_of_what_was_spent(place, tiny):
     assert json.loads(path.read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
     rng = np.random.default_rng(0)
     for name in ("ill", "well"):

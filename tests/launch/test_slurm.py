@@ -36,6 +36,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(place, words, told):
     assert place.files(place.cwd) == set()
 
 
+@pytest.mark.slow
 def test_a_job_that_dies_takes_no_other_along_and_is_reported(place):
     words = (f"seed=1,{KILLED},2", *CPU)
     done = place.run(*LOCAL, *words, command=("-m", "tests.launch.probe"))

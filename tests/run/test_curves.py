@@ -178,12 +178,17 @@ def test_the_best_test_epoch_is_named_as_selected_and_counted_from_one():
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (["mechanism=none"], {"nonprivate/accuracy", "val/accuracy"}),
+        pytest.param(
+            ["mechanism=none"], {"nonprivate/accuracy", "val/accuracy"}, marks=pytest.mark.slow
+        ),
         (
             ["mechanism=none", "trainer.test_every_epoch=true"],
             {"nonprivate/accuracy", "val/accuracy", "test/accuracy"},
         ),
-        (["mechanism=dpsgd", "data.val_images=0"], {"nonprivate/accuracy", "epsilon"}),
+        (
+            ["mechanism=dpsgd", "mechanism.accountant=rdp", "data.val_images=0"],
+            {"nonprivate/accuracy", "epsilon"},
+        ),
     ],
     ids=["none", "test every epoch", "dpsgd"],
 )

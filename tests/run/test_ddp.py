@@ -80,7 +80,7 @@ def rows(folder):
 
 
 @pytest.mark.parametrize(
-    "cell", [pytest.param(c, marks=[pytest.mark.slow] * (c in ("none", "ldp"))) for c in CELLS]
+    "cell", [pytest.param(c, marks=[pytest.mark.slow] * (c != "dpsgd")) for c in CELLS]
 )
 def test_two_processes_train_what_one_trains(cell, whole):
     """Same examples, same noise, the noise once; each gradient clipped, moved and counted alike."""
@@ -149,7 +149,8 @@ def assert_same(folder, other):
     assert rows(folder) == rows(other)
 
 
-@pytest.mark.parametrize("rank", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 2])
 def test_a_process_that_is_killed_ends_the_job_which_the_same_command_goes_on_with(
     rank, words, whole, tmp_path
 ):

@@ -50,6 +50,7 @@ def test_a_disk_too_full_for_checkpoints_is_said_and_training_goes_on(tiny, smal
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_a_disk_too_full_for_the_weights_fails_the_run_which_goes_on_when_there_is_room(
     tiny, small_disk, tmp_path
 ):
@@ -117,6 +118,7 @@ def test_a_wandb_server_out_of_reach_from_the_start_costs_seconds_and_no_run(tin
     assert steps_in_csv(folder) == list(range(6))
 
 
+@pytest.mark.slow
 def test_a_wandb_server_lost_in_mid_run_costs_seconds_and_no_run(tiny, tmp_path):
     folder = tmp_path / "job"
     words = (*tiny, "mechanism=none", "logger=wandb", f"cache_dir={tmp_path / 'cache'}")
@@ -136,6 +138,7 @@ def test_a_wandb_server_lost_in_mid_run_costs_seconds_and_no_run(tiny, tmp_path)
     assert steps_in_csv(folder) == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_the_same_run_at_wandb(tiny, tmp_path):
     folder = tmp_path / "job"
     words = (*tiny, *GIVEN, "logger=wandb", f"cache_dir={tmp_path / 'cache'}")
@@ -220,6 +223,7 @@ def test_a_busy_folder_is_left_alone(tiny, tmp_path):
     assert {path.name for path in folder.iterdir()} == {".lock"}
 
 
+@pytest.mark.slow
 def test_what_was_stopped_by_the_user_goes_on_by_the_same_command(tiny, tmp_path):
     folder = tmp_path / "job"
     words = (*tiny, *GIVEN, f"cache_dir={tmp_path / 'cache'}", "trainer.max_epochs=2")
@@ -236,6 +240,7 @@ def test_what_was_stopped_by_the_user_goes_on_by_the_same_command(tiny, tmp_path
     assert sum(entry["steps"] for entry in record.mechanism["ledger"]) == 12
 
 
+@pytest.mark.slow
 def test_the_same_run_on_other_data_is_not_taken_for_done(composed, tiny, tmp_path):
     """Two images are exchanged between one run and the next, in the same folder."""
     import numpy as np

@@ -88,7 +88,7 @@ def test_epsilon_of_a_heads_record_is_what_an_independent_accountant_gives_its_l
     assert 0.998 <= told <= 1
 
 
-@pytest.mark.parametrize("cell", ["none", "seeded"])
+@pytest.mark.parametrize("cell", [pytest.param("none", marks=pytest.mark.slow), "seeded"])
 def test_a_head_killed_again_and_again_ends_to_the_bit_as_one_that_was_not(
     cell, words, whole, tmp_path
 ):

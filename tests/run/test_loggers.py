@@ -123,6 +123,7 @@ def test_the_csv_log_alone_is_whole_and_no_wandb_folder_is_made(job):
     assert not (folder / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_a_wandb_that_fails_in_mid_run_is_said_once_and_training_goes_on(job, monkeypatch):
     log, calls = wandb.Run.log, []
 

@@ -83,6 +83,7 @@ def _ask(folder, queue):
     queue.put((total, "pretraining once" in console.export_text()))
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_pretrain_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()

@@ -302,6 +302,7 @@ class Timed(PrivacyCallback):
         self.steps.append(ended - self.checked)
 
 
+@pytest.mark.slow
 def test_accounting_costs_less_than_a_hundredth_of_a_step(composed, stripes):
     """On a ResNet-18 at 64 px in batches of 64; medians, since other work may hold a step up."""
     config = composed(

@@ -2,6 +2,8 @@ import pytest
 
 from dpmi.run.record import read_records
 
+pytestmark = pytest.mark.slow
+
 SET_UP = ("model.norm=batch", "trainer.test_every_epoch=true", "trainer.max_epochs=2")
 
 

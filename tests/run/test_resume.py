@@ -108,7 +108,7 @@ def latest(folder):
 
 @pytest.mark.parametrize(
     "cell",
-    [pytest.param(c, marks=[pytest.mark.slow] * (c in ("none", "dpsgd_published"))) for c in CELLS],
+    [pytest.param(c, marks=[pytest.mark.slow] * (c != "dpsgd")) for c in CELLS],
 )
 def test_a_run_killed_again_and_again_ends_to_the_bit_as_one_that_was_not(
     cell, words, whole, tmp_path
@@ -241,6 +241,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     assert_same(folder, whole("dpsgd"))
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_read_is_refused_and_rerun_begins_anew(words, tmp_path):
     folder = tmp_path / "job"
     killed_after(folder, words("dpsgd"), 2)
@@ -252,6 +253,7 @@ def test_a_state_that_cannot_be_read_is_refused_and_rerun_begins_anew(words, tmp
     assert (folder / "superseded" / "1" / "journal.jsonl").is_file()
 
 
+@pytest.mark.slow
 def test_what_is_left_without_its_key_is_put_aside(words, tmp_path):
     folder = tmp_path / "job"
     killed_after(folder, words("dpsgd"), 3)
@@ -303,6 +305,7 @@ def test_what_is_done_is_not_run_again_unless_asked(words, tmp_path):
     assert (folder / "superseded" / "1" / "record.json").stat().st_mtime_ns == first
 
 
+@pytest.mark.slow
 def test_what_other_code_has_done_is_run_anew(words, tmp_path):
     folder, command = tmp_path / "job", (*words("none"), "trainer.max_epochs=1")
     assert job_processes.run(folder, *command) == 0

@@ -32,7 +32,7 @@ def resnet(norm="group"):
     return build_resnet18(3, norm, build_resnet18(3, "batch", None).net.state_dict())
 
 
-def batch(size, side=64):
+def batch(size, side=32):
     generator = torch.Generator().manual_seed(size)
     return torch.rand(size, 1, side, side, generator=generator), torch.arange(size) % 3
 
