@@ -103,10 +103,10 @@ class Run:
             UserError: the record cannot be written.
         """
         logging.captureWarnings(True)  # libraries' advice goes to the job's log, not to the screen
-        if self._ranks.is_first:
-            OmegaConf.save(plain_values(self.config), self.folder / CONFIG_FILE)
         try:
             with self._stop:
+                if self._ranks.is_first:
+                    OmegaConf.save(plain_values(self.config), self.folder / CONFIG_FILE)
                 self._work()
         except UserError as error:
             return self._record("failed", str(error))
