@@ -290,7 +290,7 @@ def test_sigterm_before_training_says_resumable_too(words, tmp_path):
         time.sleep(0.005)
     process.terminate()
     process.join(60)
-    assert process.exitcode == 75
+    assert process.exitcode == 75, job_processes.said(folder)
 
 
 def test_what_is_done_is_not_run_again_unless_asked(words, tmp_path):
