@@ -149,7 +149,7 @@ EXECUTION = (
         "dpmi/privacy/gradients.py",
         "        plan, step = self.plan, self._step\n        self._write_ahead()\n",
         "        plan, step = self.plan, self._step\n",
-        "tests/privacy/test_journal.py::test_what_cannot_be_reserved_is_not_released",
+        "tests/privacy/test_gradients.py::test_a_step_that_cannot_be_written_ahead_is_not_released",
     ),
     Planted(
         "the journal is not flushed to the disk",

@@ -216,6 +216,23 @@ def test_a_release_has_nothing_of_the_one_before(engine):
                           [p.grad for p in fresh.parameters()]) < 1e-5  # fmt: skip
 
 
+class FullDisk:
+    """A journal that cannot be written."""
+
+    def cover(self, *_):
+        raise OSError("no space left")
+
+
+def test_a_step_that_cannot_be_written_ahead_is_not_released(engine):
+    net, ledger = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8, 3)), Ledger()
+    gradient = private(engine, net, ledger)
+    gradient._journal = FullDisk()
+    with pytest.raises(OSError, match="no space left"):
+        gradient(*batch(4, side=8))
+    assert ledger.steps == 0
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
 class Hungry(nn.Module):
     """Needs 64 MiB for each image, of the system's own allocator."""
 

@@ -9,13 +9,13 @@ from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.randomness import NoiseSource
 
 STD = 2.0**14 * 1.3  # in steps of the lattice
-PARTS = 4
+PARTS, PIECE = 4, 50_000
 
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     """Several pieces in what a test draws."""
-    monkeypatch.setattr(noise, "PIECE", 50_000)
+    monkeypatch.setattr(noise, "PIECE", PIECE)
 
 
 def draw(noise_seed, size=200_003, std=2.0, step=0):
@@ -32,9 +32,9 @@ def test_noise_is_gaussian_of_the_scale_asked_for_in_every_part():
 
 
 def test_parts_drawn_side_by_side_are_independent():
-    parts = [p[:50_000] for p in np.array_split(draw(1), PARTS)]
+    parts = draw(1)[: PARTS * PIECE].reshape(PARTS, PIECE)  # each from a stream of its own
     correlations = np.corrcoef(parts)[np.triu_indices(PARTS, 1)]
-    assert np.abs(correlations).max() < 5 / np.sqrt(50_000)
+    assert np.abs(correlations).max() < 5 / np.sqrt(PIECE)
 
 
 def test_noise_is_the_same_whatever_the_number_of_threads():
