@@ -67,7 +67,7 @@ _EachOnce = AfterValidator(_each_once)
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
-_WITH_EPSILON = ("ldp", "dpsgd", "class_means")
+_WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 GIVEN = "given"  # stands for the number of a noise_seed
 
@@ -103,6 +103,7 @@ class BenchmarkData(_Images):
 
     name: Literal["chest_xray", "aptos"]
     root: str
+    test: Literal["official", "held_out"]
 
 
 class MedmnistData(_Images):
@@ -152,6 +153,12 @@ class LdpMechanism(_Section):
 
     name: Literal["ldp"]
     noise_test: bool
+
+
+class LdpFeaturesMechanism(_Section):
+    """Local DP of whole images: one randomized bit of each image's features and label, once."""
+
+    name: Literal["ldp_features"]
 
 
 class BudgetShares(_Section):
@@ -206,6 +213,7 @@ class DpsgdPublishedMechanism(_Section):
 MechanismConfig = Annotated[
     NoMechanism
     | LdpMechanism
+    | LdpFeaturesMechanism
     | DpsgdMechanism
     | ClassMeansMechanism
     | LdpPublishedMechanism
@@ -220,6 +228,7 @@ class FeatureSettings(_Section):
     stages: Annotated[list[Literal["layer1", "layer2", "layer3", "layer4"]], _EachOnce]
     views: Annotated[list[Literal["identity", "mirror", "half_turn"]], _EachOnce]
     exposure: Literal["as_is", "per_image"]
+    project: Annotated[int, Field(ge=1, le=64)] | None
     centre: bool
 
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dpmi.config import Config
 
-_OF_HEADS = ("none", "dpsgd", "class_means")
+_OF_HEADS = ("none", "dpsgd", "class_means", "ldp_features")
+# These release what a head is computed from: they train nothing.
+_COMPUTED = {"class_means": "sums of features", "ldp_features": "a bit of each image's features"}
 
 
 def check_heads(config: Config) -> None:
@@ -24,9 +26,9 @@ def check_heads(config: Config) -> None:
             f"{', '.join(_OF_HEADS)}"
         )
     if model.train == "all":
-        if mechanism == "class_means":
+        if released := _COMPUTED.get(mechanism):
             raise ValueError(
-                "model.train=all: mechanism=class_means releases sums of features and trains no "
+                f"model.train=all: mechanism={mechanism} releases {released} and trains no "
                 "network; allowed is head"
             )
         return
@@ -35,10 +37,15 @@ def check_heads(config: Config) -> None:
             f"model.train=head: a head is trained under mechanism {', '.join(_OF_HEADS)}; under "
             f"mechanism={mechanism} allowed is all"
         )
-    if mechanism == "class_means" and model.head != "linear":
+    if mechanism in _COMPUTED and model.head != "linear":
         raise ValueError(
-            f"model.head={model.head}: mechanism=class_means computes a linear head; allowed is "
+            f"model.head={model.head}: mechanism={mechanism} computes a linear head; allowed is "
             "linear"
+        )
+    if mechanism == "ldp_features" and not model.features.centre:
+        raise ValueError(
+            "model.features.centre=False: under mechanism=ldp_features the images' answers tell "
+            "the centre, and the classes from there; allowed is true"
         )
     if model.norm != "frozen_batch":
         raise ValueError(

@@ -623,7 +623,60 @@ STATISTICS = (
 )
 
 
+_ANSWERS = "tests/run/test_answers.py"
+
+ONE_BIT = (
+    Planted(
+        "nobody lies",
+        "dpmi/mechanisms/ldp_features.py",
+        "            said[question.rows] = answers = respondents(question)\n",
+        "            self._response.lies = 1\n"
+        "            said[question.rows] = answers = respondents(question)\n",
+        f"{_ANSWERS}::test_weights_are_computed_from_answers_that_lie_as_often_as_beta_says",
+    ),
+    Planted(
+        "the odds of a lie are those of half the ε",
+        "dpmi/privacy/one_bit.py",
+        "Decimal(_WORDS), _DIGITS.add(odds, Decimal(1))",
+        "Decimal(_WORDS), _DIGITS.add(odds * odds, Decimal(1))",
+        "tests/privacy/test_one_bit.py::"
+        "test_no_answer_tells_two_images_apart_by_more_than_exp_epsilon",
+    ),
+    Planted(
+        "an image is asked again",
+        "dpmi/privacy/one_bit.py",
+        "        self._asked[rows] = True\n",
+        "",
+        "tests/privacy/test_one_bit.py::test_an_image_answers_once",
+    ),
+    Planted(
+        "all images lie together",
+        "dpmi/privacy/one_bit.py",
+        "        words = stream.words(len(truths))\n",
+        "        words = np.repeat(stream.words(1), len(truths))\n",
+        "tests/privacy/test_one_bit.py::test_images_lie_independently_as_often_as_they_should",
+    ),
+    Planted(
+        "the classes' shares are counted",
+        "dpmi/mechanisms/ldp_features.py",
+        "shares = torch.from_numpy(told.sums), torch.from_numpy(told.shares)\n",
+        "shares = torch.from_numpy(told.sums), torch.bincount(\n"
+        "            torch.from_numpy(self._labels).long(), minlength=self._classes\n"
+        "        ) / len(self._labels)\n",
+        "tests/mechanisms/test_ldp_features.py::test_the_head_is_a_function_of_the_answers_alone",
+    ),
+    Planted(
+        "each run asks anew",
+        "dpmi/mechanisms/ldp_features.py",
+        'asked = ["answers", VERSION,',
+        'asked = ["answers", secrets.token_hex(),',
+        "tests/mechanisms/test_ldp_features.py::"
+        "test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_is_told",
+    ),
+)
+
+
 PLANTED = (
     *(*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP),
-    *(*PROMISE, *ACCOUNT, *LEAVING, *STATISTICS),
+    *(*PROMISE, *ACCOUNT, *LEAVING, *STATISTICS, *ONE_BIT),
 )

@@ -27,7 +27,10 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "model.nrom=group": ("model.nrom", "no such key", "model.norm"),
     "+model.foo=1": ("model.foo", "no such key"),
     "+data.foo=1": ("data.foo", "no such key"),
-    "mechanism=foo": ("mechanism=foo", "dpsgd, dpsgd_published, ldp, ldp_published, none"),
+    "mechanism=foo": (
+        "mechanism=foo",
+        "dpsgd, dpsgd_published, ldp, ldp_features, ldp_published, none",
+    ),
     "experiment=foo": (
         "experiment=foo",
         "as_published_aptos, as_published_pneumonia, figure4_aptos, figure4_pneumonia",
@@ -116,6 +119,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
     assert config.data.model_dump() == {
         "name": dataset,
         "root": "/images",
+        "test": "official",
         "resize": 256,
         "image_size": 224,
         "batch_size": 128,
@@ -232,6 +236,7 @@ def test_the_files_and_the_schema_have_the_same_keys(composed):
         other = {  # than by default, which these do not allow
             "dpsgd_published": ["model.norm=batch"],
             "class_means": ["model.train=head", "model.norm=frozen_batch"],
+            "ldp_features": ["model.train=head", "model.norm=frozen_batch"],
         }.get(option.stem, [])
         config = composed(f"{option.parent.name}={option.stem}", *other)
         in_files |= {".".join(path) for path, _ in leaves(config.model_dump())}

@@ -6,6 +6,9 @@ import pytest
 from dpmi.errors import UserError
 from dpmi.train import config_dir
 
+PRESETS = (
+    "frontier_pneumonia", "frontier_aptos", "frontier_class_means", "frontier_ldp_features",
+)  # fmt: skip
 HEAD = ("model.train=head", "model.norm=frozen_batch")
 
 
@@ -19,6 +22,11 @@ HEAD = ("model.train=head", "model.norm=frozen_batch")
         ([*HEAD, "trainer.compile=true"], r"^trainer\.compile=True: .*allowed is false"),
         (["mechanism=class_means"], r"^model\.train=all: .*allowed is head"),
         ([*HEAD, "mechanism=class_means", "model.head=ordinal"], r"^model\.head=ordinal: "),
+        (
+            [*HEAD, "mechanism=ldp_features", "model.features.centre=false"],
+            r"^model\.features\.centre=False: .*allowed is true",
+        ),
+        (["mechanism=ldp_features"], r"^model\.train=all: .*allowed is head"),
         (["mechanism=ldp", "model.prior=uniform"], r"^model\.prior=uniform: .*allowed is train"),
         (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),
         (["model.features.views=[mirror,mirror]"], r"^model\.features\.views=.*each once"),
@@ -30,13 +38,14 @@ def test_a_head_that_would_not_do_what_its_config_says_is_refused(composed, over
         composed(*overrides)
 
 
-@pytest.mark.parametrize("name", ["frontier_pneumonia", "frontier_aptos", "frontier_class_means"])
+@pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_of_a_head_is_a_whole_config_under_each_mechanism_and_says_who_chose(
     composed, name
 ):
     """Nothing of it can depend on a user's images: all of its values are in its file."""
-    for mechanism in ("none", "dpsgd", "class_means"):
-        if (name, mechanism) != ("frontier_aptos", "class_means"):  # its head is ordinal
+    for mechanism in ("none", "dpsgd", "class_means", "ldp_features"):
+        computed = mechanism in ("class_means", "ldp_features")
+        if not (computed and name == "frontier_aptos"):  # its head is ordinal
             composed(f"experiment={name}", f"mechanism={mechanism}")
     values = [
         line

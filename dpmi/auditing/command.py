@@ -64,6 +64,8 @@ def _nothing_to_audit(record: RunRecord) -> str | None:
         return f"{record.status}, so there is nothing to audit"
     if record.guarantee is None or record.guarantee.epsilon is None:
         return "claims no ε, so there is nothing to audit"
+    if record.guarantee.mechanism == "ldp_features":
+        return "an image says one bit, whose law is exact: no more could be found by running it"
     return None
 
 

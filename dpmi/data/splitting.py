@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmi.data.catalogue import SPLITS
+from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.errors import UserError
+
+HELD_OUT = 0.25  # of the training images
+_HELD_OUT_SEED = 42
 
 
 def stratified_split(
@@ -113,6 +117,28 @@ def patient_split(
             "data.val_fraction and data.test_fraction, or give the splits in a split column."
         )
     return tuple(splits.tolist())
+
+
+def held_out_patients(catalogue: Catalogue) -> Catalogue:
+    """The training images alone, a quarter of their patients to test on.
+
+    To choose by, or to measure without the shift between two collections of images: the official
+    test and validation images are in neither part. The same patients at each call.
+
+    Raises:
+        UserError: there are too few patients.
+    """
+    rows = [row for row, split in enumerate(catalogue.splits) if split == "train"]
+    labels, patients = catalogue.labels[rows], tuple(catalogue.patients[row] for row in rows)
+    return replace(
+        catalogue,
+        paths=tuple(catalogue.paths[row] for row in rows),
+        labels=labels,
+        patients=patients,
+        splits=patient_split(
+            labels, patients, val_fraction=0, test_fraction=HELD_OUT, seed=_HELD_OUT_SEED
+        ),
+    )
 
 
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:

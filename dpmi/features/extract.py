@@ -11,9 +11,10 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.config import FeatureSettings
-from dpmi.data.prepare import PreparedData
+from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.backbone import STAGES
 from dpmi.features.cache import FeatureRequest, pooled_features
+from dpmi.features.projection import drawn_images, fitted
 from dpmi.features.vectors import unit_vectors
 
 
@@ -52,12 +53,12 @@ def extract_features(
     """Compute the features of all splits, or take them from the cache.
 
     No privacy is spent: nothing is released of them, and each vector depends on its image, on
-    public weights and on fixed views alone. Whatever a mechanism is to protect of an image, it has
-    to protect of that one vector.
+    public weights, on fixed views and on images that the program draws, alone. Whatever a mechanism
+    is to protect of an image, it has to protect of that one vector.
 
     Args:
         data: decoded images.
-        settings: stages, views and exposure.
+        settings: stages, views, exposure and public projection.
         image_size: side of the square cut from the images' centre, in pixels.
         state: the backbone's weights, torchvision's ``resnet18`` state dict, from public data.
         cache_dir: features are kept in ``cache_dir/features``.
@@ -67,22 +68,31 @@ def extract_features(
     Raises:
         UserError: the weights are not a ResNet-18's, or the cache cannot be written.
     """
-    deepest = max(settings.stages, key=list(STAGES).index)
-    of_views = [
-        pooled_features(
-            FeatureRequest(data, image_size, state, deepest, view, settings.exposure),
-            cache_dir,
-            console,
-            device,
-        )
-        for view in settings.views
-    ]
-    return Features(
-        vectors={
+
+    def vectors_of(images: PreparedData) -> dict[str, Tensor]:
+        deepest = max(settings.stages, key=list(STAGES).index)
+        of_views = [
+            pooled_features(
+                FeatureRequest(images, image_size, state, deepest, view, settings.exposure),
+                cache_dir,
+                console,
+                device,
+            )
+            for view in settings.views
+        ]
+        return {
             split: unit_vectors(
                 [[of[split][stage] for stage in settings.stages] for of in of_views]
             )
-            for split in data.splits
-        },
+            for split in images.splits
+        }
+
+    vectors = vectors_of(data)
+    if settings.project is not None:
+        drawn = prepare(drawn_images(data.channels, image_size), cache_dir)
+        projection = fitted(vectors_of(drawn)["train"], settings.project)
+        vectors = {split: projection(rows) for split, rows in vectors.items()}
+    return Features(
+        vectors=vectors,
         labels={name: torch.from_numpy(split.labels) for name, split in data.splits.items()},
     )

@@ -12,6 +12,7 @@ from dpmi.config import (
     Config,
     DpsgdMechanism,
     DpsgdPublishedMechanism,
+    LdpFeaturesMechanism,
     LdpMechanism,
     LdpPublishedMechanism,
 )
@@ -21,6 +22,7 @@ from dpmi.mechanisms.class_means import ClassMeans
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
 from dpmi.mechanisms.ldp import Announce, LocalDP
+from dpmi.mechanisms.ldp_features import LocalDPOfFeatures
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
@@ -35,8 +37,9 @@ from dpmi.privacy.statistics import TrainingSet, class_sensitivity
 from dpmi.ranks import ALONE, Ranks
 
 __all__ = [
-    "DPSGD", "ClassMeans", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism",
-    "NonPrivate", "PlannedMechanism", "batch_images", "build_mechanism", "epochs",
+    "DPSGD", "ClassMeans", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished",
+    "LocalDPOfFeatures", "Mechanism", "NonPrivate", "PlannedMechanism", "batch_images",
+    "build_mechanism", "epochs",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -78,18 +81,13 @@ def build_mechanism(
             DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
+    cache_dir = Path(config.cache_dir).expanduser()
     if isinstance(settings, LdpMechanism):
-        budget = config.privacy.max_epsilon
-        if budget is not None and pixel_epsilon(config.beta) > budget:
-            raise UserError(
-                f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each pixel with ε "
-                f"= {printed_epsilon(pixel_epsilon(config.beta))}; allow more, or raise beta"
-            )
+        _within_budget(config, pixel_epsilon(config.beta), "pixel")
         try:
             pixel_noise(config.beta)
         except ValueError as error:
             raise UserError(str(error)) from error
-        cache_dir = Path(config.cache_dir).expanduser()
         return LocalDP(
             config.beta,
             settings.noise_test,
@@ -100,6 +98,19 @@ def build_mechanism(
             announce=announce,
             first=first,
         )
+    if isinstance(settings, LdpFeaturesMechanism):
+        _within_budget(config, 1 / config.beta, "image")
+        assert train is not None  # a head has features
+        try:
+            return LocalDPOfFeatures(
+                *(config.beta, train, noise, cache_dir),
+                uniform=config.model.prior == "uniform",
+                together=together,
+                announce=announce,
+                first=first,
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from error
     if isinstance(settings, DpsgdMechanism | ClassMeansMechanism):
         common: dict[str, Any] = {
             "noise": noise, "train": train, "journal": journal, "ranks": ranks,
@@ -137,6 +148,16 @@ def build_mechanism(
     return NonPrivate(ranks, train, _statistics(config))
 
 
+def _within_budget(config: Config, epsilon: float, unit: str) -> None:
+    """Refuse a release of noised images, which is whole or not at all, beyond the run's budget."""
+    budget = config.privacy.max_epsilon
+    if budget is not None and epsilon > budget:
+        raise UserError(
+            f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each {unit} with ε "
+            f"= {printed_epsilon(epsilon)}; allow more, or raise beta"
+        )
+
+
 def batch_images(config: Config, n: int) -> int:
     """Images in a training batch, of n."""
     return n if config.data.batch_size == "all" else config.data.batch_size
@@ -144,7 +165,8 @@ def batch_images(config: Config, n: int) -> int:
 
 def epochs(config: Config) -> int:
     """Passes over the loader that a mechanism takes: as the config says, or one release."""
-    return 1 if config.mechanism.name == "class_means" else config.trainer.max_epochs
+    computed = config.mechanism.name in ("class_means", "ldp_features")
+    return 1 if computed else config.trainer.max_epochs
 
 
 def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:

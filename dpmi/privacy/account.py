@@ -92,7 +92,7 @@ class Accounts:
             images: SHA-256 digests of the training images' contents, in hexadecimal.
             spending: by the plan; replaces what the same entry said before.
             budget: most that all runs on these images may take together: for a release of noised
-                images the ε of a channel value, else that of an image.
+                images that hides values the ε of a channel value, else that of an image.
 
         Returns:
             Name of the account.
@@ -208,7 +208,7 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
             f"{named}: no ε holds for these images any more: {without[0].run} has none "
             f"({without[0].reason}); python -m dpmi.account shows all of their runs"
         )
-    if planned.value_epsilon is not None:
+    if planned.value_epsilon is not None and not planned.hides_images:
         unit, would_be = "channel value", ahead.value_epsilon
     else:
         unit, would_be = "image", ahead.image_epsilon

@@ -24,7 +24,8 @@ KEY_BYTES = 32
 _FROM_ZERO = bytes(16)  # the counter; no two streams share a key
 _ZEROS = memoryview(bytes(1 << 17))  # what is encrypted: the stream itself comes out
 
-_PURPOSES = ("sampling", "statistic", "gradient", "laplace_train", "laplace_val", "laplace_test")
+_ONCE = ("answer", "laplace_train", "laplace_val", "laplace_test")  # whatever the attempt
+_PURPOSES = ("sampling", "statistic", "gradient", *_ONCE)
 
 
 class SecretStream:
@@ -104,13 +105,13 @@ class NoiseSource:
     def stream(self, purpose: str, step: int = 0) -> SecretStream:
         """Make the stream of a purpose.
 
-        "sampling" or "gradient" at a step, "statistic" by its number, or "laplace_SPLIT".
+        "sampling" or "gradient" at a step, "statistic" by its number, "laplace_SPLIT" or "answer".
 
         The streams of local DP are the same in every attempt: images are released once.
         """
         if purpose not in _PURPOSES:
             raise ValueError(f"purpose {purpose!r}: allowed are {', '.join(_PURPOSES)}")
-        attempt = 0 if purpose.startswith("laplace") else self.attempt
+        attempt = 0 if purpose in _ONCE else self.attempt
         return SecretStream(_derive(self.key, f"{purpose} attempt {attempt} step {step}"))
 
 

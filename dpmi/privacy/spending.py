@@ -49,6 +49,11 @@ class Spending:
         """Whether nothing was released."""
         return not self.ledger and self.value_epsilon is None and self.reason is None
 
+    @property
+    def hides_images(self) -> bool:
+        """Whether it is a release of noised images that hides an image no less than a value."""
+        return self.value_epsilon is not None and self.value_epsilon == self.image_epsilon
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
         return dataclasses.asdict(self) | {"ledger": [dataclasses.asdict(e) for e in self.ledger]}

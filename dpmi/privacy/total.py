@@ -102,6 +102,9 @@ class Total:
             whose = _count(len(self.releases), "release")
             epsilon_ = printed_epsilon(self.releases_epsilon)
             told.append(f"ε = {epsilon_} per channel value: {whose} by LDP")
+        if any(release.hides_images for release in self.releases):
+            whole = printed_epsilon(self.releases_image_epsilon)
+            told.append(f"ε = {whole} per image, replace-one: the same")
         if self.models and self.releases:
             value, image = map(printed_epsilon, (self.value_epsilon, self.image_epsilon))
             told.append(

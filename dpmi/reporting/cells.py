@@ -18,6 +18,7 @@ SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its m
 TITLES = {
     "none": "original",
     "ldp": "LDP",
+    "ldp_features": "LDP of features",
     "dpsgd": "DP-SGD",
     "class_means": "class means",
     "ldp_published": "LDP as published",

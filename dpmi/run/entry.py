@@ -12,11 +12,12 @@ from dpmi.config import Config
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.identity import cell_name
-from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism
+from dpmi.mechanisms import LocalDP, LocalDPOfFeatures, Mechanism, PlannedMechanism
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.accounting import planned_entries, steps_within
 from dpmi.privacy.guarantee import REPEATABLE, printed_epsilon
 from dpmi.privacy.spending import RESERVED, LedgerEntry, Spending
+from dpmi.privacy.total import total
 from dpmi.run.entry_file import ENTRY_FILE, EntryFile, read_entry, superseded_spendings
 from dpmi.run.record import RunAccount
 
@@ -70,24 +71,27 @@ class RunEntry:
         Args:
             name: of the release.
             value_epsilon: ε of a channel value.
-            image_epsilon: ε of an image.
+            image_epsilon: ε of an image; the same where the release hides images whole.
 
         Raises:
             UserError, OSError: as :meth:`reserve`; or ``privacy.max_epsilon`` would be passed,
                 with other releases that the weights before training were trained on.
         """
         budget = self._config.privacy.max_epsilon
-        spent = value_epsilon + sum(
-            took.value_epsilon or 0.0 for took in self.before if took.entry != name
-        )
+        before = total(took for took in self.before if took.entry != name)
+        run = cell_name(self._config)
+        own = Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon)
+        if own.hides_images:
+            unit, spent = "image", image_epsilon + before.releases_image_epsilon
+        else:
+            unit, spent = "channel value", value_epsilon + before.releases_epsilon
         if budget is not None and spent > budget:
             raise UserError(
                 f"privacy.max_epsilon={budget:g}: with what model.weights was trained on, this "
-                f"run would spend ε = {printed_epsilon(spent)} per channel value; allow more, or "
+                f"run would spend ε = {printed_epsilon(spent)} per {unit}; allow more, or "
                 "start from other weights"
             )
-        run = cell_name(self._config)
-        self._reserve(Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon))
+        self._reserve(own)
 
     def _reserve(self, planned: Spending) -> None:
         before = read_entry(self._folder)
@@ -160,7 +164,7 @@ def _planned(
     run = cell_name(config)
     if config.noise_seed is not None and config.mechanism.name != "none":
         return Spending(name, run, reason=REPEATABLE)
-    if isinstance(mechanism, LocalDP):
+    if isinstance(mechanism, LocalDP | LocalDPOfFeatures):
         return None  # it tells of its release itself
     if isinstance(mechanism, PlannedMechanism):
         plan, steps = mechanism.plan, mechanism.plan.steps

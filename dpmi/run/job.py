@@ -19,7 +19,14 @@ from dpmi.config import ClassMeansMechanism, Config, DpsgdMechanism, WandbConfig
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
-from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism, build_mechanism, epochs
+from dpmi.mechanisms import (
+    LocalDP,
+    LocalDPOfFeatures,
+    Mechanism,
+    PlannedMechanism,
+    build_mechanism,
+    epochs,
+)
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import write_state_dict
 from dpmi.privacy.journal import reserved_entries
@@ -174,7 +181,7 @@ class Run:
         ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))
         with self._timed("release"):
             released = mechanism.release_data(data)
-        if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
+        if isinstance(mechanism, LocalDP | LocalDPOfFeatures) and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
         net = given or network(config, len(data.classes), start.state, features)

@@ -39,7 +39,7 @@ CONFIG = frozenset({
     *(f"model.{key}" for key in (
         "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",
         "prior", "average",
-        *(f"features.{key}" for key in ("stages", "views", "exposure", "centre")),
+        *(f"features.{key}" for key in ("stages", "views", "exposure", "project", "centre")),
     )),
     *(f"trainer.{key}" for key in (
         "max_epochs", "accelerator", "precision", "channels_last", "compile", "devices",
@@ -50,8 +50,8 @@ CONFIG = frozenset({
 CONFIG_OF_PUBLIC_DATA = frozenset({
     "max_physical_batch_size",
     *(f"data.{key}" for key in (
-        "batch_size", "seed", "train_images", "val_images", "test_images", "size", "on_corrupt",
-        "num_workers", "resident",
+        "test", "batch_size", "seed", "train_images", "val_images", "test_images", "size",
+        "on_corrupt", "num_workers", "resident",
     )),
     *(f"mechanism.{key}" for key in ("claimed_delta", "microbatches", "noise_multipliers")),
 })  # fmt: skip

@@ -154,11 +154,12 @@ class Resumption:
         self.noise = NoiseSource(noise_seed, bytes.fromhex(state.noise_key), state.attempt)
         self.journal = Journal(folder / JOURNAL_FILE)
 
-    def keep_release(self, release: str) -> None:
+    def keep_release(self, release: str | None) -> None:
         """Remember what the run trains on, before it does.
 
         Args:
-            release: id of the noised images.
+            release: id of the noised images, or of what else runs share; None where noise can be
+                repeated, so that nothing is shared.
 
         Raises:
             UserError: an attempt before this one trained on others.

@@ -30,6 +30,8 @@ OWN = {
     "split_seed": 42,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
+    "chest_xray": {"test": "official"},
+    "aptos": {"test": "official"},
     "folder": OWN,
     "csv": OWN | {"csv": "labels.csv"},
     "pneumoniamnist": {"size": 28},

@@ -70,6 +70,28 @@ def test_within_a_series_of_file_names_no_person_is_in_two_splits(
     assert all(len(splits) == 1 for splits in series.values())
 
 
+def test_held_out_patients_are_training_patients_whom_training_never_sees(
+    config: Config, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    for seed in range(24):
+        ill, name = seed % 2, f"person{seed // 3}_virus_{seed}.jpeg"
+        for split, folder in (("train", "NORMAL"), ("train", "PNEUMONIA"), ("test", "NORMAL")):
+            if (folder == "PNEUMONIA") == bool(ill):
+                draw(tmp_path / split / folder / name, seed)
+    held, again = (
+        read_catalogue(config("chest_xray", root=tmp_path, test="held_out"), tmp_path)
+        for _ in range(2)
+    )
+    assert held.splits == again.splits
+    assert all(path.startswith("train/") for path in held.paths)
+    assert len(held.paths) == 24
+    homes: dict[str, set[str]] = {}
+    for patient, split in zip(held.patients, held.splits, strict=True):
+        homes.setdefault(patient, set()).add(split)
+    assert all(len(splits) == 1 for splits in homes.values())
+    assert held.splits.count("test") == 6
+
+
 def test_macos_leftovers_are_no_images(
     config: Config, draw: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -116,7 +116,7 @@ def test_an_array_that_would_be_filled_as_a_copy_is_refused():
 
 
 def test_what_is_secret_is_drawn_by_no_generator_made_for_simulation():
-    """No file of the privacy ground, nor a mechanism, names one."""
+    """No file of the privacy ground, nor a mechanism, names one; but for public questions."""
     from pathlib import Path
 
     import dpmi.mechanisms
@@ -126,6 +126,8 @@ def test_what_is_secret_is_drawn_by_no_generator_made_for_simulation():
     files = [file for folder in folders for file in folder.rglob("*.py")]
     assert len(files) > 20
     for file in files:
+        if file.name == "interview.py":  # who is asked what is public, and a constant
+            continue
         text = file.read_text(encoding="utf-8")
         for name in ("np.random", "torch.rand", "torch.Generator", "normal_(", "SeedSequence"):
             assert name not in text, (file.name, name)

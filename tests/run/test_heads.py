@@ -29,6 +29,7 @@ CELLS = {
         *("model.features.views=[identity,mirror,half_turn]", "model.prior=train"),
     ),
     "class_means": ("mechanism=class_means", "mechanism.delta=1e-3"),
+    "ldp_features": ("mechanism=ldp_features", "model.features.project=5"),
 }
 
 
@@ -60,12 +61,12 @@ def whole(words, tmp_path_factory):
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_head_leaves_a_good_record_and_weights_that_decide_alone(cell, whole):
     record, kept = read_record(whole(cell) / "record.json"), weights(whole(cell))
-    classes = 5 if cell == "views" else 2
+    classes, length = 5 if cell == "views" else 2, 5 if cell == "ldp_features" else 256
     assert (record.status, record.reason) == ("completed", None)
     for metric in ("accuracy", "balanced_accuracy", "auroc"):
         assert 0 <= record.metrics[f"test/{metric}"] <= 1
     assert {name: tuple(value.shape) for name, value in kept.items()} == {
-        "centre": (256,), "weight": (classes, 256), "bias": (classes,),
+        "centre": (length,), "weight": (classes, length), "bias": (classes,),
     }  # fmt: skip
     assert kept["centre"].norm() > 0.1
     assert record.timings["features"] >= 0

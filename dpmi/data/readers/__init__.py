@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpmi.config import DataConfig
+from dpmi.config import BenchmarkData, DataConfig
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.aptos import read_aptos
 from dpmi.data.readers.chest_xray import read_chest_xray
@@ -14,6 +14,7 @@ from dpmi.data.readers.csv_file import read_csv_file
 from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.medmnist import read_medmnist
 from dpmi.data.readers.phantom import read_phantom
+from dpmi.data.splitting import held_out_patients
 
 # By the config's data.name. Each reader takes its own section and the folder for downloads.
 READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
@@ -34,4 +35,6 @@ def read_catalogue(config: DataConfig, cache_dir: Path) -> Catalogue:
     Raises:
         UserError: there are no such data, or they cannot be used.
     """
-    return READERS[config.name](config, cache_dir)
+    catalogue = READERS[config.name](config, cache_dir)
+    held_out = isinstance(config, BenchmarkData) and config.test == "held_out"
+    return held_out_patients(catalogue) if held_out else catalogue

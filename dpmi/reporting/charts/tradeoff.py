@@ -29,7 +29,7 @@ METRICS = {
 _LEAST_RANGE = 0.1
 _SIDES = {  # an ε is of something: one axis for each, and the mechanisms that are on it
     "LDP: ε of a pixel": ("ldp", "ldp_published"),
-    "DP-SGD: ε of an image": ("dpsgd", "class_means", "dpsgd_published"),
+    "DP-SGD: ε of an image": ("dpsgd", "class_means", "ldp_features", "dpsgd_published"),
 }
 
 
