@@ -165,6 +165,7 @@ def _images(name: str, place: Path) -> int:
             "on_corrupt": "error",
             "num_workers": 0,
             "resident": False,
+            "test": "official",
         }
     )
     try:
