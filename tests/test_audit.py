@@ -45,6 +45,19 @@ def test_a_claim_that_is_too_small_is_an_error_in_one_line(run, capsys):
     assert read_record(folder / RECORD_FILE).audit["refuted"]
 
 
+@pytest.mark.parametrize("mechanism", ["class_means", "ldp_features"])
+def test_what_no_canary_reaches_is_said_to_be_not_audited(run, capsys, mechanism):
+    folder = run / "ldp"
+    record = read_record(folder / RECORD_FILE)
+    other = dataclasses.replace(record.guarantee, mechanism=mechanism)
+    record.model_copy(update={"guarantee": other}).write(folder)
+    assert audit.main([str(folder), "--seconds", "0"]) == 2
+    told = capsys.readouterr()
+    assert "are not audited" in " ".join(told.out.split())
+    assert "no run here states an ε that an audit can bound" in told.err
+    assert read_record(folder / RECORD_FILE).audit is None
+
+
 def test_a_folder_without_runs_is_bad_input(tmp_path, capsys):
     assert audit.main([str(tmp_path)]) == 2
     assert "no run here states an ε" in capsys.readouterr().err

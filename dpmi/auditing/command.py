@@ -20,6 +20,12 @@ from dpmi.run.job import prepared_data
 from dpmi.run.record import RECORD_FILE, SUPERSEDED, RunRecord, read_record
 from dpmi.train import config_dir
 
+# An attack by steps of DP-SGD would tell nothing of these.
+_NOT_AUDITED = {
+    "class_means": "class means are not audited: no canary of the auditor's reaches them",
+    "ldp_features": "answers of one bit are not audited: no canary of the auditor's gives one",
+}
+
 
 def audit_default(seconds: float) -> Audit | None:
     """Audit the run of the default config; None where the replica failed."""
@@ -55,7 +61,10 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             record.model_copy(update={"audit": audit.to_dict()}).write(path.parent)
     if not found:
         places = ", ".join(map(str, folders))
-        raise UserError(f"{places}: no run here states an ε; give a folder of runs, or none at all")
+        raise UserError(
+            f"{places}: no run here states an ε that an audit can bound; give a folder of runs, or "
+            "none at all"
+        )
     return found
 
 
@@ -64,9 +73,7 @@ def _nothing_to_audit(record: RunRecord) -> str | None:
         return f"{record.status}, so there is nothing to audit"
     if record.guarantee is None or record.guarantee.epsilon is None:
         return "claims no ε, so there is nothing to audit"
-    if record.guarantee.mechanism == "ldp_features":
-        return "an image says one bit, whose law is exact: no more could be found by running it"
-    return None
+    return _NOT_AUDITED.get(record.guarantee.mechanism)
 
 
 def _audited(
