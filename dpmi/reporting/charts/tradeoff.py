@@ -28,13 +28,13 @@ METRICS = {
 }
 _LEAST_RANGE = 0.1
 _SIDES = {  # an ε is of something: one axis for each, and the mechanisms that are on it
-    "LDP: ε of a pixel": ("ldp", "ldp_published"),
-    "DP-SGD: ε of an image": ("dpsgd", "class_means", "ldp_features", "dpsgd_published"),
+    "ε of a pixel": ("ldp", "ldp_published"),
+    "ε of an image": ("dpsgd", "class_means", "ldp_features", "dpsgd_published"),
 }
 
 
 def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
-    """A row a metric, LDP on the left and DP-SGD on the right; None without a private cell."""
+    """A row a metric, ε of a pixel on the left, of an image on the right; None without any ε."""
     points = {c: cells["test"] for c, cells in panel.columns.items() if _epsilon(cells["test"])}
     if not points:
         return None
