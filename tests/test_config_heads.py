@@ -19,7 +19,6 @@ HEAD = ("model.train=head", "model.norm=frozen_batch")
         ([*HEAD, "trainer.compile=true"], r"^trainer\.compile=True: .*allowed is false"),
         (["mechanism=class_means"], r"^model\.train=all: .*allowed is head"),
         ([*HEAD, "mechanism=class_means", "model.head=ordinal"], r"^model\.head=ordinal: "),
-        (["mechanism=ldp", "model.prior=uniform"], r"^model\.prior=uniform: .*allowed is train"),
         (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),
         (["model.features.views=[mirror,mirror]"], r"^model\.features\.views=.*each once"),
         (["data.batch_size=0"], r"^data\.batch_size=0: allowed are all and integers"),

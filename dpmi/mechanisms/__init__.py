@@ -24,7 +24,7 @@ from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
-from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS
+from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS, ExactStatistics
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
@@ -78,6 +78,7 @@ def build_mechanism(
             DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
+    names = _statistics(config)
     if isinstance(settings, LdpMechanism):
         budget = config.privacy.max_epsilon
         if budget is not None and pixel_epsilon(config.beta) > budget:
@@ -92,13 +93,15 @@ def build_mechanism(
         cache_dir = Path(config.cache_dir).expanduser()
         return LocalDP(
             config.beta,
-            settings.noise_test,
+            settings.matched,
+            config.seed,
             noise,
             cache_dir,
             ranks,
             together=together,
             announce=announce,
             first=first,
+            statistics=ExactStatistics(train, names),
         )
     if isinstance(settings, DpsgdMechanism | ClassMeansMechanism):
         common: dict[str, Any] = {
@@ -125,7 +128,7 @@ def build_mechanism(
             **common,
         )
     if isinstance(settings, LdpPublishedMechanism):
-        return LocalDPAsPublished(config.beta, noise, ranks)
+        return LocalDPAsPublished(config.beta, noise, ranks, ExactStatistics(train, names))
     if isinstance(settings, DpsgdPublishedMechanism):
         return DPSGDAsPublished(
             microbatches=settings.microbatches[config.data.name],
@@ -133,8 +136,9 @@ def build_mechanism(
             noise_multiplier=settings.noise_multipliers[config.data.name][config.beta],
             claim=Claim(1 / config.beta, settings.claimed_delta, "image", "the poster's authors"),
             noise=noise,
+            statistics=ExactStatistics(train, names),
         )
-    return NonPrivate(ranks, train, _statistics(config))
+    return NonPrivate(ranks, ExactStatistics(train, names))
 
 
 def batch_images(config: Config, n: int) -> int:
@@ -154,13 +158,13 @@ def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:
     return 3, config.data.image_size, config.data.image_size
 
 
-def _statistics(config: Config) -> list[str]:
+def _statistics(config: Config) -> tuple[str, ...]:
     """Names of what a config releases of all training images before the first step."""
     names = [CENTRE] if config.model.train == "head" and config.model.features.centre else []
     counts_are_in_the_release = config.mechanism.name == "class_means"
     if config.model.prior == "uniform" and not counts_are_in_the_release:
         names.append(CLASS_COUNTS)
-    return names
+    return tuple(names)
 
 
 def _plan(
