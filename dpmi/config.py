@@ -152,7 +152,7 @@ class LdpMechanism(_Section):
     """Local DP: Laplace noise on each pixel of each training image, once."""
 
     name: Literal["ldp"]
-    noise_test: bool
+    matched: bool
 
 
 class LdpFeaturesMechanism(_Section):
@@ -242,6 +242,7 @@ class ModelSettings(_Section):
     features: FeatureSettings
     prior: Literal["train", "uniform"]
     average: Literal["none", "last_half"]
+    schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -91,7 +91,12 @@ def watched(
             data={"image_size": SIDE, "resize": None},
             # All layers of a network of the auditor's, by all of the budget.
             model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
-            | {"train": "all", "prior": "train", "average": "none"},
+            | {
+                "train": "all",
+                "prior": "train",
+                "average": "none",
+                "schedule": "constant",
+            },
             trainer={"checkpoint_seconds": 0.0} if interrupted else {},
         ).model_copy(update={"max_physical_batch_size": _PIECE if piece == "auto" else piece})
         n = len(canaries.data.splits["train"].labels)

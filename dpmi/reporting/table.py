@@ -18,6 +18,7 @@ _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
     *("image_replace_one_epsilon", "epsilon_at_1e-5", "epsilon_at_1e-6"),
 )
+_BESIDE = ("balanced_accuracy", "auroc", "ece", "kappa", WORST_RECALL)
 _RUN_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
     "poster_accuracy",
@@ -27,14 +28,15 @@ _RUN_HEADER = (
 _CELL_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "variant", "status", "runs", "seeds"),
     *("accuracy", "low_95", "high_95", "interval_over", "majority_class"),
-    *("auroc", "kappa", WORST_RECALL),
+    *_BESIDE,
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
     *_PROMISE_HEADER,
 )
 FOOTNOTE = (
     "Accuracy of the last epoch, never of one picked on test images; below it its 95 % interval, "
     "over seeds where there are several, else over the images. Below it: the poster's accuracy "
-    "where it has one; AUROC (macro); the guarantee of the run, ε rounded up. Zero-out: an image "
+    "where it has one; balanced accuracy (mean recall of the classes); AUROC (macro); expected "
+    "calibration error; the guarantee of the run, ε rounded up. Zero-out: an image "
     "is replaced by one that contributes nothing; replace-one: by any other. Validation and test "
     "images are covered by no ε."
 )
@@ -75,7 +77,8 @@ def terminal_table(panel: Panel) -> Table:
             lines = (f"[{style}]{cell.accuracy}[/]", span, cell.beside)
             texts.append("\n".join(filter(None, lines)))
         table.add_row(split, *texts)
-    table.add_row("test AUROC", *[cells["test"].auroc for cells in columns.values()])
+    for title, texts in _beside_accuracy(panel):
+        table.add_row(title, *texts)
     for title, texts in published_rows(panel):
         table.add_row(title, *texts)
     promises = []
@@ -89,6 +92,17 @@ def terminal_table(panel: Panel) -> Table:
     if any(audited := [cells["test"].audited for cells in columns.values()]):
         table.add_row("audited", *audited, style="dim")
     return table
+
+
+def _beside_accuracy(panel: Panel) -> list[tuple[str, list[str]]]:
+    """Rows of what is told of test images beside accuracy, where a record has it."""
+    tests = [cells["test"] for cells in panel.columns.values()]
+    rows = [
+        ("test balanced", [cell.balanced for cell in tests]),
+        ("test AUROC", [cell.auroc for cell in tests]),
+        ("test ECE", [cell.ece for cell in tests]),
+    ]
+    return [(title, texts) for title, texts in rows if any(texts) or title == "test AUROC"]
 
 
 def _hyphenated(text: str) -> str:
@@ -106,7 +120,7 @@ def as_markdown(panels: Sequence[Panel]) -> str:
             + [_accuracy_in_markdown(cells[split]) for cells in panel.columns.values()]
             for split in panel.splits
         ]
-        rows.append([f"{panel.title}, test AUROC", *[cell.auroc for cell in tests]])
+        rows += [[f"{panel.title}, {title}", *texts] for title, texts in _beside_accuracy(panel)]
         rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         if any(replaced := [cell.if_replaced for cell in tests]):
@@ -137,12 +151,25 @@ def footnote(panels: Sequence[Panel]) -> str:
     train = any("train" in panel.splits for panel in panels)
     parts = [
         FOOTNOTE,
+        *(f"Protocol: {', '.join(told)}." for told in protocols(panels)),
         *([TRAIN] if train else []),
         *([STAR] if picked else []),
         *([PUBLISHED_FOOTNOTE] * published),
     ]
     return " ".join(
         [*parts, *(f"{title}: {why}." for title, why in why_no_epsilon(panels).items())]
+    )
+
+
+def protocols(panels: Sequence[Panel]) -> list[tuple[str, ...]]:
+    """How the runs learned, averaged and decided, as their configs say it; each once."""
+    keys = ("schedule", "average", "prior")
+    return list(
+        dict.fromkeys(
+            tuple(f"model.{key}={model[key]}" for key in keys)
+            for model in (run.config["model"] for panel in panels for run in panel.runs)
+            if all(key in model for key in keys)
+        )
     )
 
 
@@ -183,7 +210,7 @@ def cells_csv(panels: Sequence[Panel]) -> str:
                     else ("", "", "")
                 ),
                 _places(majority),
-                *(_places(cell.mean_of(name)) for name in ("auroc", "kappa", WORST_RECALL)),
+                *(_places(cell.mean_of(name)) for name in _BESIDE),
                 *(
                     (f"{cell.poster.accuracy:.4f}", cell.poster.epoch, f"{cell.poster.last:.4f}")
                     if cell.poster

@@ -1,0 +1,42 @@
+"""A network that was trained on noised images is asked about clean ones."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from dpmi.data.datamodule import ImageDataset
+from dpmi.data.prepare import Split
+
+_BATCH = 64
+
+
+def clean_shift(net: nn.Module, clean: Split, noised: Split, image_size: int) -> Tensor:
+    """Find how much the lack of noise moves the logits of images, in the mean.
+
+    Noise moves all logits of a network much, and their order little: taken off, this shift leaves
+    clean images with the threshold that training on noised ones has found. No label is looked at.
+
+    Args:
+        net: on its device.
+        clean: images as they are.
+        noised: the same, with noise of the training images' law.
+        image_size: side of the square that the network sees, in pixels.
+
+    Returns:
+        (K,): mean logits of the clean images, less those of the noised ones.
+    """
+    return _mean_logits(net, clean, image_size) - _mean_logits(net, noised, image_size)
+
+
+@torch.no_grad()
+def _mean_logits(net: nn.Module, split: Split, image_size: int) -> Tensor:
+    device, training = next(net.parameters()).device, net.training
+    net.eval()
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        ImageDataset(split, image_size), batch_size=_BATCH, collate_fn=lambda batch: batch
+    )
+    logits = torch.cat([net(images.to(device)).double() for images, _ in loader])
+    net.train(training)
+    return logits.mean(0).float()
