@@ -33,10 +33,10 @@ _CELL_HEADER = (
     *_PROMISE_HEADER,
 )
 FOOTNOTE = (
-    "Accuracy of the last epoch, never of one picked on test images; below it its 95 % interval, "
-    "over seeds where there are several, else over the images. Below it: the poster's accuracy "
-    "where it has one; balanced accuracy (mean recall of the classes); AUROC (macro); expected "
-    "calibration error; the guarantee of the run, ε rounded up. Zero-out: an image "
+    "AUROC (macro); balanced accuracy (mean recall of the classes); accuracy, all of the last "
+    "epoch, never of one picked on test images. Below accuracy its 95 % interval, over seeds where "
+    "there are several, else over the images, and the poster's accuracy where it has one; then the "
+    "expected calibration error and the guarantee of the run, ε rounded up. Zero-out: an image "
     "is replaced by one that contributes nothing; replace-one: by any other. Validation and test "
     "images are covered by no ε."
 )
@@ -66,6 +66,8 @@ def terminal_table(panel: Panel) -> Table:
     table.add_column("split", overflow="fold")
     for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
+    for title, texts in _ranked_first(panel):
+        table.add_row(title, *texts)
     for split in panel.splits:
         texts = []
         for cells in columns.values():
@@ -77,9 +79,7 @@ def terminal_table(panel: Panel) -> Table:
             lines = (f"[{style}]{cell.accuracy}[/]", span, cell.beside)
             texts.append("\n".join(filter(None, lines)))
         table.add_row(split, *texts)
-    for title, texts in _beside_accuracy(panel):
-        table.add_row(title, *texts)
-    for title, texts in published_rows(panel):
+    for title, texts in (*_calibration(panel), *published_rows(panel)):
         table.add_row(title, *texts)
     promises = []
     for cells in columns.values():  # why a run failed or stopped is said below, where there is room
@@ -94,15 +94,18 @@ def terminal_table(panel: Panel) -> Table:
     return table
 
 
-def _beside_accuracy(panel: Panel) -> list[tuple[str, list[str]]]:
-    """Rows of what is told of test images beside accuracy, where a record has it."""
+def _ranked_first(panel: Panel) -> list[tuple[str, list[str]]]:
+    """Rows of what is told of test images above accuracy: it depends less on the threshold."""
     tests = [cells["test"] for cells in panel.columns.values()]
-    rows = [
-        ("test balanced", [cell.balanced for cell in tests]),
-        ("test AUROC", [cell.auroc for cell in tests]),
-        ("test ECE", [cell.ece for cell in tests]),
-    ]
-    return [(title, texts) for title, texts in rows if any(texts) or title == "test AUROC"]
+    balanced = [cell.balanced for cell in tests]
+    rows = [("test AUROC", [cell.auroc for cell in tests])]
+    return [*rows, ("test balanced", balanced)] if any(balanced) else rows
+
+
+def _calibration(panel: Panel) -> list[tuple[str, list[str]]]:
+    """The row of the calibration error below accuracy, where a record has one."""
+    told = [cells["test"].ece for cells in panel.columns.values()]
+    return [("test ECE", told)] if any(told) else []
 
 
 def _hyphenated(text: str) -> str:
@@ -115,13 +118,14 @@ def as_markdown(panels: Sequence[Panel]) -> str:
     parts = []
     for panel in panels:
         tests = [cells["test"] for cells in panel.columns.values()]
-        rows = [
+        rows = [[f"{panel.title}, {title}", *texts] for title, texts in _ranked_first(panel)]
+        rows += [
             [f"{panel.title}, {split}"]
             + [_accuracy_in_markdown(cells[split]) for cells in panel.columns.values()]
             for split in panel.splits
         ]
-        rows += [[f"{panel.title}, {title}", *texts] for title, texts in _beside_accuracy(panel)]
-        rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
+        below = (*_calibration(panel), *published_rows(panel))
+        rows += [[f"{panel.title}, {title}", *texts] for title, texts in below]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         if any(replaced := [cell.if_replaced for cell in tests]):
             rows.append([_IF_REPLACED, *replaced])
