@@ -57,6 +57,10 @@ class Rates:
         told = [math.log((p - delta) / q) for p, q in pairs if p > delta and q > 0]
         return max([0.0, *told])
 
+    def sampled(self, rate: float) -> Rates:
+        """The same test of an image that is drawn with probability ``rate``, else without trace."""
+        return Rates(rate * self.true_positive, self.false_positive, rate * self.advantage)
+
 
 def measured(inside: Values, outside: Values, threshold: float, error: float) -> Rates:
     """Bounds of the test "the score is above the threshold", by Clopper and Pearson (1934).
@@ -118,11 +122,19 @@ class Family:
             delta: at which ε is told.
             claimed: noise multiplier where the search begins.
         """
+        noise = self.refuted(rates, claimed)
+        return self.epsilon(noise, delta) if noise else 0.0
+
+    def refuted(self, rates: Sequence[Rates], claimed: float) -> float | None:
+        """The least noise multiplier with which a member is refuted, None where none is.
+
+        Not below LEAST_NOISE, where ε is in the hundreds.
+        """
         low, high = LEAST_NOISE, max(64 * claimed, 64 * LEAST_NOISE)
         if not self.refutes(rates, high):
-            return 0.0
+            return None
         if self.refutes(rates, low):
-            return self.epsilon(low, delta)
+            return low
         # The member refuted is near what is claimed, mostly.
         for guess in (claimed * 2, claimed / 1.5):
             if low < guess < high:
@@ -130,7 +142,7 @@ class Family:
         while high / low > 1 + _ROUNDING:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if self.refutes(rates, middle) else (middle, high)
-        return self.epsilon(high, delta)
+        return high
 
 
 @lru_cache(maxsize=512)

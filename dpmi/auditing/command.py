@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dpmi.auditing.gradients import audit_gradients
+from dpmi.auditing.dpsgd import audit_dpsgd
 from dpmi.auditing.releases import audit_releases
 from dpmi.auditing.result import Audit, rounded_down
 from dpmi.config import Config, load_config
@@ -80,7 +80,7 @@ def _audited(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"auditing {name}", total=seconds)
-        audit_of = audit_releases if config.mechanism.name == "ldp" else audit_gradients
+        audit_of = audit_releases if config.mechanism.name == "ldp" else audit_dpsgd
         try:
             audit = audit_of(
                 config,

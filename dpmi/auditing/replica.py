@@ -20,7 +20,7 @@ from dpmi.run.job import Run
 from dpmi.run.record import RunRecord
 from dpmi.run.stopping import StoppedByRequest
 
-_PIECE = 1024  # images in one pass, where the config leaves it to the memory that ResNet-18 takes
+PIECE = 1024  # images in one pass, where the config leaves it to the memory that ResNet-18 takes
 
 
 def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
@@ -90,7 +90,7 @@ def watched(
             data={"image_size": SIDE, "resize": None},
             model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0},
             trainer={"checkpoint_seconds": 0.0} if interrupted else {},
-        ).model_copy(update={"max_physical_batch_size": _PIECE if piece == "auto" else piece})
+        ).model_copy(update={"max_physical_batch_size": PIECE if piece == "auto" else piece})
         steps = max(1, round(len(canaries.data.splits["train"].labels) / own.data.batch_size))
         alone = own.trainer.devices == 1
         lost = (steps * own.trainer.max_epochs + 1) // 2 if interrupted and alone else None

@@ -16,6 +16,15 @@ class Bound:
 
 
 @dataclass(frozen=True)
+class Found:
+    """What one more attack adds to an audit: see :class:`Audit`."""
+
+    bounds: dict[str, Bound]
+    canaries: int
+    runs: int
+
+
+@dataclass(frozen=True)
 class Audit:
     """Lower bounds on ε that hold together, and the ε that was claimed.
 
