@@ -9,10 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound on ε, and what it takes for granted."""
+    """A lower bound on ε, and what it takes for granted.
+
+    Attributes:
+        claimed: where it is of another ε than the guarantee's first (under replace-one): that.
+    """
 
     epsilon: float
     assumes: str
+    claimed: float | None = None
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ class Audit:
 
     @property
     def method(self) -> str:
-        """Which gave the strongest bound."""
-        return max(self.bounds, key=lambda name: self.bounds[name].epsilon)
+        """Which gave the strongest bound of the ε claimed."""
+        of_claim = [name for name, bound in self.bounds.items() if bound.claimed is None]
+        return max(of_claim, key=lambda name: self.bounds[name].epsilon)
 
     @property
     def epsilon(self) -> float:
@@ -61,7 +67,10 @@ class Audit:
     @property
     def refuted(self) -> bool:
         """More was learnt than what was claimed allows."""
-        return self.epsilon > self.claimed
+        return any(
+            bound.epsilon > (self.claimed if bound.claimed is None else bound.claimed)
+            for bound in self.bounds.values()
+        )
 
     def __str__(self) -> str:
         """As it stands beside a guarantee; rounded downward."""
