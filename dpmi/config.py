@@ -10,9 +10,18 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from dpmi.config_heads import check_heads
 from dpmi.errors import UserError, cause_for_user
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -32,6 +41,18 @@ def _truth_or_auto(value: object) -> object:
     raise ValueError("allowed are auto, true and false")
 
 
+def _count_or_all(value: object) -> object:
+    if value == "all" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("allowed are all and integers greater than or equal to 1")
+
+
+def _each_once(names: list[str]) -> list[str]:
+    if names and len(set(names)) == len(names):
+        return names
+    raise ValueError("name one or more, each once")
+
+
 def _delta_or_auto(value: object) -> object:
     if value == "auto" or (isinstance(value, float) and 0 < value < 1):
         return value
@@ -40,9 +61,13 @@ def _delta_or_auto(value: object) -> object:
 
 TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
+CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+_EachOnce = AfterValidator(_each_once)
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
+_WITH_EPSILON = ("ldp", "dpsgd", "class_means")
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 GIVEN = "given"  # stands for the number of a noise_seed
 
@@ -56,7 +81,7 @@ class _Images(_Section):
 
     image_size: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)]
     resize: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)] | None
-    batch_size: Count
+    batch_size: CountOrAll
     augment: Literal["none", "affine"]
     on_corrupt: Literal["error", "skip"]
     num_workers: Annotated[int, Field(ge=0)]
@@ -129,6 +154,19 @@ class LdpMechanism(_Section):
     noise_test: bool
 
 
+class BudgetShares(_Section):
+    """Shares of a run's budget, in μ², of what is released before the first step."""
+
+    centre: Share
+    counts: Share
+
+
+class CentreShare(_Section):
+    """The same, where nothing but a centre is released before."""
+
+    centre: Share
+
+
 class DpsgdMechanism(_Section):
     """DP-SGD: clipped per-example gradients with Gaussian noise."""
 
@@ -137,6 +175,17 @@ class DpsgdMechanism(_Section):
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
+    shares: BudgetShares
+
+
+class ClassMeansMechanism(_Section):
+    """One Gaussian release of class sums and counts; the classifier is post-processing."""
+
+    name: Literal["class_means"]
+    accountant: Literal["prv", "rdp", "pld"]
+    delta: DeltaOrAuto
+    count_scale: Positive
+    shares: CentreShare
 
 
 class LdpPublishedMechanism(_Section):
@@ -155,16 +204,35 @@ class DpsgdPublishedMechanism(_Section):
 
 
 MechanismConfig = Annotated[
-    NoMechanism | LdpMechanism | DpsgdMechanism | LdpPublishedMechanism | DpsgdPublishedMechanism,
+    NoMechanism
+    | LdpMechanism
+    | DpsgdMechanism
+    | ClassMeansMechanism
+    | LdpPublishedMechanism
+    | DpsgdPublishedMechanism,
     Field(discriminator="name"),
 ]
 
 
+class FeatureSettings(_Section):
+    """What a head sees of an image."""
+
+    stages: Annotated[list[Literal["layer1", "layer2", "layer3", "layer4"]], _EachOnce]
+    views: Annotated[list[Literal["identity", "mirror", "half_turn"]], _EachOnce]
+    exposure: Literal["as_is", "per_image"]
+    centre: bool
+
+
 class ModelSettings(_Section):
-    """ResNet-18 and how it learns."""
+    """ResNet-18, what of it is trained, and how it learns and decides."""
 
     name: Literal["resnet18"]
     weights: str | None
+    train: Literal["all", "head"]
+    head: Literal["linear", "ordinal"]
+    features: FeatureSettings
+    prior: Literal["train", "uniform"]
+    average: Literal["none", "last_half"]
     norm: Literal["batch", "group", "frozen_batch"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -259,16 +327,17 @@ class Config(_Section):
                 f"model.norm=batch: with trainer.devices={self.trainer.devices} each device would "
                 "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
+        check_heads(self)
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
-        if self.trainer.test_every_epoch and self.mechanism.name in ("ldp", "dpsgd"):
+        if self.trainer.test_every_epoch and self.mechanism.name in _WITH_EPSILON:
             raise ValueError(
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
         for budget in ("max_epsilon", "max_total_epsilon"):
             value = getattr(self.privacy, budget)
-            if value is not None and self.mechanism.name not in ("ldp", "dpsgd"):
+            if value is not None and self.mechanism.name not in _WITH_EPSILON:
                 raise ValueError(
                     f"privacy.{budget}={value:g}: no ε holds for mechanism={self.mechanism.name}, "
                     "so no budget does; allowed is null"
@@ -308,7 +377,7 @@ class Config(_Section):
                 f"beta={self.beta:g}: mechanism.noise_multipliers has no number for it; allowed "
                 f"are {', '.join(f'{beta:g}' for beta in sorted(numbers))}"
             )
-        if self.data.batch_size % microbatches:
+        if self.data.batch_size == "all" or self.data.batch_size % microbatches:
             raise ValueError(
                 f"data.batch_size={self.data.batch_size}: cannot be divided into {microbatches} "
                 f"equal microbatches; allowed are multiples of {microbatches}"
@@ -335,12 +404,16 @@ def plain_values(config: Config, exclude: Any = None) -> dict[str, Any]:
 
 def schema_keys() -> set[str]:
     """Every key that some config may have, dotted: ``beta``, ``data.root``, ..."""
+    return _keys(Config)
+
+
+def _keys(section: type[BaseModel]) -> set[str]:
     keys = set()
-    for name, field in Config.model_fields.items():
+    for name, field in section.model_fields.items():
         members = get_args(field.annotation) or (field.annotation,)  # a union: one for each option
         for member in members:
             if isinstance(member, type) and issubclass(member, BaseModel):
-                keys |= {f"{name}.{key}" for key in member.model_fields}
+                keys |= {f"{name}.{key}" for key in _keys(member)}
             else:
                 keys.add(name)
     return keys

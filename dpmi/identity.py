@@ -24,7 +24,7 @@ NOT_IDENTITY = {
 }
 # Root keys that mean something to some mechanisms only.
 _OF_MECHANISMS = {
-    "beta": {"ldp", "dpsgd", "ldp_published", "dpsgd_published"},
+    "beta": {"ldp", "dpsgd", "class_means", "ldp_published", "dpsgd_published"},
     "max_grad_norm": {"dpsgd", "dpsgd_published"},
     "max_physical_batch_size": {"dpsgd"},
 }

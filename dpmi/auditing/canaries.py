@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dpmi.config import SMALLEST_IMAGE
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
+from dpmi.models.prior import DecidingNetwork
 
 SIDE = SMALLEST_IMAGE
 HEADS = 4
@@ -59,7 +60,7 @@ class Cells:
             pixels[channel].flat[place] = 255
 
 
-class CanaryNet(nn.Module):
+class CanaryNet(DecidingNetwork):
     """Linear in the cells, by four heads of opposite signs: no norm of one layer is the whole.
 
     A white cell j with label y has in head l the gradient (-1)^l (p - e_y) x_j, in the column of
@@ -72,7 +73,7 @@ class CanaryNet(nn.Module):
     """
 
     def __init__(self, cells: Cells, max_grad_norm: float) -> None:
-        super().__init__()
+        super().__init__(len(CLASSES))
         self._cells, self._scale = cells, _STEEPNESS * max_grad_norm
         width = cells.channels * cells.per_channel
         heads = [nn.Linear(width, len(CLASSES), bias=False) for _ in range(HEADS)]
@@ -86,7 +87,12 @@ class CanaryNet(nn.Module):
             images = images.mean(2).unflatten(-1, (-1, _STRIPE)).mean(-1)  # (B, C, S / 4)
         x = images.flatten(1) * self._scale
         logits: Tensor = sum(sign * head(x) for sign, head in zip(_SIGNS, self.net, strict=True))
-        return logits
+        return self.decided(logits)
+
+    def exported(self) -> dict[str, Tensor]:
+        """The heads' weights."""
+        state: dict[str, Tensor] = self.net.state_dict()
+        return state
 
     def along_canaries(self, weights: Tensor, labels: Tensor) -> Tensor:
         """Project on each cell's canary direction, of length one.

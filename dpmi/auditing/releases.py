@@ -20,6 +20,7 @@ from dpmi.auditing.result import Audit, Bound
 from dpmi.auditing.transcript import LEARNING_RATE
 from dpmi.config import Config
 from dpmi.errors import UserError
+from dpmi.mechanisms import batch_images
 from dpmi.run.given import Given
 from dpmi.run.stopping import StoppedByRequest
 
@@ -135,7 +136,7 @@ def _released(config: Config, white: NDArray[np.bool_], labels: NDArray[np.int64
         )
         pixels = np.where(white, 255, 0).astype(np.uint8)[:, None]
         data = auditors_data(pixels, labels)
-        batches = -(-len(pixels) // own.data.batch_size)
+        batches = -(-len(pixels) // batch_images(own, len(pixels)))
         seen = SeenByNetwork(white.shape, (batches * own.trainer.max_epochs + 1) // 2)
         net = CanaryNet(Cells(SIDE * SIDE, False), 1.0)
         record = execute(own, Path(name), Given(data, net, (seen,)))

@@ -14,6 +14,7 @@ from dpmi.auditing.canaries import SIDE, Canaries, CanaryNet
 from dpmi.auditing.transcript import LEARNING_RATE, Transcript
 from dpmi.config import Config, CsvLogger
 from dpmi.errors import UserError
+from dpmi.mechanisms import batch_images
 from dpmi.run.ddp import run_on_devices
 from dpmi.run.given import Given
 from dpmi.run.job import Run
@@ -88,10 +89,13 @@ def watched(
             config,
             folder,
             data={"image_size": SIDE, "resize": None},
-            model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0},
+            # All layers of a network of the auditor's, by all of the budget.
+            model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
+            | {"train": "all", "prior": "train", "average": "none"},
             trainer={"checkpoint_seconds": 0.0} if interrupted else {},
         ).model_copy(update={"max_physical_batch_size": PIECE if piece == "auto" else piece})
-        steps = max(1, round(len(canaries.data.splits["train"].labels) / own.data.batch_size))
+        n = len(canaries.data.splits["train"].labels)
+        steps = max(1, round(n / batch_images(own, n)))
         alone = own.trainer.devices == 1
         lost = (steps * own.trainer.max_epochs + 1) // 2 if interrupted and alone else None
         transcript = Transcript(folder / "transcript", canaries.labels, lost)

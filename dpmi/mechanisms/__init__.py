@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dpmi.config import (
+    ClassMeansMechanism,
     Config,
     DpsgdMechanism,
     DpsgdPublishedMechanism,
@@ -15,22 +17,26 @@ from dpmi.config import (
 )
 from dpmi.errors import UserError
 from dpmi.mechanisms.base import NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights, Mechanism
+from dpmi.mechanisms.class_means import ClassMeans
 from dpmi.mechanisms.dpsgd import DPSGD
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
 from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
-from dpmi.privacy.accounting import calibrate_noise_multiplier
+from dpmi.mechanisms.planned import PlannedMechanism
+from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS
+from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
-from dpmi.privacy.plan import PrivacyPlan, delta_for
+from dpmi.privacy.plan import PrivacyPlan, StatisticRelease, delta_for
 from dpmi.privacy.randomness import NoiseSource
+from dpmi.privacy.statistics import TrainingSet, class_sensitivity
 from dpmi.ranks import ALONE, Ranks
 
 __all__ = [
-    "DPSGD", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism", "NonPrivate",
-    "build_mechanism",
+    "DPSGD", "ClassMeans", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished", "Mechanism",
+    "NonPrivate", "PlannedMechanism", "batch_images", "build_mechanism", "epochs",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -51,6 +57,7 @@ def build_mechanism(
     together: Mapping[str, int] = NO_GROUPS,
     announce: Announce | None = None,
     first: FirstWeights = PUBLIC_WEIGHTS,
+    train: TrainingSet | None = None,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -64,9 +71,10 @@ def build_mechanism(
         together: training images that belong to one, as a patient's do: a data fingerprint's.
         announce: told of a release of noised images ahead; None where nobody counts it.
         first: the weights before training.
+        train: labels and features of the training images, where statistics of them are released.
 
     Raises:
-        UserError: no DP-SGD plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
+        UserError: no plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
             DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
@@ -92,19 +100,29 @@ def build_mechanism(
             announce=announce,
             first=first,
         )
-    if isinstance(settings, DpsgdMechanism):
-        steps_per_epoch = max(1, round(n / config.data.batch_size))
+    if isinstance(settings, DpsgdMechanism | ClassMeansMechanism):
+        common: dict[str, Any] = {
+            "noise": noise, "train": train, "journal": journal, "ranks": ranks,
+            "together": together, "first": first,
+        }  # fmt: skip
+        if isinstance(settings, ClassMeansMechanism):
+            bound = class_sensitivity(settings.count_scale)
+            return ClassMeans(
+                _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
+                count_scale=settings.count_scale,
+                uniform=config.model.prior == "uniform",
+                **common,
+            )
+        batch_size = batch_images(config, n)
+        steps_per_epoch = max(1, round(n / batch_size))
+        steps = steps_per_epoch * config.trainer.max_epochs
         return DPSGD(
-            _plan(config, settings, n, steps_per_epoch * config.trainer.max_epochs),
+            _plan(config, settings, n, batch_size, steps, config.max_grad_norm),
             steps_per_epoch=steps_per_epoch,
             max_physical_batch_size=piece or config.max_physical_batch_size,
-            image_size=config.data.image_size,
+            input_shape=_input_shape(config, train),
             engine=settings.engine,
-            noise=noise,
-            journal=journal,
-            ranks=ranks,
-            together=together,
-            first=first,
+            **common,
         )
     if isinstance(settings, LdpPublishedMechanism):
         return LocalDPAsPublished(config.beta, noise, ranks)
@@ -116,15 +134,47 @@ def build_mechanism(
             claim=Claim(1 / config.beta, settings.claimed_delta, "image", "the poster's authors"),
             noise=noise,
         )
-    return NonPrivate(ranks)
+    return NonPrivate(ranks, train, _statistics(config))
 
 
-def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> PrivacyPlan:
-    batch_size = config.data.batch_size
+def batch_images(config: Config, n: int) -> int:
+    """Images in a training batch, of n."""
+    return n if config.data.batch_size == "all" else config.data.batch_size
+
+
+def epochs(config: Config) -> int:
+    """Passes over the loader that a mechanism takes: as the config says, or one release."""
+    return 1 if config.mechanism.name == "class_means" else config.trainer.max_epochs
+
+
+def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:
+    """Of one image as the network sees it, gray ones repeated in colour; or of one vector."""
+    if train is not None and train.vectors is not None:
+        return tuple(train.vectors.shape[1:])
+    return 3, config.data.image_size, config.data.image_size
+
+
+def _statistics(config: Config) -> list[str]:
+    """Names of what a config releases of all training images before the first step."""
+    names = [CENTRE] if config.model.train == "head" and config.model.features.centre else []
+    counts_are_in_the_release = config.mechanism.name == "class_means"
+    if config.model.prior == "uniform" and not counts_are_in_the_release:
+        names.append(CLASS_COUNTS)
+    return names
+
+
+def _plan(
+    config: Config,
+    settings: DpsgdMechanism | ClassMeansMechanism,
+    n: int,
+    batch_size: int,
+    steps: int,
+    max_grad_norm: float,
+) -> PrivacyPlan:
     if batch_size > n:
         raise UserError(
             f"data.batch_size={batch_size}: larger than the {n} training images; allowed is 1 to "
-            f"{n}"
+            f"{n}, or all"
         )
     delta = delta_for(n) if settings.delta == "auto" else settings.delta
     if delta >= 1 / n:
@@ -138,7 +188,15 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
             "probability %.2f would satisfy it; mechanism.delta=auto takes %s.",
             *(printed_delta(delta), n, n * delta, printed_delta(delta_for(n))),
         )
-    if settings.calibration == "noise_multiplier":
+    names = _statistics(config)
+    statistics: tuple[StatisticRelease, ...] = ()
+    if isinstance(settings, DpsgdMechanism) and settings.calibration == "noise_multiplier":
+        if names:
+            raise UserError(
+                f"mechanism.calibration=noise_multiplier: no ε to share out, but {names[0]} is to "
+                "be released for a share of one; allowed is epsilon, or model.prior=train and "
+                "model.features.centre=false"
+            )
         noise_multiplier = config.beta
         if noise_multiplier < SMALLEST_NOISE and settings.accountant != "rdp":
             raise UserError(
@@ -148,8 +206,9 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
             )
     else:
         try:
-            noise_multiplier = calibrate_noise_multiplier(
-                1 / config.beta, delta, batch_size / n, steps, settings.accountant
+            statistics, noise_multiplier = share_out(
+                *(1 / config.beta, delta, batch_size / n, steps, settings.accountant),
+                {name: _share(settings, name) for name in names},
             )
         except (ValueError, RuntimeError, MemoryError, OverflowError) as error:
             raise UserError(
@@ -160,9 +219,16 @@ def _plan(config: Config, settings: DpsgdMechanism, n: int, steps: int) -> Priva
     return PrivacyPlan(
         n=n,
         expected_batch_size=batch_size,
-        max_grad_norm=config.max_grad_norm,
+        max_grad_norm=max_grad_norm,
         noise_multiplier=noise_multiplier,
         steps=steps,
         delta=delta,
         accountant=settings.accountant,
+        statistics=statistics,
     )
+
+
+def _share(settings: DpsgdMechanism | ClassMeansMechanism, name: str) -> float:
+    if name == CLASS_COUNTS and isinstance(settings, DpsgdMechanism):
+        return settings.shares.counts
+    return settings.shares.centre

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import nn
 
-from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
+from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
-from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
-from dpmi.privacy.guarantee import (
-    REPEATABLE,
-    STRICTER_DELTAS,
-    Group,
-    Guarantee,
-    printed_delta,
-)
-from dpmi.privacy.journal import Journal
-from dpmi.privacy.ledger import Ledger
-from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import ROUNDING, PrivacyPlan
-from dpmi.privacy.randomness import NoiseSource
-from dpmi.privacy.sampling import PoissonBatches
-from dpmi.privacy.spending import LedgerEntry
-from dpmi.ranks import ALONE, Ranks
-
-_CHANNELS = 3  # as the network sees every image, gray ones repeated
+from dpmi.privacy.plan import PrivacyPlan
 
 
-class DPSGD:
-    """Executes a plan and keeps the ledger of what was executed.
+class DPSGD(PlannedMechanism):
+    """Clipped per-example gradients with Gaussian noise (Abadi et al. 2016).
 
     Args:
         plan: what to execute.
-        steps_per_epoch: batches of one pass over the loader.
+        input_shape: of one image as the network sees it, (C, H, W), or of one vector, (D,).
         max_physical_batch_size: most images in one forward and backward pass; "auto" takes what
             half of the free memory holds when training starts.
-        image_size: side of the images that training sees, in pixels.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
-        noise: where the randomness comes from.
-        journal: where steps are written ahead; None where no process may follow this one.
-        ranks: who trains: each process clips its part of a batch; all add the same noise.
-        together: training images that belong to one, by the name of what they have in common.
-        first: the weights before training: what they took from the same images is in ε.
+        options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
+            the same noise.
     """
 
     name = "dpsgd"
@@ -59,32 +36,15 @@ class DPSGD:
         self,
         plan: PrivacyPlan,
         *,
-        steps_per_epoch: int,
+        input_shape: tuple[int, ...],
         max_physical_batch_size: int | Literal["auto"],
-        image_size: int,
         engine: str,
-        noise: NoiseSource,
-        journal: Journal | None = None,
-        ranks: Ranks = ALONE,
-        together: Mapping[str, int] = NO_GROUPS,
-        first: FirstWeights = PUBLIC_WEIGHTS,
+        **options: Any,
     ) -> None:
-        self.plan, self.ranks, self._together = plan, ranks, together
-        self._first = first
-        self.ledger = Ledger()
-        self._piece, self._image_size = max_physical_batch_size, image_size
-        self._engine, self._noise = engine, noise
-        self._journal, self._dropped = journal, 0
-        self._batches = PoissonBatches(plan, steps_per_epoch, noise)
+        super().__init__(plan, **options)
+        self._piece, self._input_shape = max_physical_batch_size, input_shape
+        self._engine, self._dropped = engine, 0
         self._gradient: PrivateGradient | None = None
-
-    def release_data(self, data: PreparedData) -> PreparedData:
-        """Leave the images as they are: only gradients are released."""
-        return data
-
-    def train_batches(self) -> PoissonBatches:
-        """Poisson batches of the plan."""
-        return self._batches
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> PrivateGradient:
         """Clipped and noised gradient, executed by the plan and written on the ledger.
@@ -97,17 +57,19 @@ class DPSGD:
         if piece == "auto":
             piece = physical_batch_size(
                 net,
-                (_CHANNELS, self._image_size, self._image_size),
+                self._input_shape,
                 expected_batch_size=-(-self.plan.expected_batch_size // self.ranks.size),
                 keeps_gradients=self._engine == "opacus",
                 sharers=self.ranks.size if next(net.parameters()).device.type == "cpu" else 1,
             )
         size = min(row[0] for row in self.ranks.gather(piece))  # one for all, for the journal
+        if not first_step:
+            self._release_statistics(net, size)
         self._gradient = PrivateGradient(
             net,
             self._make_engine(net),
             plan=self.plan,
-            noise=GaussianNoise(self._noise),
+            noise=self._noise,
             ledger=self.ledger,
             physical_batch_size=size,
             first_step=first_step,
@@ -123,71 +85,9 @@ class DPSGD:
             return OpacusHooks(net, bound, dict(samplers))
         return BookKeeping(net, bound, {FrozenStatisticsBatchNorm: FrozenBatchNormRule()})
 
-    @property
-    def reproducible(self) -> bool:
-        """Whether the noise can be repeated, so that no ε holds."""
-        return self._noise.reproducible
-
-    def spent(self) -> tuple[float, str] | None:
-        """ε of the ledger, of an image."""
-        if not self.ledger.steps or self.reproducible:
-            return None
-        return self._epsilon(self.plan.delta), self.plan.unit
-
-    def _epsilon(self, delta: float, **change: Any) -> float:
-        entries = [*self.before, *self.ledger.entries]
-        return epsilon(entries, delta, self.plan.accountant, **change)
-
-    @property
-    def before(self) -> tuple[LedgerEntry, ...]:
-        """Noised gradients of the same images that the weights before training are made of."""
-        return self._first.ledger
-
-    def guarantee(self) -> Guarantee:
-        """ε of the ledger: of what was executed, also when that is not the whole plan."""
-        if not self.ledger.steps:
-            return Guarantee.none(self.name, "no step was executed")
-        if self.reproducible:
-            return Guarantee.none(self.name, REPEATABLE)
-        delta = self.plan.delta
-        return Guarantee(
-            mechanism=self.name,
-            epsilon=self._epsilon(delta),
-            delta=delta,
-            unit=self.plan.unit,
-            adjacency=self.plan.adjacency,
-            accountant=self.plan.accountant,
-            epsilons={printed_delta(other): self._epsilon(other) for other in STRICTER_DELTAS},
-            replace_one_epsilon=self._epsilon(delta, adjacency="replace-one"),
-            private={
-                name: Group(images, self._epsilon(delta, images=images))
-                for name, images in self._together.items()
-            },
-            assumptions=(
-                f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
-                "ε is that of one image; a patient with several, or an image with copies in the "
-                "training set, has a larger one",
-                *self._first.assumptions,
-                "metrics on training images (nonprivate/...), and choices made with them or with "
-                "the test images, are not covered",
-                EVALUATED,
-                self._noise.assumption,
-                *self._lost(),
-                "what rounding in single precision adds to the sensitivity is within the plan's "
-                f"allowance of {ROUNDING:.2g}",
-            ),
-        )
-
-    def _lost(self) -> list[str]:
-        lost = self.ledger.lost
-        return [f"{lost} steps that an interrupted attempt may have taken are counted"] * bool(lost)
-
     def describe(self) -> dict[str, Any]:
         """Return the plan, the ledger, the size of pieces, how many gradients were not finite."""
-        return {
-            "plan": self.plan.to_dict(),
-            "ledger": self.ledger.to_dict(),
-            "lost_steps": self.ledger.lost,
+        return super().describe() | {
             "physical_batch_size": self._gradient.physical_batch_size if self._gradient else None,
             "nonprivate/dropped_gradients": self._dropped_so_far(),
         }
@@ -197,8 +97,7 @@ class DPSGD:
 
     def state_dict(self) -> dict[str, Any]:
         """What a process that resumes the run must know; plain values."""
-        return {
-            "ledger": self.ledger.state_dict(),
+        return super().state_dict() | {
             "dropped": self._dropped_so_far(),
             "physical_batch_size": (
                 self._gradient.physical_batch_size if self._gradient else self._piece
@@ -207,5 +106,5 @@ class DPSGD:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what an earlier process executed, before a gradient is made."""
-        self.ledger.load_state_dict(state["ledger"])
+        super().load_state_dict(state)
         self._dropped, self._piece = state["dropped"], state["physical_batch_size"]

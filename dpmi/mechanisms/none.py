@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.statistics import hand_over, statistic
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.statistics import TrainingSet
 from dpmi.ranks import ALONE, Ranks
 
 
@@ -18,12 +21,24 @@ class NonPrivate:
 
     Args:
         ranks: who trains.
+        train: what statistics are of.
+        statistics: names of those that the network is given, as in ``StatisticRelease``.
+
+    Raises:
+        ValueError: there are no images for a statistic.
     """
 
     name = "none"
 
-    def __init__(self, ranks: Ranks = ALONE) -> None:
-        self._ranks = ranks
+    def __init__(
+        self,
+        ranks: Ranks = ALONE,
+        train: TrainingSet | None = None,
+        statistics: Collection[str] = (),
+    ) -> None:
+        if statistics and train is None:
+            raise ValueError(f"{', '.join(statistics)}: of training images, and none were given")
+        self._ranks, self._train, self._statistics = ranks, train, statistics
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Leave the images as they are."""
@@ -34,7 +49,10 @@ class NonPrivate:
         return None
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
-        """Plain mean gradient."""
+        """Plain mean gradient, after the network was given the statistics as they are."""
+        if self._train is not None and not first_step:  # else a checkpoint has them
+            for name in self._statistics:
+                hand_over(net, name, statistic(self._train, name), self._train.n)
         return MeanGradient(net, self._ranks)
 
     def guarantee(self) -> Guarantee:

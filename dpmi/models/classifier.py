@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from dpmi.models.gradient import Gradient
 from dpmi.models.metrics import classification_metrics
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
+from dpmi.models.prior import DecidingNetwork
 from dpmi.ranks import ALONE, Ranks
 
 
@@ -22,7 +23,7 @@ class ImageClassifier(L.LightningModule):
     """Trains by whatever gradient it is given, and measures.
 
     Args:
-        net: (B, C, H, W) images in [0, 1] to (B, K) logits.
+        net: (B, C, H, W) images in [0, 1], or (B, D) vectors, to (B, K) logits.
         classes: names of the K classes, in the order of the labels.
         graded: the classes are ordered.
         make_gradient: given the network, on its device, and the number of the first step ahead,
@@ -34,7 +35,7 @@ class ImageClassifier(L.LightningModule):
 
     def __init__(
         self,
-        net: nn.Module,
+        net: DecidingNetwork,
         *,
         classes: tuple[str, ...],
         graded: bool,

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from dpmi.models.prior import DecidingNetwork
+
 # Of ImageNet, as torchvision's weights expect them: public, never computed from the user's images.
 INPUT_MEAN = (0.485, 0.456, 0.406)
 INPUT_STD = (0.229, 0.224, 0.225)
@@ -107,7 +109,7 @@ def convert_norms(net: nn.Module, norm: str) -> None:
                 setattr(parent, name, makers[norm](child))
 
 
-class ResNet18(nn.Module):
+class ResNet18(DecidingNetwork):
     """torchvision's ResNet-18 on images in [0, 1] of one or three channels.
 
     Args:
@@ -118,7 +120,7 @@ class ResNet18(nn.Module):
     input_std: Tensor
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__()
+        super().__init__(num_classes)
         self.net = ResNet(OutOfPlaceBlock, [2, 2, 2, 2], num_classes=num_classes)
         self.net.relu = nn.ReLU(inplace=False)
         self.register_buffer("input_mean", torch.tensor(INPUT_MEAN).view(1, 3, 1, 1))
@@ -126,5 +128,9 @@ class ResNet18(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1 or 3, H, W) in [0, 1] to logits (B, num_classes). Gray is repeated to RGB."""
-        logits: Tensor = self.net((images - self.input_mean) / self.input_std)
-        return logits
+        return self.decided(self.net((images - self.input_mean) / self.input_std))
+
+    def exported(self) -> dict[str, Tensor]:
+        """A state dict of torchvision's ``resnet18``."""
+        state: dict[str, Tensor] = self.net.state_dict()
+        return state | {"fc.bias": state["fc.bias"] - self.log_shares}

@@ -98,11 +98,13 @@ def epsilon(
     """
     if images < 1:
         raise ValueError(f"images={images} must be at least 1")
-    steps: Counter[tuple[float, float]] = Counter()
-    for entry in entries:
-        steps[entry.noise_multiplier, entry.sample_rate] += entry.steps
+    steps = _kinds(entries)
     if not steps:
         return 0.0
+    if accountant != "rdp" and all(rate == 1.0 for _, rate in steps):
+        ((noise_multiplier, _),) = steps
+        moved = images * (2 if adjacency == "replace-one" else 1)
+        return float(dp_accounting.get_epsilon_gaussian(noise_multiplier / moved, delta))
     history = tuple((*kind, times) for kind, times in steps.items())
     told = _by_accountant(history, delta, accountant)
     if (adjacency, images) == ("zero-out", 1):
@@ -135,6 +137,25 @@ def _by_dominating_pairs(
     return float(composed.get_epsilon_for_delta(delta))
 
 
+def _kinds(entries: Sequence[LedgerEntry]) -> Counter[tuple[float, float]]:
+    """Noise multiplier and sample rate to the number of releases of that kind.
+
+    Releases over all images (sample rate 1) are Gaussian mechanisms, of which any number is
+    exactly one, with 1/σ² the sum of theirs (Dong, Roth and Su 2022, arXiv 1905.02383, corollary
+    3.3), however each depends on those before.
+    """
+    kinds: Counter[tuple[float, float]] = Counter()
+    precision = 0.0
+    for entry in entries:
+        if entry.sample_rate == 1.0:
+            precision += entry.steps / entry.noise_multiplier**2
+        else:
+            kinds[entry.noise_multiplier, entry.sample_rate] += entry.steps
+    if precision:
+        kinds[precision**-0.5, 1.0] = 1
+    return kinds
+
+
 @functools.lru_cache  # the same run with another seed asks for it again
 def calibrate_noise_multiplier(
     target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str
@@ -144,6 +165,9 @@ def calibrate_noise_multiplier(
     Raises:
         ValueError: no noise multiplier up to 10^6 gives an ε so small.
     """
+    if sample_rate == 1.0 and accountant != "rdp":  # one Gaussian mechanism: no search is needed
+        goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
+        return float(dp_accounting.get_sigma_gaussian(goal, delta)) * math.sqrt(steps)
     return float(
         get_noise_multiplier(
             target_epsilon=target_epsilon,
@@ -157,25 +181,32 @@ def calibrate_noise_multiplier(
     )
 
 
-def steps_within(
-    max_epsilon: float, plan: PrivacyPlan, most: int, before: Sequence[LedgerEntry] = ()
-) -> int:
-    """Most releases of the plan's kind whose ε is at most ``max_epsilon``; at most ``most``.
+def planned_entries(
+    plan: PrivacyPlan, steps: int, beside: Sequence[LedgerEntry] = ()
+) -> list[LedgerEntry]:
+    """What a plan has released after ``steps`` steps, its statistics, and what counts beside it."""
+    statistics = [LedgerEntry(s.noise_multiplier, 1.0, 1) for s in plan.statistics]
+    of_steps = [LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)] * bool(steps)
+    return [*beside, *statistics, *of_steps]
+
+
+def steps_within(max_epsilon: float, plan: PrivacyPlan, beside: Sequence[LedgerEntry] = ()) -> int:
+    """Most steps of a plan with which ε stays within ``max_epsilon``.
 
     ε grows with the steps, so bisection finds them in log2(steps) calls of the accountant.
 
     Args:
         max_epsilon: the budget.
-        plan: gives noise, sampling, δ and accountant.
-        most: releases that are asked for.
-        before: released from the same images before, and part of ε.
+        plan: gives statistics, noise, sampling, δ, accountant, and how many steps are asked for.
+        beside: released from the same images otherwise, and part of ε: what was lost, and what
+            the weights before training took.
     """
 
     def passes(steps: int) -> bool:
-        entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
-        return epsilon([*before, entry], plan.delta, plan.accountant) > max_epsilon
+        entries = planned_entries(plan, steps, beside)
+        return epsilon(entries, plan.delta, plan.accountant) > max_epsilon
 
-    return bisect.bisect_left(range(1, most + 1), True, key=passes)
+    return bisect.bisect_left(range(1, plan.steps + 1), True, key=passes)
 
 
 class EpsilonSchedule:
@@ -186,37 +217,26 @@ class EpsilonSchedule:
     them: exact there, at most one interval ahead in between, and never too small.
 
     Args:
-        plan: gives noise, sampling, δ and accountant.
-        steps: the last step that is to be told: the plan's, and those that were lost.
+        plan: gives statistics, noise, sampling, δ and accountant.
+        beside: released from the same images otherwise, and part of ε, as for ``steps_within``.
         points: how many values are computed.
-        before: released from the same images before, and part of ε.
     """
 
     def __init__(
-        self,
-        plan: PrivacyPlan,
-        steps: int,
-        points: int = 8,
-        before: Sequence[LedgerEntry] = (),
+        self, plan: PrivacyPlan, beside: Sequence[LedgerEntry] = (), points: int = 8
     ) -> None:
-        self._marks = sorted({-(-steps * k // points) for k in range(1, points + 1)})
+        self._marks = sorted({-(-plan.steps * k // points) for k in range(1, points + 1)})
         self._epsilons = [
-            epsilon(
-                [*before, LedgerEntry(plan.noise_multiplier, plan.sample_rate, mark)],
-                plan.delta,
-                plan.accountant,
-            )
+            epsilon(planned_entries(plan, mark, beside), plan.delta, plan.accountant)
             for mark in self._marks
         ]
 
     def at(self, steps: int) -> float:
-        """Upper bound of ε after ``steps`` steps.
+        """Upper bound of ε after ``steps`` steps, from 1.
 
         Raises:
             ValueError: more steps than there should be.
         """
-        if steps == 0:
-            return 0.0
         for mark, value in zip(self._marks, self._epsilons, strict=True):
             if steps <= mark:
                 return value

@@ -24,9 +24,11 @@ from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.ranks import ALONE, Ranks
 
-_LARGEST_SUM = (
-    2.0**51
-)  # in steps of the lattice; with noise on it, double precision is exact to 2^53
+# In steps of the lattice; with noise on it, double precision is exact to 2^53.
+_LARGEST_SUM = 2.0**51
+# What single precision moves in a sum grows with the batch: 5.3e-5 C was measured at 1024 images
+# (docs/performance.md), and half of ROUNDING is 4.9e-4 C.
+LARGEST_BATCH = 8192
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +66,7 @@ class PrivateGradient:
 
     Raises:
         ValueError: the noise of the plan cannot be executed on a lattice, or is cut off too early
-            for its δ.
+            for its δ; or its batches are too large for single precision.
     """
 
     def __init__(
@@ -203,12 +205,12 @@ def lattice_step(plan: PrivacyPlan, size: int) -> float:
 
 def _law(plan: PrivacyPlan, size: int, step: float) -> LatticeGaussian:
     """The noise of a release, in steps of the lattice; refused where it cannot be executed."""
-    least = plan.steps * size * BEYOND_REACH
-    if plan.delta < least:
+    refuse_delta(plan, size)
+    if plan.expected_batch_size > LARGEST_BATCH:
         raise ValueError(
-            f"delta={plan.delta:g}: below {least:.2g}, the probability that {plan.steps} steps of "
-            f"{size} noise values have one beyond {REACH} standard deviations, where the noise "
-            "ends; give a larger delta"
+            f"a batch of {plan.expected_batch_size} images: single precision may move their sum by "
+            "more than the plan allows for rounding; give data.batch_size of "
+            f"{LARGEST_BATCH} or less"
         )
     if plan.n * plan.sensitivity / step > _LARGEST_SUM or plan.noise_std / step > FINEST:
         raise ValueError(
@@ -217,6 +219,26 @@ def _law(plan: PrivacyPlan, size: int, step: float) -> LatticeGaussian:
             f"{plan.n * COARSEST / _LARGEST_SUM:.1g} to {FINEST * step / plan.sensitivity:.1g}"
         )
     return lattice_gaussian(plan.noise_std / step)
+
+
+def refuse_delta(plan: PrivacyPlan, size: int) -> None:
+    """Refuse a δ below what the noise, which ends somewhere, can keep.
+
+    Args:
+        plan: of steps, and of statistics with no more values than a step.
+        size: values of a step.
+
+    Raises:
+        ValueError: it is below.
+    """
+    releases = plan.steps + len(plan.statistics)
+    least = releases * size * BEYOND_REACH
+    if plan.delta < least:
+        raise ValueError(
+            f"delta={plan.delta:g}: below {least:.2g}, the probability that {releases} releases of "
+            f"{size} noise values have one beyond {REACH} standard deviations, where the noise "
+            "ends; give a larger delta"
+        )
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

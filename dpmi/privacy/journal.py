@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+from dpmi.privacy.spending import LedgerEntry
 
 AHEAD = 8  # steps reserved at once: a disk's flush takes some of a step's time
 
@@ -43,9 +46,21 @@ class Journal:
         self._last: Reservation | None = None
 
     def cover(
-        self, release: int, noise_multiplier: float, sample_rate: float, physical_batch_size: int
+        self,
+        release: int,
+        noise_multiplier: float,
+        sample_rate: float,
+        physical_batch_size: int,
+        ahead: int = AHEAD,
     ) -> None:
         """Return only when the ``release``-th release (counted from 0) is on the disk.
+
+        Args:
+            release: number of the release on the ledger.
+            noise_multiplier: of it.
+            sample_rate: of it.
+            physical_batch_size: of it.
+            ahead: how many of the kind are reserved at once.
 
         Raises:
             OSError: it cannot be written; nothing may be released then.
@@ -57,7 +72,7 @@ class Journal:
         if same and last and last.first <= release < last.last:
             return
         reservation = Reservation(
-            release, release + AHEAD, noise_multiplier, sample_rate, physical_batch_size
+            release, release + ahead, noise_multiplier, sample_rate, physical_batch_size
         )
         line = json.dumps(asdict(reservation)) + "\n"
         # A line that a full disk cut short is closed by the line break that the next begins with.
@@ -98,3 +113,26 @@ def read_journal(path: Path) -> list[Reservation]:
         except (ValueError, TypeError):
             continue
     return reservations
+
+
+def reserved_entries(
+    reservations: Sequence[Reservation], first: int, last: int
+) -> list[LedgerEntry]:
+    """What the releases ``first`` to ``last`` - 1 of a run may have been, by the reservations.
+
+    Where several speak of one release, the one with the least noise counts.
+
+    Raises:
+        ValueError: no reservation speaks of one of them.
+    """
+    entries: list[LedgerEntry] = []
+    for release in range(first, last):
+        kinds = [r for r in reservations if r.first <= release < r.last]
+        if not kinds:
+            raise ValueError(f"release {release} is not on the journal")
+        worst = min(kinds, key=lambda kind: kind.noise_multiplier)
+        entry = LedgerEntry(worst.noise_multiplier, worst.sample_rate, 1)
+        if entries and replace(entries[-1], steps=1) == entry:
+            entry = replace(entry, steps=entries.pop().steps + 1)
+        entries.append(entry)
+    return entries

@@ -12,15 +12,15 @@ from dpmi.privacy.spending import LedgerEntry
 
 
 class Ledger:
-    """An append-only account of the noised gradients that left the mechanism.
+    """An append-only account of the noised releases that left the mechanism.
 
     Attributes:
-        lost: steps that are counted and not part of the training that led to the weights: those of
-            an attempt that was killed, which could not be repeated to the bit.
+        lost_entries: releases that are counted and not part of the training that led to the
+            weights: those of an attempt that was killed, which could not be repeated to the bit.
     """
 
     def __init__(self) -> None:
-        self.lost = 0
+        self.lost_entries: list[LedgerEntry] = []
         self._entries: list[LedgerEntry] = []
 
     @property
@@ -33,8 +33,13 @@ class Ledger:
         """Noised releases so far."""
         return sum(entry.steps for entry in self._entries)
 
+    @property
+    def lost(self) -> int:
+        """Releases that are lost, so far."""
+        return sum(entry.steps for entry in self.lost_entries)
+
     def record(self, noise_multiplier: float, sample_rate: float, steps: int = 1) -> None:
-        """Add releases. Called before a noised gradient is made, and thus handed out."""
+        """Add releases. Called before a noised sum is made, and thus handed out."""
         if self._entries:
             last = self._entries[-1]
             if (last.noise_multiplier, last.sample_rate) == (noise_multiplier, sample_rate):
@@ -42,15 +47,14 @@ class Ledger:
                 steps += last.steps
         self._entries.append(LedgerEntry(noise_multiplier, sample_rate, steps))
 
-    def record_lost(self, noise_multiplier: float, sample_rate: float, steps: int) -> None:
+    def record_lost(self, entry: LedgerEntry) -> None:
         """Add releases that may have been executed, by an attempt of which nothing is left."""
-        if steps:
-            self.record(noise_multiplier, sample_rate, steps)
-            self.lost += steps
+        self.record(entry.noise_multiplier, entry.sample_rate, entry.steps)
+        self.lost_entries.append(entry)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values to restore it from."""
-        return {"entries": self.to_dict(), "lost": self.lost}
+        return {"entries": self.to_dict(), "lost": [asdict(entry) for entry in self.lost_entries]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what an earlier process executed; only into an empty ledger.
@@ -61,7 +65,7 @@ class Ledger:
         if self._entries:
             raise ValueError("a ledger in use takes no other's entries")
         self._entries = [LedgerEntry(**entry) for entry in state["entries"]]
-        self.lost = state["lost"]
+        self.lost_entries = [LedgerEntry(**entry) for entry in state["lost"]]
 
     def event(self) -> dp_accounting.DpEvent:
         """Describe what ran, in dp-accounting's terms."""

@@ -33,7 +33,9 @@ class GaussianNoise:
         self._threads = ThreadPoolExecutor(torch.get_num_threads())
         self._host: Tensor | None = None
 
-    def release(self, sums: Tensor, law: LatticeGaussian, unit: float, step: int) -> None:
+    def release(
+        self, sums: Tensor, law: LatticeGaussian, unit: float, step: int, purpose: str = "gradient"
+    ) -> None:
         """Replace ``sums`` by (round(sums) + n) * ``unit``, with an n of ``law`` for each.
 
         Both round(sums) and n are integers below 2^52, whose sum double precision holds exactly;
@@ -44,14 +46,15 @@ class GaussianNoise:
             law: of the noise.
             unit: what a step is worth.
             step: number of the release; the same step gives the same noise again.
+            purpose: of the stream.
         """
         if sums.device.type == "cpu":
-            self._release(sums.numpy(), law, unit, step)
+            self._release(sums.numpy(), law, unit, self._source.stream(purpose, step))
             return
         if self._host is None or self._host.shape != sums.shape:
             self._host = torch.empty(sums.shape, dtype=sums.dtype, pin_memory=sums.is_cuda)
         self._host.copy_(sums)
-        self._release(self._host.numpy(), law, unit, step)
+        self._release(self._host.numpy(), law, unit, self._source.stream(purpose, step))
         sums.copy_(self._host)
 
     def fill(self, buffer: Tensor, std: float, step: int) -> None:
@@ -59,19 +62,20 @@ class GaussianNoise:
         buffer.zero_()
         self.release(buffer, lattice_gaussian(_STEPS_IN_STD), std / _STEPS_IN_STD, step)
 
-    def _release(self, sums: NDArray[Any], law: LatticeGaussian, unit: float, step: int) -> None:
+    def _release(
+        self, sums: NDArray[Any], law: LatticeGaussian, unit: float, stream: SecretStream
+    ) -> None:
         starts = range(0, len(sums), PIECE)
-        streams = self._source.stream("gradient", step).spawn(len(starts))
+        parts = stream.spawn(len(starts))
         pieces = [
-            (sums[start : start + PIECE], stream)
-            for start, stream in zip(starts, streams, strict=True)
+            (sums[start : start + PIECE], part) for start, part in zip(starts, parts, strict=True)
         ]
 
         def work(share: list[tuple[NDArray[Any], SecretStream]]) -> None:
             # Made once: memory that is had anew costs a thread as much as the drawing.
             noise, total = np.empty(PIECE, law.dtype), np.empty(BLOCK)
-            for values, stream in share:
-                law.draw(stream, noise[: len(values)])
+            for values, part in share:
+                law.draw(part, noise[: len(values)])
                 for start in range(0, len(values), BLOCK):
                     block = values[start : start + BLOCK]
                     wide = total[: len(block)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import dp_accounting
 
@@ -22,13 +23,30 @@ ROUNDING = 2.0**-10
 
 
 @dataclass(frozen=True)
+class StatisticRelease:
+    """One Gaussian release of a statistic of all images, before the first step.
+
+    Attributes:
+        name: "centre", the sum of the images' vectors, or "class_counts".
+        noise_multiplier: standard deviation of the noise in units of the sensitivity, which is 1.
+        share: of the plan's budget, in μ² (Dong, Roth and Su 2022, arXiv 1905.02383).
+    """
+
+    name: str
+    noise_multiplier: float
+    share: float
+
+
+@dataclass(frozen=True)
 class PrivacyPlan:
     """Poisson-subsampled Gaussian mechanism, composed ``steps`` times (Abadi et al. 2016).
 
-    Contract: a run that includes each of ``n`` images independently with probability
-    ``sample_rate`` at each of ``steps`` steps, clips each image's gradient to ``max_grad_norm``
-    in L2, adds N(0, (noise_multiplier * sensitivity)^2) to each coordinate of their sum, and
-    divides by ``expected_batch_size``, releases what :meth:`event` describes, and nothing else.
+    Contract: a run that releases each of ``statistics`` once, and then includes each of ``n``
+    images independently with probability ``sample_rate`` at each of ``steps`` steps, clips each
+    image's gradient to ``max_grad_norm`` in L2, adds N(0, (noise_multiplier * sensitivity)^2) to
+    each coordinate of their sum, and divides by ``expected_batch_size``, releases what
+    :meth:`event` describes, and nothing else. A sample rate of 1 is every image in every batch:
+    Gaussian mechanisms, composed.
 
     Attributes:
         n: training images, public under zero-out adjacency.
@@ -42,6 +60,7 @@ class PrivacyPlan:
         adjacency: "zero-out": neighbours differ in one image replaced by one that contributes
             nothing, so that n is the same for both (Kairouz et al. 2021, arXiv 2103.00039).
         sampler: how a batch is drawn.
+        statistics: what is released of all images before the first step, each once.
 
     Raises:
         ValueError: a value that no plan can have.
@@ -57,6 +76,7 @@ class PrivacyPlan:
     unit: str = "image"
     adjacency: str = "zero-out"
     sampler: str = "poisson"
+    statistics: tuple[StatisticRelease, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what no plan can have."""
@@ -90,9 +110,11 @@ class PrivacyPlan:
 
     def event(self) -> dp_accounting.DpEvent:
         """Describe what the whole plan releases, in dp-accounting's terms."""
-        return step_event(self.noise_multiplier, self.sample_rate, self.steps)
+        statistics = [step_event(s.noise_multiplier, 1.0, 1) for s in self.statistics]
+        steps = step_event(self.noise_multiplier, self.sample_rate, self.steps)
+        return dp_accounting.ComposedDpEvent([*statistics, steps])
 
-    def to_dict(self) -> dict[str, int | float | str]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for the record, with what derives from them."""
         return asdict(self) | {"sample_rate": self.sample_rate, "sensitivity": self.sensitivity}
 

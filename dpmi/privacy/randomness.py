@@ -24,7 +24,7 @@ KEY_BYTES = 32
 _FROM_ZERO = bytes(16)  # the counter; no two streams share a key
 _ZEROS = memoryview(bytes(1 << 17))  # what is encrypted: the stream itself comes out
 
-_PURPOSES = ("sampling", "gradient", "laplace_train", "laplace_val", "laplace_test")
+_PURPOSES = ("sampling", "statistic", "gradient", "laplace_train", "laplace_val", "laplace_test")
 
 
 class SecretStream:
@@ -102,7 +102,9 @@ class NoiseSource:
         )
 
     def stream(self, purpose: str, step: int = 0) -> SecretStream:
-        """Make the stream of a purpose: "sampling" or "gradient" at a step, or "laplace_SPLIT".
+        """Make the stream of a purpose.
+
+        "sampling" or "gradient" at a step, "statistic" by its number, or "laplace_SPLIT".
 
         The streams of local DP are the same in every attempt: images are released once.
         """

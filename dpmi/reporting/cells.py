@@ -19,6 +19,7 @@ TITLES = {
     "none": "original",
     "ldp": "LDP",
     "dpsgd": "DP-SGD",
+    "class_means": "class means",
     "ldp_published": "LDP as published",
     "dpsgd_published": "DP-SGD as published",
 }
@@ -182,6 +183,15 @@ class Cell:
         worst = self.guarantee
         told = worst and worst.replace_one_epsilon
         return "" if told is None else f"ε={printed_epsilon(told)}"
+
+    @property
+    def audited(self) -> str:
+        """The largest bound from below that an attack on a run of the cell gave; "" without one."""
+        audits = [run.audit for run in self.completed if run.audit]
+        if not audits:
+            return ""
+        worst: dict[str, Any] = max(audits, key=lambda a: (a["refuted"], a["lower_bound"]))
+        return f"{worst['says'].removeprefix('audited: ')}{': refuted' * worst['refuted']}"
 
     @property
     def guarantee(self) -> Any:

@@ -86,6 +86,8 @@ def terminal_table(panel: Panel) -> Table:
     table.add_row("privacy", *promises, style="dim")
     if any(replaced := [cells["test"].if_replaced for cells in columns.values()]):
         table.add_row(_hyphenated(_IF_REPLACED), *replaced, style="dim")
+    if any(audited := [cells["test"].audited for cells in columns.values()]):
+        table.add_row("audited", *audited, style="dim")
     return table
 
 
@@ -109,6 +111,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         if any(replaced := [cell.if_replaced for cell in tests]):
             rows.append([_IF_REPLACED, *replaced])
+        if any(audited := [cell.audited for cell in tests]):
+            rows.append(["audited", *audited])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
     totals = as_text(panels)
     return "\n".join([*parts, *([totals, ""] if totals else []), footnote(panels), ""])

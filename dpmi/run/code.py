@@ -8,8 +8,8 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What decides what is computed; not how it is launched, shown and reported.
 _MATTERS = (
-    *("data", "models", "mechanisms", "privacy", "ranks.py"),
-    *("run/job.py", "run/ddp.py", "run/first_weights.py", "run/pretrain.py"),
+    *("data", "features", "models", "mechanisms", "privacy", "ranks.py"),
+    *("run/job.py", "run/ddp.py", "run/first_weights.py", "run/parts.py", "run/pretrain.py"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,9 +12,9 @@ from dpmi.config import Config
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.identity import cell_name
-from dpmi.mechanisms import DPSGD, LocalDP, Mechanism
+from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism
 from dpmi.privacy.account import Accounts
-from dpmi.privacy.accounting import steps_within
+from dpmi.privacy.accounting import planned_entries, steps_within
 from dpmi.privacy.guarantee import REPEATABLE, printed_epsilon
 from dpmi.privacy.spending import RESERVED, LedgerEntry, Spending
 from dpmi.run.entry_file import ENTRY_FILE, EntryFile, read_entry, superseded_spendings
@@ -45,7 +46,7 @@ class RunEntry:
         """Names of the accounts that have images of the run, or may have."""
         return {account.id for account in self._accounts.overlapping(self._data.train_contents)}
 
-    def reserve(self, mechanism: Mechanism, lost: int) -> None:
+    def reserve(self, mechanism: Mechanism, lost: Sequence[LedgerEntry]) -> None:
         """Return only when all that the run may take is entered, on the disk.
 
         Of a release of noised images, which runs share, :meth:`reserve_release` is told.
@@ -153,26 +154,30 @@ class RunEntry:
         )
 
 
-def _planned(name: str, config: Config, mechanism: Mechanism, lost: int) -> Spending | None:
+def _planned(
+    name: str, config: Config, mechanism: Mechanism, lost: Sequence[LedgerEntry]
+) -> Spending | None:
     run = cell_name(config)
     if config.noise_seed is not None and config.mechanism.name != "none":
         return Spending(name, run, reason=REPEATABLE)
     if isinstance(mechanism, LocalDP):
         return None  # it tells of its release itself
-    if isinstance(mechanism, DPSGD):
-        plan, steps = mechanism.plan, mechanism.plan.steps + lost
+    if isinstance(mechanism, PlannedMechanism):
+        plan, steps = mechanism.plan, mechanism.plan.steps
         if config.privacy.max_epsilon is not None:
             most = config.privacy.max_epsilon
-            steps = steps_within(most, plan, steps, mechanism.before)
-        entry = LedgerEntry(plan.noise_multiplier, plan.sample_rate, steps)
-        return Spending(name, run, ledger=(entry,) * bool(steps), delta=plan.delta)
+            steps = steps_within(most, plan, [*mechanism.before, *lost])
+            if not steps:  # refused before anything is released
+                return Spending(name, run, ledger=tuple(lost), delta=plan.delta)
+        ledger = tuple(planned_entries(plan, steps, lost))
+        return Spending(name, run, ledger=ledger, delta=plan.delta)
     return Spending(name, run, reason=mechanism.guarantee().reason)
 
 
 def _spent(planned: Spending, mechanism: Mechanism, trained: bool) -> Spending:
     if planned.reason is not None:
         return planned if trained else Spending(planned.entry, planned.run)
-    if isinstance(mechanism, DPSGD):
+    if isinstance(mechanism, PlannedMechanism):
         ledger = mechanism.ledger.entries
         return Spending(planned.entry, planned.run, ledger=ledger, delta=planned.delta)
     return planned

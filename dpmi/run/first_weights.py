@@ -24,6 +24,8 @@ from dpmi.privacy.total import total
 from dpmi.run.leaving import public_guarantee
 from dpmi.run.pretrain import PretrainRecipe, phantom_weights
 
+_PLANNED = ("dpsgd", "class_means")  # an ε of an image
+
 
 class Share(BaseModel):
     """What was taken from the images of one account."""
@@ -84,13 +86,13 @@ class Start:
         own = total(share.spending for share in self.told.taken if share.account in accounts)
         others = total(share.spending for share in self.told.taken if share.account not in accounts)
         refusal = f"model.weights={self.name}: was trained on some of the same images"
-        if mechanism in ("ldp", "dpsgd") and (without := own.without_epsilon):
+        if mechanism in ("ldp", *_PLANNED) and (without := own.without_epsilon):
             raise UserError(
                 f"{refusal} without any ε ({without[0].run}: {without[0].reason}), so that no ε "
                 "would hold for this run; start from other weights"
             )
-        if (own.releases and mechanism == "dpsgd") or (own.models and mechanism == "ldp"):
-            by = "on noised ones, by LDP" if own.releases else "by DP-SGD"
+        if (own.releases and mechanism in _PLANNED) or (own.models and mechanism == "ldp"):
+            by = "on noised ones, by LDP" if own.releases else "by sums with Gaussian noise"
             raise UserError(
                 f"{refusal}, {by}, and this run is by {mechanism}: an ε of both has another unit; "
                 "start from other weights"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytorch_lightning as L
-from torch import nn
 
 from dpmi.data.prepare import PreparedData
+from dpmi.models.prior import DecidingNetwork
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,10 @@ class Given:
 
     Attributes:
         data: in place of the config's data set.
-        net: in place of the config's ResNet-18, untrained; with a submodule ``net``, whose weights
-            are kept. None trains the ResNet-18.
+        net: in place of the config's ResNet-18, untrained. None trains the ResNet-18.
         watch: sees what the run lets out; added to the run's own callbacks, before them.
     """
 
     data: PreparedData
-    net: nn.Module | None = None
+    net: DecidingNetwork | None = None
     watch: tuple[L.Callback, ...] = ()

@@ -14,18 +14,18 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
-from torch import Tensor, nn
 
-from dpmi.config import Config, DpsgdMechanism, WandbConfig, plain_values
-from dpmi.data.datamodule import ImageDataModule
+from dpmi.config import ClassMeansMechanism, Config, DpsgdMechanism, WandbConfig, plain_values
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
-from dpmi.mechanisms import DPSGD, LocalDP, Mechanism, build_mechanism
+from dpmi.mechanisms import LocalDP, Mechanism, PlannedMechanism, build_mechanism, epochs
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.weights import build_resnet18, write_state_dict
+from dpmi.models.weights import write_state_dict
+from dpmi.privacy.journal import reserved_entries
 from dpmi.ranks import ALONE, Ranks
 from dpmi.redaction import redacted
+from dpmi.run.average import IterateAverage
 from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
 from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
@@ -40,6 +40,7 @@ from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
+from dpmi.run.parts import TrainingBatches, batches, features_of, network, training_set
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
 from dpmi.run.record import ImageSample, RunAccount, RunRecord
@@ -140,21 +141,27 @@ class Run:
             self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
-        weights = None if self._given and self._given.net else config.model.weights
-        start = load_start(weights, data.channels, self.cache_dir, self.console)
+        given = self._given.net if self._given else None
+        start = load_start(
+            None if given else config.model.weights, data.channels, self.cache_dir, self.console
+        )
+        with self._timed("features"):
+            features = features_of(config, data, start.state, self.console, _device(config))
+        # Releases depend on their last bits.
+        weights = f"{start.digest} {features.digest}" if features else start.digest
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
-                *(self.folder, config, fingerprint, _device(config), start.digest, self.console),
+                *(self.folder, config, fingerprint, _device(config), weights, self.console),
                 processes=ranks.size,
             )
         )
-        n = len(data.splits["train"].labels)
+        train = training_set(data, features)
         self._entry = entry = RunEntry(self.folder, config, data)
         first = start.first_weights(entry.accounts(), config.mechanism.name)
         entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
             config,
-            n,
+            train.n,
             begun.noise,
             begun.journal if ranks.is_first else None,
             begun.piece,
@@ -162,14 +169,17 @@ class Run:
             data.fingerprint.together,
             entry.reserve_release if ranks.is_first else None,
             first,
+            train,
         )
-        ranks.from_first(lambda: entry.reserve(mechanism, begun.state.reserved))
+        ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))
         with self._timed("release"):
             released = mechanism.release_data(data)
         if isinstance(mechanism, LocalDP) and mechanism.release_id and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
-        net = self._network(data, start.state)
+        net = given or network(config, len(data.classes), start.state, features)
+        if config.trainer.channels_last:
+            net = net.to(memory_format=torch.channels_last)
         model = ImageClassifier(
             net,
             classes=data.classes,
@@ -181,18 +191,7 @@ class Run:
             compiled=config.trainer.compile,
             ranks=ranks,
         )
-        module = ImageDataModule(
-            released,
-            image_size=config.data.image_size,
-            batch_size=config.data.batch_size,
-            augment=config.data.augment,
-            num_workers=config.data.num_workers,
-            resident=config.data.resident,
-            seed=config.seed,
-            train_batches=mechanism.train_batches(),
-            first_step=begun.step,
-            ranks=ranks,
-        )
+        module = batches(config, released, features, mechanism, begun.step, ranks)
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
                 wandb.log_hyperparams(plain_values(config))
@@ -201,15 +200,15 @@ class Run:
             if ranks.is_first:
                 with self._timed("save"):
                     told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
-                    state = model.net.get_submodule("net").state_dict()
-                    write_state_dict(state, self.folder / "model.safetensors", told)
+                    kept = model.net.exported()
+                    write_state_dict(kept, self.folder / "model.safetensors", told)
             if wandb:
                 wandb.summarise(mechanism.guarantee(), self._metrics)
 
     def _train_and_evaluate(
         self,
         model: ImageClassifier,
-        module: ImageDataModule,
+        module: TrainingBatches,
         mechanism: Mechanism,
         begun: Resumption,
         wandb: OptionalWandbLogger | None,
@@ -217,9 +216,11 @@ class Run:
         step_time = StepTime()
         # The bar last: it shows what the others log.
         callbacks: list[L.Callback] = [*(self._given.watch if self._given else ()), step_time]
-        if isinstance(mechanism, DPSGD):
+        if isinstance(mechanism, PlannedMechanism):
             budget = self.config.privacy.max_epsilon
-            self._privacy = PrivacyCallback(mechanism, begun.state.reserved, budget)
+            self._privacy = PrivacyCallback(
+                mechanism, begun.state.reserved, budget, begun.reservations
+            )
             callbacks.append(self._privacy)
         if self.config.trainer.test_every_epoch:
             callbacks.append(EvaluateTestImages(module.test_dataloader()))
@@ -234,7 +235,9 @@ class Run:
             csv_log,
             self._ranks,
         )
+        average = IterateAverage() if self.config.model.average == "last_half" else None
         callbacks += [FiniteWeights(), curves, NamedForWhatCoversIt()]
+        callbacks += [average] if average else []
         if self._status:
             self._status.watch(mechanism.spent)
             callbacks.append(self._status)
@@ -245,7 +248,7 @@ class Run:
             devices=self._ranks.size,
             strategy=GradientsReduceThemselves(self._ranks) if self._ranks.size > 1 else "auto",
             precision=self.config.trainer.precision,
-            max_epochs=self.config.trainer.max_epochs,
+            max_epochs=epochs(self.config),
             logger=[csv_log, *([wandb] if wandb else [])],
             callbacks=callbacks,
             plugins=[VerifiedFiles()],
@@ -264,20 +267,14 @@ class Run:
         warnings.filterwarnings("ignore", message=".*It is recommended to use `self.log.*sync_dist")
         with self._timed("train"):
             trainer.fit(model, datamodule=module, ckpt_path=begun.checkpoint, weights_only=True)
+        if average:
+            average.apply(model)
         with self._timed("evaluate"):
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]
             trainer.test(model, dataloaders=loaders, verbose=False)
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._clock.add_earlier({"steps": step_time.seconds})
-
-    def _network(self, data: PreparedData, state: dict[str, Tensor] | None) -> nn.Module:
-        """The network as training finds it."""
-        net = self._given.net if self._given else None
-        net = net or build_resnet18(len(data.classes), self.config.model.norm, state)
-        if self.config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        return net
 
     @contextlib.contextmanager
     def _wandb(self, run_id: str) -> Iterator[OptionalWandbLogger | None]:
@@ -359,10 +356,11 @@ class Run:
 
         Resumed, it would have made them again, to the bit, and counted them then.
         """
-        if isinstance(self._mechanism, DPSGD) and self._resumption:
-            plan, ledger = self._mechanism.plan, self._mechanism.ledger
-            missing = max(0, self._resumption.released - ledger.steps)
-            ledger.record_lost(plan.noise_multiplier, plan.sample_rate, missing)
+        begun = self._resumption
+        if isinstance(self._mechanism, PlannedMechanism) and begun:
+            ledger = self._mechanism.ledger
+            for entry in reserved_entries(begun.reservations, ledger.steps, begun.released):
+                ledger.record_lost(entry)
 
     def _settled(self, status: Any) -> RunAccount | None:
         """Tell the account what was spent, and return what the record says of it."""
@@ -383,9 +381,11 @@ def prepared_data(config: Config) -> PreparedData:
         UserError: it cannot be used.
     """
     mechanism = config.mechanism
-    delta = mechanism.delta if isinstance(mechanism, DpsgdMechanism) else "auto"
+    delta: float | None = None
+    if isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism) and mechanism.delta != "auto":
+        delta = mechanism.delta
     cache_dir = Path(config.cache_dir).expanduser()
-    return prepare(config.data, cache_dir, None if delta == "auto" else delta)
+    return prepare(config.data, cache_dir, delta)
 
 
 def _device(config: Config) -> str:

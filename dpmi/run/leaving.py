@@ -8,6 +8,7 @@ listed stays. Whoever adds a metric, a config key or a field of the guarantee de
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from typing import Any, TypeVar
 
@@ -32,10 +33,13 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm", "privacy.max_epsilon", "privacy.max_total_epsilon",
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
     *(f"mechanism.{key}" for key in (
-        "name", "noise_test", "calibration", "accountant", "delta", "engine",
+        "name", "noise_test", "calibration", "accountant", "delta", "engine", "count_scale",
+        "shares.centre", "shares.counts",
     )),
     *(f"model.{key}" for key in (
-        "name", "weights", "norm", "learning_rate", "weight_decay", "momentum",
+        "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",
+        "prior", "average",
+        *(f"features.{key}" for key in ("stages", "views", "exposure", "centre")),
     )),
     *(f"trainer.{key}" for key in (
         "max_epochs", "accelerator", "precision", "channels_last", "compile", "devices",
@@ -88,15 +92,22 @@ def everything_may_leave(config: Mapping[str, Any]) -> bool:
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Those keys of a config that may leave, in its own order."""
     allowed = CONFIG | CONFIG_OF_PUBLIC_DATA if everything_may_leave(config) else CONFIG
-    chosen: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            if section := {k: v for k, v in value.items() if f"{name}.{k}" in allowed}:
-                chosen[name] = section
-        elif name in allowed:
-            chosen[name] = value
+    chosen = _allowed(config, allowed, "")
     if chosen.get("model", {}).get("weights") not in _NAMED_WEIGHTS:
         chosen["model"]["weights"] = "a file"
+    return chosen
+
+
+def _allowed(values: Mapping[str, Any], allowed: AbstractSet[str], prefix: str) -> dict[str, Any]:
+    """Those values of a section whose dotted keys are allowed, and sections of such values."""
+    chosen: dict[str, Any] = {}
+    for name, value in values.items():
+        if f"{prefix}{name}" in allowed:
+            chosen[name] = value
+        elif isinstance(value, Mapping) and (
+            section := _allowed(value, allowed, f"{prefix}{name}.")
+        ):
+            chosen[name] = section
     return chosen
 
 

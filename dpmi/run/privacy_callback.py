@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as L
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpmi.errors import UserError
-from dpmi.mechanisms.dpsgd import DPSGD
+from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.privacy.accounting import EpsilonSchedule, steps_within
+from dpmi.privacy.journal import Reservation, reserved_entries
 from dpmi.privacy.sampling import PoissonBatches
 from dpmi.ranks import ALONE
 
@@ -25,6 +27,7 @@ class PrivacyCallback(L.Callback):
         mechanism: holds the plan and the ledger.
         reserved: releases that earlier attempts of this run may have made and cannot be repeated
             to the bit: all of them that a checkpoint does not know are counted as lost.
+        reservations: what they were; all that the journal has.
         max_epsilon: the budget; training stops before the step that would pass it.
 
     Attributes:
@@ -35,12 +38,17 @@ class PrivacyCallback(L.Callback):
     """
 
     def __init__(
-        self, mechanism: DPSGD, reserved: int = 0, max_epsilon: float | None = None
+        self,
+        mechanism: PlannedMechanism,
+        reserved: int = 0,
+        max_epsilon: float | None = None,
+        reservations: Sequence[Reservation] = (),
     ) -> None:
         self._mechanism, self._reserved, self._max_epsilon = mechanism, reserved, max_epsilon
+        self._reservations = reservations
         self._plan, self._ledger = mechanism.plan, mechanism.ledger
         self._schedule: EpsilonSchedule | None = None
-        self._affordable: int | None = None  # releases on the ledger, those lost among them
+        self._affordable: int | None = None  # steps of the plan
         self.stopped: str | None = None
         self.seconds = 0.0  # spent here, at the ends of steps
 
@@ -55,20 +63,17 @@ class PrivacyCallback(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count what was lost, and compute ε for the steps ahead, before the first of them."""
         plan, ledger = self._plan, self._ledger
-        lost = max(0, self._reserved - ledger.steps)
-        ledger.record_lost(plan.noise_multiplier, plan.sample_rate, lost)
-        self._schedule = EpsilonSchedule(
-            plan, plan.steps + ledger.lost, before=self._mechanism.before
-        )
+        for entry in reserved_entries(self._reservations, ledger.steps, self._reserved):
+            ledger.record_lost(entry)
+        beside = [*self._mechanism.before, *ledger.lost_entries]
+        self._schedule = EpsilonSchedule(plan, beside)
         if self._max_epsilon is not None:
-            self._affordable = steps_within(
-                self._max_epsilon, plan, plan.steps + ledger.lost, self._mechanism.before
-            )
-            if self._affordable <= ledger.lost:
+            self._affordable = steps_within(self._max_epsilon, plan, beside)
+            if not self._affordable:
                 raise UserError(
                     f"privacy.max_epsilon={self._max_epsilon:g}: not one step of this run fits "
-                    f"({self._affordable} in all, {ledger.lost} lost to an interruption); allow "
-                    "more, or raise beta"
+                    f"({ledger.lost} releases were lost to an interruption); allow more, or raise "
+                    "beta"
                 )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,7 +91,7 @@ class PrivacyCallback(L.Callback):
                 f"{ranks.rank} of {ranks.size}: noise would not be added just once"
             )
         self._check_sampler(trainer.train_dataloader)
-        planned, done = self._plan.steps, self._taken
+        planned, done = self._plan.steps, self._mechanism.taken
         in_all = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
         will_run = in_all - trainer.global_step
         if done + will_run != planned:
@@ -94,11 +99,6 @@ class PrivacyCallback(L.Callback):
                 f"{will_run} steps are ahead and {done} done, but the plan has "
                 f"{planned}: its noise is calibrated for just that many"
             )
-
-    @property
-    def _taken(self) -> int:
-        """Steps of this training, without those that an earlier attempt lost."""
-        return self._ledger.steps - self._ledger.lost
 
     def _check_sampler(self, loader: Any) -> None:
         sampler = getattr(loader, "batch_sampler", None)
@@ -129,9 +129,9 @@ class PrivacyCallback(L.Callback):
                     f"layer {name} is a BatchNorm in training mode: it mixes the images of a "
                     "batch, so clipping bounds nothing; use model.norm=group or frozen_batch"
                 )
-        if self._taken >= self._plan.steps:
+        if self._mechanism.taken >= self._plan.steps:
             raise UserError(f"the plan's {self._plan.steps} steps are spent; train no further")
-        if self._affordable is not None and self._ledger.steps >= self._affordable:
+        if self._affordable is not None and self._mechanism.taken >= self._affordable:
             raise UserError(f"privacy.max_epsilon={self._max_epsilon:g} is spent; train no further")
 
     def on_train_batch_end(
@@ -144,20 +144,20 @@ class PrivacyCallback(L.Callback):
     ) -> None:
         """Check that the step released exactly once, and tell ε."""
         started = time.perf_counter()
-        if self._taken != trainer.global_step:
+        if self._mechanism.taken != trainer.global_step:
             raise UserError(
-                f"{trainer.global_step} steps were taken but {self._taken} noised "
+                f"{trainer.global_step} steps were taken but {self._mechanism.taken} noised "
                 "gradients are on the ledger: something trains past the mechanism"
             )
         assert self._schedule is not None
+        taken = self._mechanism.taken
         if not self._mechanism.reproducible:  # else no ε holds
-            spent = self._schedule.at(self._ledger.steps)
-            pl_module.log("epsilon", spent, prog_bar=True, batch_size=1)
+            pl_module.log("epsilon", self._schedule.at(taken), prog_bar=True, batch_size=1)
             pl_module.log("delta", self._plan.delta, batch_size=1)
-        if self._affordable is not None and self._ledger.steps >= self._affordable:
-            if self._taken < self._plan.steps:
+        if self._affordable is not None and taken >= self._affordable:
+            if taken < self._plan.steps:
                 self.stopped = (
-                    f"privacy.max_epsilon={self._max_epsilon:g} was reached after {self._taken} of "
+                    f"privacy.max_epsilon={self._max_epsilon:g} was reached after {taken} of "
                     f"the plan's {self._plan.steps} steps"
                 )
             trainer.should_stop = True

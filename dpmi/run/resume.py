@@ -18,8 +18,15 @@ from dpmi.config import Config
 from dpmi.errors import UserError
 from dpmi.identity import config_digest
 from dpmi.privacy.account import Accounts
-from dpmi.privacy.journal import Journal, Reservation, read_journal, sync_folder
+from dpmi.privacy.journal import (
+    Journal,
+    Reservation,
+    read_journal,
+    reserved_entries,
+    sync_folder,
+)
 from dpmi.privacy.randomness import NoiseSource, new_key
+from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.checkpoint import FOLDER, newest_checkpoint
 from dpmi.run.code import code_digest
 from dpmi.run.entry_file import (
@@ -94,6 +101,7 @@ class Resumption:
         journal: where its releases are written ahead.
         checkpoint: to start from; None for the first step.
         step: steps that the checkpoint has.
+        reservations: of releases, that processes before this one made.
         released: releases that processes before this one may have made.
         piece: images in one pass, where earlier releases were made in such pieces; else None.
 
@@ -122,6 +130,7 @@ class Resumption:
         self.step = 0
         self.piece: int | None = None
         self.released = 0
+        self.reservations: list[Reservation] = []
         if state is None:
             if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
                 console.print(f"{folder}: what is left of a run has lost its key: starting anew")
@@ -135,7 +144,7 @@ class Resumption:
         else:
             if found := newest_checkpoint(folder / FOLDER, console):
                 self.checkpoint, self.step = found
-            reservations = read_journal(folder / JOURNAL_FILE)
+            self.reservations = reservations = read_journal(folder / JOURNAL_FILE)
             self.released = max((r.last for r in reservations), default=0)
             self.piece = reservations[-1].physical_batch_size if reservations else None
             state = _next_attempt(state, place, reservations)
@@ -162,6 +171,11 @@ class Resumption:
             )
         self.state = self.state.model_copy(update={"release": release})
         self.state.write(self._folder)
+
+    @property
+    def lost(self) -> list[LedgerEntry]:
+        """Releases that earlier attempts may have made and that are not repeated to the bit."""
+        return reserved_entries(self.reservations, 0, self.state.reserved)
 
     def complete(self) -> None:
         """Remove what only a run that is not complete needs; the record tells the rest."""

@@ -142,7 +142,7 @@ def _make_step(method: str, shape: Shape, options: Options) -> Step:
             plan,
             steps_per_epoch=100,
             max_physical_batch_size=shape.batch_size if fast else _OPACUS_PIECE,
-            image_size=shape.image_size,
+            input_shape=(3, shape.image_size, shape.image_size),
             engine="fast" if fast else "opacus",
             noise=NoiseSource(0),
         ).make_gradient(net)

@@ -12,7 +12,7 @@ import torch
 
 from dpmi.auditing.gradients import audit_gradients
 from dpmi.errors import UserError
-from dpmi.mechanisms import dpsgd
+from dpmi.mechanisms import planned
 from dpmi.privacy.engines import bookkeeping
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
@@ -119,9 +119,9 @@ def ledger_forgets_a_step(monkeypatch):
 
 
 def accountant_sees_twice_the_noise(monkeypatch):
-    honest = dpsgd.epsilon
+    honest = planned.epsilon
     monkeypatch.setattr(
-        dpsgd,
+        planned,
         "epsilon",
         lambda entries, *words, **more: honest(
             [dataclasses.replace(e, noise_multiplier=2 * e.noise_multiplier) for e in entries],

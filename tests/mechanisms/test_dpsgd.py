@@ -75,7 +75,7 @@ def test_beta_is_the_noise_multiplier_where_asked_for(composed):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["data.batch_size=101"], r"^data\.batch_size=101: .*1 to 100$"),
+        (["data.batch_size=101"], r"^data\.batch_size=101: .*1 to 100, or all$"),
         (["mechanism.delta=0.01"], r"^mechanism\.delta=0\.01: .*below 1/n = 0\.01, or auto$"),
         (["beta=1e9"], r"^beta=1000000000\.0: no noise was found"),
         (

@@ -81,7 +81,7 @@ def released(data, net, batches, *, augment, precision, engine, feed, ranks):
             steps=batches.steps_per_epoch, delta=1e-4, accountant="prv",
         )  # fmt: skip
         mechanism = DPSGD(
-            plan, steps_per_epoch=plan.steps, max_physical_batch_size=4, image_size=32,
+            plan, steps_per_epoch=plan.steps, max_physical_batch_size=4, input_shape=(3, 32, 32),
             engine=engine, noise=NoiseSource(None, key=1), ranks=process,
         )  # fmt: skip
         place, workers = feed

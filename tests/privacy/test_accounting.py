@@ -74,9 +74,9 @@ def test_the_schedule_never_tells_less_than_was_spent():
         n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=1.5, steps=37,
         delta=DELTA, accountant="prv",
     )  # fmt: skip
-    schedule = EpsilonSchedule(plan, plan.steps)
-    told = [schedule.at(step) for step in range(plan.steps + 1)]
-    spent = [0.0] + [
+    schedule = EpsilonSchedule(plan)
+    told = [schedule.at(step) for step in range(1, plan.steps + 1)]
+    spent = [
         epsilon([LedgerEntry(1.5, plan.sample_rate, step)], DELTA, "prv")
         for step in range(1, plan.steps + 1)
     ]
@@ -92,7 +92,7 @@ def test_a_budget_allows_as_many_steps_as_fit_and_not_one_more(budget):
         n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=1.5, steps=37,
         delta=DELTA, accountant="rdp",
     )  # fmt: skip
-    allowed = steps_within(budget, plan, plan.steps)
+    allowed = steps_within(budget, plan)
 
     def spent(steps):
         return epsilon([LedgerEntry(1.5, plan.sample_rate, steps)] if steps else [], DELTA, "rdp")

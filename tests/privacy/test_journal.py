@@ -22,6 +22,20 @@ def test_a_release_is_on_the_disk_before_cover_returns(tmp_path):
     ]
 
 
+def test_a_reservation_is_flushed_before_cover_returns(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+
+    def flush(descriptor):
+        flushed.append((os.readlink(f"/proc/self/fd/{descriptor}"), os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    path = tmp_path / "journal.jsonl"
+    Journal(path).cover(0, 1.5, 0.1, 64)
+    assert flushed == [(str(path), path.stat().st_size), (str(tmp_path), tmp_path.stat().st_size)]
+
+
 def test_other_noise_or_other_pieces_are_reserved_apart(tmp_path):
     journal = Journal(tmp_path / "j")
     for settings in ((1.5, 0.1, 64), (1.5, 0.1, 32), (2.0, 0.1, 32)):

@@ -110,8 +110,18 @@ def test_a_delta_below_what_the_noise_reaches_is_refused_in_one_line():
     size = sum(p.numel() for p in small().parameters())
     least = PLAN.steps * size * BEYOND_REACH
     made(small(), dataclasses.replace(PLAN, delta=least * 1.01))
-    with pytest.raises(ValueError, match=rf"delta=.* 10 steps of {size} noise values") as refusal:
+    with pytest.raises(
+        ValueError, match=rf"delta=.* 10 releases of {size} noise values"
+    ) as refusal:
         made(small(), dataclasses.replace(PLAN, delta=least * 0.99))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_batch_too_large_for_single_precision_is_refused_in_one_line():
+    plan = dataclasses.replace(PLAN, n=10**6, delta=1e-7)
+    made(small(), dataclasses.replace(plan, expected_batch_size=8192))
+    with pytest.raises(ValueError, match="a batch of 8193 images") as refusal:
+        made(small(), dataclasses.replace(plan, expected_batch_size=8193))
     assert "\n" not in str(refusal.value)
 
 

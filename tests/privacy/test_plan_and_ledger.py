@@ -41,7 +41,7 @@ def test_a_ledger_of_the_whole_plan_describes_what_the_plan_describes():
     for _ in range(PLAN.steps):
         ledger.record(PLAN.noise_multiplier, PLAN.sample_rate)
     assert ledger.steps == PLAN.steps
-    assert ledger.event().events == [PLAN.event()]
+    assert ledger.event() == PLAN.event()
 
 
 def test_a_change_of_noise_in_mid_run_is_accounted_as_such():

@@ -58,6 +58,7 @@ def test_each_bit_of_the_key_matters():
 def test_a_key_has_256_bits_of_the_operating_system(monkeypatch):
     assert len(NoiseSource(None).key) == len(new_key()) == 32
     assert NoiseSource(None).key != NoiseSource(None).key
+    assert len({new_key()[at : at + 4] for at in range(0, 32, 4)}) == 8  # no 32 bits repeated
     monkeypatch.setattr("secrets.token_bytes", lambda size: bytes(size))
     assert NoiseSource(None).key == bytes(32)
 

@@ -63,6 +63,17 @@ def test_every_accuracy_has_its_guarantee_under_it():
     assert said["DP-SGD β=2"] == ("ε=0.5", "δ=1e-3", "per image,", "zero-out")
 
 
+def test_what_an_audit_found_stands_below_the_guarantee():
+    found = {"lower_bound": 0.744, "refuted": False, "says": "audited: ε ≥ 0.744 (95 %)"}
+    wrong = {"lower_bound": 5.0, "refuted": True, "says": "audited: ε ≥ 5 (95 %)"}
+    records = [record("ldp", 1.0), record(audit=found), record(beta=2.0, audit=wrong)]
+    assert "| audited |  | ε ≥ 0.744 (95 %) | ε ≥ 5 (95 %): refuted |" in as_markdown(
+        figure4(records)
+    )
+    assert "audited" in rendered(records, 120)
+    assert "audited" not in as_markdown(figure4(records[:1]))
+
+
 def test_under_replace_one_both_mechanisms_are_told_the_epsilon_of_an_image():
     records = [
         record("ldp", 1.0),

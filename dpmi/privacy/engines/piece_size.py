@@ -28,7 +28,7 @@ _CGROUPS = (
 
 def physical_batch_size(
     net: nn.Module,
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     *,
     expected_batch_size: int,
     keeps_gradients: bool,
@@ -42,7 +42,7 @@ def physical_batch_size(
 
     Args:
         net: the network, on its device, as it will train; one image of zeros is passed through.
-        image_shape: (C, H, W).
+        input_shape: of one image, (C, H, W), or of one vector, (D,).
         expected_batch_size: of a logical batch.
         keeps_gradients: the engine keeps a gradient of all parameters for each image.
         sharers: processes of this run that share the memory.
@@ -54,7 +54,7 @@ def physical_batch_size(
     while most < 2 * expected_batch_size:
         most *= 2
     device = next(net.parameters()).device
-    an_image = _PEAK_OVER_KEPT * _bytes_kept(net, image_shape)
+    an_image = _PEAK_OVER_KEPT * _bytes_kept(net, input_shape)
     if keeps_gradients:
         an_image += sum(p.nbytes for p in net.parameters() if p.requires_grad)
     room = _SHARE_OF_FREE * free_memory(device) / sharers
@@ -63,7 +63,7 @@ def physical_batch_size(
     return most
 
 
-def _bytes_kept(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
+def _bytes_kept(net: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Memory that the backward pass of one image waits for, the parameters aside."""
     own = {t.untyped_storage().data_ptr() for t in (*net.parameters(), *net.buffers())}
     kept: dict[int, Tensor] = {}
@@ -75,7 +75,7 @@ def _bytes_kept(net: nn.Module, image_shape: tuple[int, int, int]) -> int:
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept):
-        net(torch.zeros(1, *image_shape, device=next(net.parameters()).device))
+        net(torch.zeros(1, *input_shape, device=next(net.parameters()).device))
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 

@@ -25,10 +25,14 @@ COLOURS = {
     "none": "#3d4650",
     "ldp": "#b84a00",
     "dpsgd": "#0064a8",
+    "class_means": "#2f7d4f",
     "ldp_published": "#8a6534",
     "dpsgd_published": "#43749a",
 }
-MARKERS = {"none": "D", "ldp": "o", "dpsgd": "s", "ldp_published": "P", "dpsgd_published": "X"}
+MARKERS = {
+    "none": "D", "ldp": "o", "dpsgd": "s", "class_means": "^", "ldp_published": "P",
+    "dpsgd_published": "X",
+}  # fmt: skip
 LINES = ("-", "--", ":", "-.")  # of the first β, the second, ...
 # On the page each colour is a variable of the style sheet, so that it follows light and dark.
 _VARIABLES = {

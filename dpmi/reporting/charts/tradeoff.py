@@ -27,9 +27,9 @@ METRICS = {
     WORST_RECALL: "worst recall",
 }
 _LEAST_RANGE = 0.1
-_SIDES = {  # an ε is of something: one axis for each
-    "ldp": "LDP: ε of a pixel",
-    "dpsgd": "DP-SGD: ε of an image",
+_SIDES = {  # an ε is of something: one axis for each, and the mechanisms that are on it
+    "LDP: ε of a pixel": ("ldp", "ldp_published"),
+    "DP-SGD: ε of an image": ("dpsgd", "class_means", "dpsgd_published"),
 }
 
 
@@ -40,7 +40,7 @@ def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
         return None
     tests = [cells["test"] for cells in panel.columns.values()]
     metrics = [m for m in METRICS if any(cell.values(m) for cell in tests)]
-    sides = [side for side in _SIDES if any(_side(column) == side for column in points)]
+    sides = [side for side, of in _SIDES.items() if any(c.mechanism in of for c in points)]
     figure, axes = new_figure(
         len(metrics), len(sides), 10.6, 0.9 + 2.05 * len(metrics), share_x="col", share_y="row"
     )
@@ -55,7 +55,7 @@ def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
         if high - low < _LEAST_RANGE:  # where all is alike, chance must not fill the panel
             row[0].set_ylim((low + high - _LEAST_RANGE) / 2, (low + high + _LEAST_RANGE) / 2)
     for side, top, bottom in zip(sides, axes[0], axes[-1], strict=True):
-        headline(top, _SIDES[side], COLOURS[side])
+        headline(top, side, COLOURS[_SIDES[side][0]])
         _ticks(bottom, _places(panel, side))
         bottom.set_xlabel("ε (log scale; less is more private)")
     legend_on_top(figure, _legend(panel, points))
@@ -63,7 +63,7 @@ def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
 
 
 def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> None:
-    for mechanism in (side, f"{side}_published"):
+    for mechanism in _SIDES[side]:
         drawn = []
         for column, cells in panel.columns.items():
             values = cells["test"].values(metric)
@@ -97,7 +97,7 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
             axes.axhline(floor, color=RULE, linestyle=(0, (4, 3)), linewidth=1.2)
         for column, cells in panel.columns.items():
             poster = cells["test"].poster
-            if _side(column) == side and poster:
+            if column.mechanism in _SIDES[side] and poster:
                 shape = "*" if cells["test"].picked_on_test else "x"
                 (mark,) = axes.plot(
                     1 / column.beta, poster.accuracy, shape, color=INK, markersize=7
@@ -110,13 +110,10 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
 
 def _places(panel: Panel, side: str) -> list[float]:
     """Each ε at which the side has a point, of ours or of the poster's."""
-    tests = {c: cells["test"] for c, cells in panel.columns.items() if _side(c) == side}
+    of_side = {c: of for c, of in panel.columns.items() if c.mechanism in _SIDES[side]}
+    tests = {column: cells["test"] for column, cells in of_side.items()}
     ours = [epsilon for cell in tests.values() if (epsilon := _epsilon(cell))]
     return ours + [1 / column.beta for column, cell in tests.items() if cell.poster]
-
-
-def _side(column: Column) -> str:
-    return column.mechanism.removesuffix("_published")
 
 
 def _ticks(axes: Axes, epsilons: list[float]) -> None:

@@ -1,0 +1,88 @@
+"""From a data set and frozen public weights to one vector of length one for each image."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dpmi.config import FeatureSettings
+from dpmi.data.prepare import PreparedData
+from dpmi.features.backbone import STAGES
+from dpmi.features.cache import FeatureRequest, pooled_features
+from dpmi.features.vectors import unit_vectors
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a head sees of a data set; row i of vectors and labels speaks of the same image.
+
+    Attributes:
+        vectors: split to (n, D) float32, rows of length 1 (but for rounding) or 0.
+        labels: split to (n,) class indices.
+    """
+
+    vectors: dict[str, Tensor]
+    labels: dict[str, Tensor]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all vectors, on whose last bit a release depends."""
+        sha256 = hashlib.sha256()
+        for split, rows in sorted(self.vectors.items()):
+            sha256.update(f"{split} {tuple(rows.shape)};".encode())
+            sha256.update(rows.numpy().data)
+        return sha256.hexdigest()
+
+
+def extract_features(
+    data: PreparedData,
+    settings: FeatureSettings,
+    *,
+    image_size: int,
+    state: dict[str, Tensor],
+    cache_dir: Path,
+    console: Console,
+    device: str = "cpu",
+) -> Features:
+    """Compute the features of all splits, or take them from the cache.
+
+    No privacy is spent: nothing is released of them, and each vector depends on its image, on
+    public weights and on fixed views alone. Whatever a mechanism is to protect of an image, it has
+    to protect of that one vector.
+
+    Args:
+        data: decoded images.
+        settings: stages, views and exposure.
+        image_size: side of the square cut from the images' centre, in pixels.
+        state: the backbone's weights, torchvision's ``resnet18`` state dict, from public data.
+        cache_dir: features are kept in ``cache_dir/features``.
+        console: where it is said and shown.
+        device: that computes them.
+
+    Raises:
+        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+    """
+    deepest = max(settings.stages, key=list(STAGES).index)
+    of_views = [
+        pooled_features(
+            FeatureRequest(data, image_size, state, deepest, view, settings.exposure),
+            cache_dir,
+            console,
+            device,
+        )
+        for view in settings.views
+    ]
+    return Features(
+        vectors={
+            split: unit_vectors(
+                [[of[split][stage] for stage in settings.stages] for of in of_views]
+            )
+            for split in data.splits
+        },
+        labels={name: torch.from_numpy(split.labels) for name, split in data.splits.items()},
+    )

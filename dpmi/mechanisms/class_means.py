@@ -1,0 +1,96 @@
+"""One Gaussian release of class sums and counts; the classifier is computed from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpmi.mechanisms.planned import PlannedMechanism
+from dpmi.models.discriminant import discriminant
+from dpmi.models.head import FeatureHead
+from dpmi.privacy.gradients import refuse_delta
+from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.releases import release_sum
+from dpmi.privacy.statistics import class_sensitivity, class_statistics
+
+
+class ClassMeans(PlannedMechanism):
+    """Releases the sum and the number of the vectors of each class, once (Wahdany et al. 2025).
+
+    Contract: an image adds its vector, of norm at most 1, to one sum, and ``count_scale`` to one
+    count, both of its class: sensitivity sqrt(1 + count_scale²), the plan's ``max_grad_norm``. With
+    Gaussian noise in each value that is the plan's one step, at sample rate 1. Linear discriminant
+    analysis on what was released is post-processing (arXiv 2406.08039 releases class means alike).
+
+    Args:
+        plan: of one step.
+        count_scale: weight of a count beside a sum.
+        uniform: decide under a uniform prior, by the released counts.
+        options: of PlannedMechanism.
+    """
+
+    name = "class_means"
+
+    def __init__(
+        self, plan: PrivacyPlan, *, count_scale: float, uniform: bool, **options: Any
+    ) -> None:
+        super().__init__(plan, steps_per_epoch=1, **options)
+        self._count_scale, self._uniform = count_scale, uniform
+
+    def make_gradient(self, net: nn.Module, first_step: int = 0) -> _ClassSums:
+        """Release the statistics, and return what releases the class sums.
+
+        Raises:
+            ValueError: no head, or a δ below what the noise can keep.
+        """
+        if not isinstance(net, FeatureHead):
+            raise ValueError("class means are of features: give model.train=head")
+        refuse_delta(self.plan, len(net.log_shares) * (len(net.centre) + 1))
+        if not first_step:
+            self._release_statistics(net, self.plan.n)
+        return _ClassSums(self, net)
+
+    def release(self, net: FeatureHead, vectors: Tensor, labels: Tensor) -> None:
+        """Execute the plan's step, and set the head from what it releases."""
+        plan, scale, classes = self.plan, self._count_scale, len(net.log_shares)
+        with torch.no_grad():
+            rows = net.centred(vectors)
+        released = release_sum(
+            class_statistics(rows, labels, classes, scale),
+            sensitivity=class_sensitivity(scale),
+            noise_multiplier=plan.noise_multiplier,
+            noise=self._noise,
+            purpose="gradient",
+            step=self.taken,
+            ledger=self.ledger,
+            journal=self._journal,
+            physical_batch_size=plan.n,
+        )
+        sums, counts = released[:-classes].view(classes, -1), released[-classes:] / scale
+        std = plan.noise_std
+        weight, bias = discriminant(sums, counts, std, std / scale)
+        net.set_weights(weight, bias)
+        if self._uniform:
+            net.set_class_counts(counts)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the plan, the ledger, and the weight of a count."""
+        return super().describe() | {"count_scale": self._count_scale}
+
+
+class _ClassSums:
+    """Stands where a gradient does: sets the weights, and leaves nothing to the optimizer."""
+
+    def __init__(self, mechanism: ClassMeans, net: FeatureHead) -> None:
+        self._mechanism, self._net = mechanism, net
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Process the vectors of all images, (n, D), and (n,) labels; return detached logits."""
+        self._mechanism.release(self._net, images, labels)
+        for parameter in self._net.parameters():
+            parameter.grad = None
+        with torch.no_grad():
+            logits: Tensor = self._net(images)
+        return logits

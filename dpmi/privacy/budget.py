@@ -1,0 +1,74 @@
+"""How a budget is shared out: between statistics released once, and the steps after them.
+
+Gaussian mechanisms compose exactly, as squares of μ = 1 / noise_multiplier (Dong, Roth and Su 2022,
+arXiv 1905.02383, corollary 3.3). So shares are shares of μ², of the one Gaussian release that
+satisfies (ε, δ); whatever the steps are, they get the noise that makes the whole reach ε.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import dp_accounting
+from scipy import optimize
+
+from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, calibrate_noise_multiplier, epsilon
+from dpmi.privacy.ledger import LedgerEntry
+from dpmi.privacy.plan import StatisticRelease
+
+_LARGEST_NOISE = 1e6
+
+
+def share_out(
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    accountant: str,
+    shares: Mapping[str, float],
+) -> tuple[tuple[StatisticRelease, ...], float]:
+    """Noise of the statistics, and of the steps after them, that together reach ``target_epsilon``.
+
+    Args:
+        target_epsilon: of the whole.
+        delta: of the whole.
+        sample_rate: of the steps.
+        steps: how many.
+        accountant: "prv", "rdp" or "pld".
+        shares: name of a statistic to its share; empty where nothing is released before the steps.
+
+    Returns:
+        The statistics, and the noise multiplier of each step.
+
+    Raises:
+        ValueError: the shares leave nothing for the steps; or no noise gives so small an ε.
+    """
+    if not shares:
+        return (), calibrate_noise_multiplier(target_epsilon, delta, sample_rate, steps, accountant)
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"shares of {sum(shares.values()):.3g} leave nothing for the steps")
+    whole = float(dp_accounting.get_sigma_gaussian(target_epsilon, delta))
+    statistics = tuple(
+        StatisticRelease(name, whole / math.sqrt(share), share) for name, share in shares.items()
+    )
+    before = [LedgerEntry(s.noise_multiplier, 1.0, 1) for s in statistics]
+
+    goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
+
+    def above(noise_multiplier: float, by: str = accountant) -> float:
+        entries = [*before, LedgerEntry(noise_multiplier, sample_rate, steps)]
+        return epsilon(entries, delta, by) - goal
+
+    high = whole
+    while above(high, "rdp") > 0:  # quick, and looser than the others
+        high *= 2
+        if high > _LARGEST_NOISE:
+            raise ValueError(f"no noise up to {_LARGEST_NOISE:g} gives ε = {target_epsilon:.4g}")
+    low = high / 2
+    while above(low) <= 0:
+        high, low = low, low / 2
+    found = float(optimize.brentq(above, low, high, rtol=CALIBRATION_TOLERANCE / 8))
+    while above(found) > goal * CALIBRATION_TOLERANCE / 2:  # past the target itself
+        found *= 1 + CALIBRATION_TOLERANCE / 4
+    return statistics, found

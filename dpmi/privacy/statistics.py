@@ -1,0 +1,86 @@
+"""Sums over private images, to each of which one image contributes a vector of bounded length.
+
+Contract: where one image is replaced by one that contributes nothing (zero-out), a sum moves by a
+vector of L2 norm at most its sensitivity. Rows are bounded here, whatever they were: one longer
+than it should be is shortened, one that is not finite contributes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SENSITIVITY = 1.0  # of a sum of unit vectors, and of a count of classes: an image has one class
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What statistics are made of: private, row i of both speaks of the same image.
+
+    Attributes:
+        labels: (n,) class indices.
+        num_classes: K.
+        vectors: (n, D) of norm at most 1; None where a network is trained on images.
+    """
+
+    labels: Tensor
+    num_classes: int
+    vectors: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        """Training images."""
+        return len(self.labels)
+
+    def vector_sum(self) -> Tensor:
+        """(D,) float64: Σ_i x_i, of sensitivity 1.
+
+        Raises:
+            ValueError: there are no vectors.
+        """
+        if self.vectors is None:
+            raise ValueError("only vectors have a mean that can be released: these are images")
+        return bounded(self.vectors).sum(0)
+
+    def class_counts(self) -> Tensor:
+        """(K,) float64: images of each class, of sensitivity 1."""
+        return torch.bincount(self.labels, minlength=self.num_classes).double()
+
+
+def bounded(vectors: Tensor) -> Tensor:
+    """(n, D) to float64 rows of norm at most 1."""
+    vectors = vectors.double()
+    norms = vectors.norm(dim=1, keepdim=True)
+    kept = vectors * norms.clamp(min=1.0).reciprocal()
+    return torch.where(norms.isfinite(), kept, torch.zeros_like(kept))
+
+
+def class_statistics(
+    vectors: Tensor, labels: Tensor, num_classes: int, count_scale: float
+) -> Tensor:
+    """Sums and numbers of the vectors of each class, as one vector.
+
+    An image adds x in one class's sum and ``count_scale`` in its count, which are orthogonal: its
+    contribution has norm sqrt(|x|² + count_scale²) at most ``class_sensitivity``.
+
+    Args:
+        vectors: (n, D) of norm at most 1.
+        labels: (n,) class indices.
+        num_classes: K.
+        count_scale: weight of a count.
+
+    Returns:
+        (K (D + 1),) float64: the sums class by class, then the counts times ``count_scale``.
+    """
+    rows = bounded(vectors)
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
+    counts = torch.bincount(labels, minlength=num_classes).double()
+    return torch.cat([sums.flatten(), count_scale * counts])
+
+
+def class_sensitivity(count_scale: float) -> float:
+    """L2 norm of the most that one image contributes to :func:`class_statistics`."""
+    return math.sqrt(1.0 + count_scale**2)

@@ -1,0 +1,107 @@
+"""What a run is made of, by its config: the network that is trained, and what it is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from dpmi.config import Config
+from dpmi.data.datamodule import ImageDataModule
+from dpmi.data.prepare import PreparedData
+from dpmi.features.datamodule import FeatureDataModule
+from dpmi.features.extract import Features, extract_features
+from dpmi.mechanisms import Mechanism, batch_images
+from dpmi.models.head import FeatureHead
+from dpmi.models.prior import DecidingNetwork
+from dpmi.models.weights import build_resnet18
+from dpmi.privacy.statistics import TrainingSet
+from dpmi.ranks import Ranks
+
+TrainingBatches = ImageDataModule | FeatureDataModule
+
+
+def features_of(
+    config: Config,
+    data: PreparedData,
+    state: dict[str, Tensor] | None,
+    console: Console,
+    device: str,
+) -> Features | None:
+    """Features of all splits, where a head is trained on them; None where images are trained on.
+
+    Raises:
+        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+    """
+    if config.model.train != "head":
+        return None
+    assert state is not None  # model.norm=frozen_batch needs weights
+    return extract_features(
+        data,
+        config.model.features,
+        image_size=config.data.image_size,
+        state=state,
+        cache_dir=Path(config.cache_dir).expanduser(),
+        console=console,
+        device="cpu" if device == "cpu" else "cuda",
+    )
+
+
+def training_set(data: PreparedData, features: Features | None) -> TrainingSet:
+    """What statistics of the training images are made of."""
+    labels = torch.from_numpy(data.splits["train"].labels)
+    vectors = features.vectors["train"] if features else None
+    return TrainingSet(labels, len(data.classes), vectors)
+
+
+def network(
+    config: Config, num_classes: int, state: dict[str, Tensor] | None, features: Features | None
+) -> DecidingNetwork:
+    """What is trained, as training finds it."""
+    if features:
+        return FeatureHead(features.vectors["train"].shape[1], num_classes, config.model.head)
+    return build_resnet18(num_classes, config.model.norm, state)
+
+
+def batches(
+    config: Config,
+    released: PreparedData,
+    features: Features | None,
+    mechanism: Mechanism,
+    first_step: int,
+    ranks: Ranks,
+) -> TrainingBatches:
+    """Batches of what training sees, from a step on.
+
+    Args:
+        config: of the run.
+        released: images as a mechanism lets training see them.
+        features: of them, where a head is trained.
+        mechanism: draws the training batches, or leaves them shuffled.
+        first_step: of training; not 0 where a run is resumed.
+        ranks: who trains.
+    """
+    train_batches = mechanism.train_batches()
+    batch_size = batch_images(config, len(released.splits["train"].labels))
+    if features:
+        return FeatureDataModule(
+            features,
+            batch_size=batch_size,
+            seed=config.seed,
+            train_batches=train_batches,
+            first_step=first_step,
+        )
+    return ImageDataModule(
+        released,
+        image_size=config.data.image_size,
+        batch_size=batch_size,
+        augment=config.data.augment,
+        num_workers=config.data.num_workers,
+        resident=config.data.resident,
+        seed=config.seed,
+        train_batches=train_batches,
+        first_step=first_step,
+        ranks=ranks,
+    )

@@ -1,0 +1,56 @@
+import math
+
+import pytest
+import torch
+
+from dpmi.privacy.statistics import (
+    SENSITIVITY,
+    TrainingSet,
+    class_sensitivity,
+    class_statistics,
+)
+
+
+def training_set(n=40, d=7, classes=3):
+    """Rows of all lengths: shorter than one, longer, none, and not finite."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(n, d, generator=generator) * torch.rand(n, 1, generator=generator) * 3
+    vectors[3], vectors[5, 2], vectors[6, 0] = 0, math.nan, math.inf
+    vectors[7] *= 1e30
+    return TrainingSet(torch.arange(n) % classes, classes, vectors)
+
+
+def without(data, row):
+    kept = torch.arange(len(data.labels)) != row
+    return TrainingSet(data.labels[kept], data.num_classes, data.vectors[kept])
+
+
+def test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity():
+    data, scale = training_set(), 0.3
+    joint = class_statistics(data.vectors, data.labels, 3, scale)
+    assert class_sensitivity(scale) == pytest.approx(math.sqrt(1.09))
+    largest = 0.0
+    for row in range(len(data.labels)):
+        fewer = without(data, row)
+        assert (data.vector_sum() - fewer.vector_sum()).norm() <= SENSITIVITY + 1e-12
+        assert (data.class_counts() - fewer.class_counts()).norm() <= SENSITIVITY
+        moved = joint - class_statistics(fewer.vectors, fewer.labels, 3, scale)
+        largest = max(largest, float(moved.norm()))
+    assert largest == pytest.approx(class_sensitivity(scale))  # and no less is enough
+
+
+def test_statistics_are_the_sums_and_counts_they_say():
+    data = training_set()
+    rows = torch.nan_to_num(data.vectors.double(), nan=0.0, posinf=0.0)
+    rows[[5, 6]] = 0
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1.0)
+    torch.testing.assert_close(data.vector_sum(), rows.sum(0))
+    assert data.class_counts().tolist() == [14.0, 13.0, 13.0]
+    joint = class_statistics(data.vectors, data.labels, 3, 0.5)
+    torch.testing.assert_close(joint[: 3 * 7].view(3, 7)[1], rows[data.labels == 1].sum(0))
+    assert joint[3 * 7 :].tolist() == [7.0, 6.5, 6.5]
+
+
+def test_images_have_no_mean_to_release():
+    with pytest.raises(ValueError, match="these are images"):
+        TrainingSet(torch.zeros(3, dtype=torch.long), 2).vector_sum()

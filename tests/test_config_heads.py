@@ -1,0 +1,48 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from dpmi.errors import UserError
+from dpmi.train import config_dir
+
+HEAD = ("model.train=head", "model.norm=frozen_batch")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([*HEAD, "mechanism=ldp"], r"^model\.train=head: .*none, dpsgd, class_means"),
+        (["model.train=head"], r"^model\.norm=group: .*allowed is frozen_batch"),
+        ([*HEAD, "data.augment=affine"], r"^data\.augment=affine: .*allowed is none"),
+        ([*HEAD, "trainer.devices=2"], r"^trainer\.devices=2: .*allowed is 1"),
+        ([*HEAD, "trainer.compile=true"], r"^trainer\.compile=True: .*allowed is false"),
+        (["mechanism=class_means"], r"^model\.train=all: .*allowed is head"),
+        ([*HEAD, "mechanism=class_means", "model.head=ordinal"], r"^model\.head=ordinal: "),
+        (["mechanism=ldp", "model.prior=uniform"], r"^model\.prior=uniform: .*allowed is train"),
+        (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),
+        (["model.features.views=[mirror,mirror]"], r"^model\.features\.views=.*each once"),
+        (["data.batch_size=0"], r"^data\.batch_size=0: allowed are all and integers"),
+    ],
+)
+def test_a_head_that_would_not_do_what_its_config_says_is_refused(composed, overrides, message):
+    with pytest.raises(UserError, match=message):
+        composed(*overrides)
+
+
+@pytest.mark.parametrize("name", ["frontier_pneumonia", "frontier_aptos", "frontier_class_means"])
+def test_a_preset_of_a_head_is_a_whole_config_under_each_mechanism_and_says_who_chose(
+    composed, name
+):
+    """Nothing of it can depend on a user's images: all of its values are in its file."""
+    for mechanism in ("none", "dpsgd", "class_means"):
+        if (name, mechanism) != ("frontier_aptos", "class_means"):  # its head is ordinal
+            composed(f"experiment={name}", f"mechanism={mechanism}")
+    values = [
+        line
+        for line in Path(config_dir(), "experiment", f"{name}.yaml").read_text().splitlines()
+        if re.match(r"  (  )?\w+: \S", line) or line.startswith("max_grad_norm")
+    ]
+    chosen = [line for line in values if not re.search(r"(augment|weights|norm|train): ", line)]
+    for line in chosen:
+        assert re.search(r"# .*(a priori|cross-validation|planned|seen|proxy|as front)", line), line
