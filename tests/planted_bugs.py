@@ -570,7 +570,60 @@ LEAVING = (
 )
 
 
+_PLANNED = "tests/mechanisms/test_planned.py"
+
+STATISTICS = (
+    Planted(
+        "the features' mean has no noise",
+        "dpmi/mechanisms/planned.py",
+        "            hand_over(net, planned.name, released, self.plan.n)\n",
+        "            exact = statistic(self._train, planned.name)\n"
+        "            centre = planned.name == 'centre'\n"
+        "            hand_over(net, planned.name, exact if centre else released, self.plan.n)\n",
+        f"{_PLANNED}::test_the_centre_is_released_with_its_noise_and_no_more",
+    ),
+    Planted(
+        "the counts of the classes have no noise",
+        "dpmi/mechanisms/planned.py",
+        "            hand_over(net, planned.name, released, self.plan.n)\n",
+        "            exact = statistic(self._train, planned.name)\n"
+        "            centre = planned.name == 'centre'\n"
+        "            hand_over(net, planned.name, released if centre else exact, self.plan.n)\n",
+        f"{_PLANNED}::test_class_counts_are_released_with_their_noise",
+    ),
+    Planted(
+        "a mean of a class is by its exact count",
+        "dpmi/mechanisms/class_means.py",
+        "released[-classes:] / scale\n",
+        "torch.bincount(labels, minlength=classes).double()\n",
+        f"{_PLANNED}::test_class_means_use_what_was_released_and_nothing_else",
+    ),
+    Planted(
+        "vectors are brought to length one after they are summed",
+        "dpmi/privacy/statistics.py",
+        "    kept = vectors * norms.clamp(min=1.0).reciprocal()\n",
+        "    kept = vectors\n",
+        "tests/privacy/test_statistics.py::"
+        "test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity",
+    ),
+    Planted(
+        "each view of an image is a contribution",
+        "dpmi/features/vectors.py",
+        "        block = torch.stack([values.double() for values in of_views]).mean(0)\n",
+        "        block = torch.cat([values.double() for values in of_views])\n",
+        "tests/features/test_backbone.py::test_the_views_of_an_image_are_one_row_of_length_one",
+    ),
+    Planted(
+        "a statistic is not on the ledger",
+        "dpmi/privacy/releases.py",
+        "    ledger.record(noise_multiplier, 1.0)\n",
+        "    ledger.record(noise_multiplier, 1.0) if purpose == 'gradient' else None\n",
+        f"{_PLANNED}::test_each_release_is_on_the_journal_and_the_ledger_before_it_is_made",
+    ),
+)
+
+
 PLANTED = (
     *(*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP),
-    *(*PROMISE, *ACCOUNT, *LEAVING),
+    *(*PROMISE, *ACCOUNT, *LEAVING, *STATISTICS),
 )

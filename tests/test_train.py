@@ -185,7 +185,7 @@ def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
     after = os.times()
     assert done.returncode == 0
     for words in (
-        "mechanism: dpsgd, dpsgd_published, ldp, ldp_published, none",
+        "mechanism: class_means, dpsgd, dpsgd_published, ldp, ldp_published, none",
         "figure4_pneumonia",
         "max_physical_batch_size",
     ):

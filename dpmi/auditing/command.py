@@ -99,7 +99,7 @@ def _audited(
     bounds = ", ".join(f"{way} {bound.epsilon:.3f}" for way, bound in audit.bounds.items())
     console.print(
         f"[bold]{name}[/]: {claim}; {audit} by {audit.method}; {bounds}; {audit.canaries} canaries "
-        f"in {audit.runs} runs, {audit.seconds:.0f} s",
+        f"in {audit.runs} run{'s' * (audit.runs > 1)}, {audit.seconds:.0f} s",
         highlight=False,
     )
     if audit.refuted:

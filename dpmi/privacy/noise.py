@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,12 @@ class GaussianNoise:
     def __init__(self, source: NoiseSource) -> None:
         self._source = source
         # NumPy works on one thread, and lets go of the interpreter meanwhile. Threads are kept:
-        # starting them anew takes as long as drawing.
-        self._threads = ThreadPoolExecutor(torch.get_num_threads())
+        # starting them anew takes as long as drawing. They start here: where memory has run out,
+        # Python waits for ever for a thread that could not begin.
+        self._workers = torch.get_num_threads()
+        self._threads, all_there = ThreadPoolExecutor(self._workers), Barrier(self._workers)
+        for _ in range(self._workers):
+            self._threads.submit(all_there.wait)
         self._host: Tensor | None = None
 
     def release(
@@ -85,7 +90,7 @@ class GaussianNoise:
                     wide *= unit
                     block[:] = wide
 
-        threads = self._threads._max_workers
-        shares = [self._threads.submit(work, pieces[first::threads]) for first in range(threads)]
+        workers = self._workers
+        shares = [self._threads.submit(work, pieces[first::workers]) for first in range(workers)]
         for share in shares:
             share.result()

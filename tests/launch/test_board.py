@@ -7,6 +7,7 @@ from rich.console import Console
 
 from dpmi.launch.board import Board
 from dpmi.launch.jobs import Ending
+from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.run.status import RunStatus
 
 CELLS = (
@@ -54,7 +55,7 @@ def test_the_board_fits_the_terminal_and_tells_all_of_a_running_job(tmp_path, wi
     assert "4 running" in lines[0]
     rows = [line for line in lines if "node-17" in line]
     for job, line in zip(all_jobs, rows, strict=True):
-        for words in ("node-17 gpu 3", "3/50", "91.2% val", "0.532 per image", "1:02:03"):
+        for words in ("node-17 gpu 3", "3/50", "91.2% val", "0.533 per image", "1:02:03"):
             assert words in line
         assert line.startswith(job.label if width == 120 else job.label.split()[0])
 
@@ -90,7 +91,7 @@ def test_without_a_terminal_there_is_a_line_for_the_start_each_epoch_and_the_end
     assert lines[0] == "1 jobs in outputs/sweep"
     assert lines[1] == f"{job.label}  started on gpu 3"
     assert [line.split("  ")[1] for line in lines[2:5]] == [f"epoch {e}/50" for e in (1, 2, 3)]
-    assert lines[2].endswith("val accuracy 0.912  ε 0.532 per image  1:02:03 left")
+    assert lines[2].endswith("val accuracy 0.912  ε 0.533 per image  1:02:03 left")
     assert lines[5].startswith(f"{job.label}  completed: test accuracy ")
     assert str(record.guarantee) in lines[5]
     assert len(lines) == 6
@@ -109,7 +110,9 @@ def test_an_accuracy_never_stands_without_its_epsilon(tmp_path, real_records):
         (line,) = [line for line in shown(console).splitlines() if f"{job.label} " in line]
         assert f"{record.metrics['test/accuracy']:.1%} test" in line
         promise = record.guarantee
-        assert ("none" if promise.epsilon is None else f"{promise.epsilon:.3g} per") in line
+        assert (
+            "none" if promise.epsilon is None else f"{printed_epsilon(promise.epsilon)} per"
+        ) in line
 
 
 def test_what_a_job_left_before_this_sweep_is_not_taken_for_news(tmp_path):

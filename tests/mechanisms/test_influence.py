@@ -60,7 +60,7 @@ class Dropping:
 def data():
     pixels = np.random.default_rng(0).integers(0, 256, (12, 1, 36, 36), dtype=np.uint8)
     split = Split(pixels, np.arange(12) % 3, ("",) * 12)
-    nothing = DataFingerprint("0" * 64, 36, 1, {}, {}, 0, 0, 0, 0, None)
+    nothing = DataFingerprint("0" * 64, 36, 1, {}, {}, 0, 0, 0, 0, None, None, 1)
     return PreparedData("noise", ("a", "b", "c"), False, 1, 36, {"train": split}, nothing)
 
 
@@ -82,7 +82,7 @@ def released(data, net, batches, *, augment, precision, engine, feed, ranks):
         )  # fmt: skip
         mechanism = DPSGD(
             plan, steps_per_epoch=plan.steps, max_physical_batch_size=4, input_shape=(3, 32, 32),
-            engine=engine, noise=NoiseSource(None, key=1), ranks=process,
+            engine=engine, noise=NoiseSource(None, key=bytes(32)), ranks=process,
         )  # fmt: skip
         place, workers = feed
         module = ImageDataModule(

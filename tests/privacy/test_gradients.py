@@ -1,4 +1,5 @@
 import copy
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -232,9 +233,17 @@ def half_a_gibibyte():
         pytest.skip("the size of a process is not told here")
     (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmSize:"))
     before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (int(line.split()[1]) * 2**10 + 2**29, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
+    most = int(line.split()[1]) * 2**10 + 2**29
+
+    @contextmanager
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+
+    return limited
 
 
 def test_where_memory_runs_out_the_same_release_is_made_in_smaller_pieces(
@@ -252,7 +261,8 @@ def test_where_memory_runs_out_the_same_release_is_made_in_smaller_pieces(
     ledger, journal = Ledger(), Journal(tmp_path / "journal")
     private_gradient = private(engine, hungry, ledger, piece=16, noise_multiplier=0.5)
     private_gradient._journal = journal
-    logits = private_gradient(images, labels)  # 1 GiB at once: more than there is
+    with half_a_gibibyte():
+        logits = private_gradient(images, labels)  # 1 GiB at once: more than there is
     assert private_gradient.physical_batch_size in (1, 2, 4, 8)
     assert ledger.steps == 1
     sizes = [r.physical_batch_size for r in read_journal(tmp_path / "journal")]
@@ -263,5 +273,6 @@ def test_where_memory_runs_out_the_same_release_is_made_in_smaller_pieces(
     torch.testing.assert_close(logits, expected)
     for one, other in zip(hungry.parameters(), small.parameters(), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
-    private_gradient(images, labels)  # and goes on
+    with half_a_gibibyte():
+        private_gradient(images, labels)  # and goes on
     assert ledger.steps == 2

@@ -139,7 +139,7 @@ def test_one_epsilon_of_two_units_is_not_told(train, private, noised):
     record, _ = train(*DPSGD, f"model.weights={noised[1]}")
     assert "on noised ones, by LDP" in record.reason
     record, _ = train("mechanism=ldp", f"model.weights={private[1]}")
-    assert "by DP-SGD, and this run is by ldp" in record.reason
+    assert "by sums with Gaussian noise, and this run is by ldp" in record.reason
 
 
 def test_what_a_file_tells_is_public_and_verified(private, base):
