@@ -1,13 +1,13 @@
-"""Audit of a DP-SGD run by one who sees its final weights alone, and can choose images.
+"""Audit of a DP-SGD run by one who sees its final weights alone, and chose some of the images.
 
-The realistic adversary: the run's own network and images, trained as the run trains them, with
-canaries among them. He tells by its loss whether an image was among them.
+The realistic adversary: the run's own ResNet-18, trained as the run trains it, tells him by its
+loss whether an image was among the training images. None of the run's own are needed: they would
+be trained on once more, and no account would know.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import secrets
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,12 +18,12 @@ from rich.console import Console
 from torch import nn
 
 from dpmi.auditing.bounds import measured, one_run
+from dpmi.auditing.canaries import CLASSES, auditors_data
 from dpmi.auditing.replica import execute, replica
 from dpmi.auditing.result import Bound, Found
 from dpmi.config import Config
 from dpmi.data.datamodule import ImageDataset
-from dpmi.data.prepare import PreparedData, Split
-from dpmi.errors import UserError
+from dpmi.data.prepare import Split
 from dpmi.models.weights import build_resnet18
 from dpmi.run.first_weights import load_start
 from dpmi.run.given import Given
@@ -39,44 +39,53 @@ TRIALS = (
 )
 
 
-def audit_black_box(config: Config, data: PreparedData, *, confidence: float = 0.95) -> Found:
-    """Train once on ``data`` with canaries, and bound ε from the final weights.
+@dataclass(frozen=True)
+class RealRun:
+    """What a run was given, and what it claims.
 
-    A fair coin decides whether a canary takes the place of an image. So the two worlds differ by
-    one image replaced by another, and the bounds are compared with that ε.
+    Attributes:
+        n: training images.
+        channels: of an image.
+        side: of a decoded image, in pixels.
+        replace_one_epsilon: ε of an image that is replaced by any other.
+        delta: at which it is stated.
+    """
+
+    n: int
+    channels: int
+    side: int
+    replace_one_epsilon: float
+    delta: float
+
+
+def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) -> Found:
+    """Train once on as many images, canaries among them, and bound ε from the final weights.
+
+    A fair coin decides whether a canary takes the place of another image. So the two worlds differ
+    by one image replaced by another, and the bounds are compared with that ε.
 
     Args:
-        config: of a run with ``mechanism=dpsgd``.
-        data: that it trains on.
+        config: of a run with ``mechanism=dpsgd`` that trains all layers.
+        real: the run.
         confidence: with which both bounds hold at once.
 
     Raises:
-        UserError: the run did not complete, or told no such ε.
+        UserError: the run did not complete.
     """
     rng = np.random.default_rng()
-    train = data.splits["train"]
-    m = min(MOST, len(train.labels) // 4)
-    tiled, held_out = (_canaries(data, m, rng) for _ in range(2))
+    m = min(MOST, real.n // 4)
+    train, canaries, held_out = (_tiled(real, many, rng) for many in (real.n, m, m))
     included = rng.random(m) < 0.5
-    places = rng.choice(len(train.labels), m, replace=False)[included]
-    pixels, labels = np.array(train.pixels), np.array(train.labels)
-    pixels[places], labels[places] = tiled.pixels[included], tiled.labels[included]
-    changed = dataclasses.replace(
-        data,
-        splits=data.splits | {"train": Split(pixels, labels, train.patients)},
-        fingerprint=dataclasses.replace(data.fingerprint, sha256=secrets.token_hex(32)),
-        train_contents=(),
-    )
+    train.pixels[:m][included] = canaries.pixels[included]
+    train.labels[:m][included] = canaries.labels[included]
     cache = Path(config.cache_dir).expanduser()
-    first = load_start(config.model.weights, data.channels, cache, Console(quiet=True))
-    net = build_resnet18(len(data.classes), config.model.norm, first.state)
+    first = load_start(config.model.weights, real.channels, cache, Console(quiet=True))
+    net = build_resnet18(len(CLASSES), config.model.norm, first.state)
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         own = replica(config, Path(name), trainer={"devices": 1})
-        told = execute(own, Path(name), Given(changed, net)).guarantee
-    if told is None or told.replace_one_epsilon is None or told.delta is None:
-        raise UserError(f"the run claims no ε, so there is none to audit ({told})")
+        execute(own, Path(name), Given(auditors_data(train.pixels, train.labels), net))
     size = config.data.image_size
-    scores, unseen = (-_losses(net, one, size) for one in (tiled, held_out))
+    scores, unseen = (-_losses(net, one, size) for one in (canaries, held_out))
     error = (1 - confidence) / 2
     # Of canaries that were surely not included: a threshold that knows nothing of the coins.
     rates = [
@@ -86,24 +95,25 @@ def audit_black_box(config: Config, data: PreparedData, *, confidence: float = 0
     quarter = max(1, m // 4)
     ranked = included[np.argsort(scores)]
     right = int(ranked[-quarter:].sum() + (~ranked[:quarter]).sum())
-    one = one_run(m, 2 * quarter, right, told.delta, error)
-    several = max(rate.epsilon(told.delta) for rate in rates)
+    one = one_run(m, 2 * quarter, right, real.delta, error)
+    several = max(rate.epsilon(real.delta) for rate in rates)
     return Found(
         bounds={
-            "black box": Bound(one, ONE_RUN, told.replace_one_epsilon),
-            "black box, trials": Bound(several, TRIALS, told.replace_one_epsilon),
+            "black box": Bound(one, ONE_RUN, real.replace_one_epsilon),
+            "black box, trials": Bound(several, TRIALS, real.replace_one_epsilon),
         },
         canaries=m,
         runs=1,
     )
 
 
-def _canaries(data: PreparedData, m: int, rng: np.random.Generator) -> Split:
+def _tiled(real: RealRun, many: int, rng: np.random.Generator) -> Split:
     """Images of random gray tiles, with random labels: nothing but memory tells a label."""
-    tile = -(-data.size // _TILES)
-    tiles = rng.integers(0, 256, (m, data.channels, _TILES, _TILES), np.uint8)
-    pixels = tiles.repeat(tile, axis=2).repeat(tile, axis=3)[..., : data.size, : data.size]
-    return Split(np.ascontiguousarray(pixels), rng.integers(0, len(data.classes), m), ("",) * m)
+    tile = -(-real.side // _TILES)
+    tiles = rng.integers(0, 256, (many, real.channels, _TILES, _TILES), np.uint8)
+    pixels = tiles.repeat(tile, axis=2).repeat(tile, axis=3)[..., : real.side, : real.side]
+    labels = rng.integers(0, len(CLASSES), many)
+    return Split(np.ascontiguousarray(pixels), labels, ("",) * many)
 
 
 def _losses(net: nn.Module, canaries: Split, size: int) -> NDArray[np.float64]:

@@ -62,23 +62,29 @@ class Rates:
         return Rates(rate * self.true_positive, self.false_positive, rate * self.advantage)
 
 
-def measured(inside: Values, outside: Values, threshold: float, error: float) -> Rates:
+def measured(
+    inside: Values, outside: Values, threshold: float, error: float, fair: bool = True
+) -> Rates:
     """Bounds of the test "the score is above the threshold", by Clopper and Pearson (1934).
 
     Args:
         inside: scores of the canaries that were included; independent trials.
         outside: of those that were not.
         threshold: fixed beforehand.
-        error: probability that any of the bounds does not hold; half of it for the advantage.
+        error: probability that any of the bounds does not hold; where coins are fair, half of it
+            for the advantage.
+        fair: whether the coins are.
     """
     hits, alarms = int((inside > threshold).sum()), int((outside > threshold).sum())
-    right = hits + len(outside) - alarms
-    trials = len(inside) + len(outside)
-    # Coins are fair, so a guess is right with probability (1 + TPR - FPR) / 2.
-    advantage = 2 * at_least(right, trials, error / 2) - 1
-    true_positive = at_least(hits, len(inside), error / 4)
-    false_positive = 1 - at_least(len(outside) - alarms, len(outside), error / 4)
-    return Rates(true_positive, false_positive, max(advantage, true_positive - false_positive))
+    passed = len(outside) - alarms
+    each = error / 4 if fair else error / 2
+    true_positive = at_least(hits, len(inside), each)
+    false_positive = 1 - at_least(passed, len(outside), each)
+    advantage = true_positive - false_positive
+    if fair:  # a guess is right with probability (1 + TPR - FPR) / 2
+        right = at_least(hits + passed, len(inside) + len(outside), error / 2)
+        advantage = max(advantage, 2 * right - 1)
+    return Rates(true_positive, false_positive, advantage)
 
 
 def at_least(successes: int, trials: int, error: float) -> float:

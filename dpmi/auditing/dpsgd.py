@@ -6,13 +6,15 @@ import dataclasses
 import time
 from collections.abc import Callable
 
+from dpmi.auditing.black_box import RealRun, audit_black_box
 from dpmi.auditing.gradients import audit_gradients
 from dpmi.auditing.others import audit_others
 from dpmi.auditing.result import Audit
 from dpmi.config import Config
 
-_CANARIES = 0.85  # of the time
-_CANARIES_ERROR = 0.9  # of the probability that some bound does not hold
+# Of the probability that some bound does not hold; canaries have the rest.
+_OTHERS_ERROR, _BLACK_BOX_ERROR = 0.1, 0.05
+_OTHERS = 0.15  # of the time
 
 
 def audit_dpsgd(
@@ -22,6 +24,7 @@ def audit_dpsgd(
     seconds: float,
     confidence: float = 0.95,
     claimed: float | None = None,
+    real: RealRun | None = None,
     progress: Callable[[int, float], None] = lambda runs, passed: None,
 ) -> Audit:
     """Attack ``config`` by canaries, then as one who knows all other images; see there.
@@ -32,32 +35,43 @@ def audit_dpsgd(
         seconds: that may pass; each method makes one run in any case.
         confidence: with which all bounds hold at once.
         claimed: ε that the audited run told; by default what the replica tells.
+        real: what is to be attacked from its final weights alone, too; None leaves that out.
         progress: called after each run.
 
     Raises:
         UserError: a run did not complete, or told no ε.
     """
-    started, error = time.monotonic(), 1 - confidence
-    canaries = audit_gradients(
+    started, error, runs = time.monotonic(), 1 - confidence, 0
+
+    def report(made: int, _: float) -> None:
+        progress(runs + made, time.monotonic() - started)
+
+    more = []
+    if real is not None:
+        more.append(audit_black_box(config, real, confidence=1 - _BLACK_BOX_ERROR * error))
+        report(runs := 1, 0.0)
+    left = max(0.0, seconds - (time.monotonic() - started))
+    audit = audit_gradients(
         config,
         n,
-        seconds=_CANARIES * seconds,
-        confidence=1 - _CANARIES_ERROR * error,
+        seconds=(1 - _OTHERS) * left,
+        confidence=1 - (1 - _OTHERS_ERROR - _BLACK_BOX_ERROR) * error,
         claimed=claimed,
-        progress=progress,
+        progress=report,
     )
+    runs += audit.runs
     others = audit_others(
         config,
         n,
-        seconds=(1 - _CANARIES) * seconds,
-        confidence=1 - (1 - _CANARIES_ERROR) * error,
-        progress=lambda runs, passed: progress(canaries.runs + runs, time.monotonic() - started),
+        seconds=_OTHERS * left,
+        confidence=1 - _OTHERS_ERROR * error,
+        progress=report,
     )
-    return dataclasses.replace(
-        canaries,
-        confidence=confidence,
-        bounds=canaries.bounds | others.bounds,
-        canaries=canaries.canaries + others.canaries,
-        runs=canaries.runs + others.runs,
-        seconds=time.monotonic() - started,
-    )
+    for found in [others, *more]:
+        audit = dataclasses.replace(
+            audit,
+            bounds=audit.bounds | found.bounds,
+            canaries=audit.canaries + found.canaries,
+            runs=audit.runs + found.runs,
+        )
+    return dataclasses.replace(audit, confidence=confidence, seconds=time.monotonic() - started)

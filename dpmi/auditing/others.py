@@ -10,7 +10,6 @@ others contribute, as it does where an augmentation depends on the place in the 
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,25 +18,25 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dpmi.auditing import attacks
 from dpmi.auditing.bounds import Family, Rates, measured
 from dpmi.auditing.canaries import CLASSES, SIDE, auditors_data
-from dpmi.auditing.replica import PIECE, execute, replica
+from dpmi.auditing.replica import PIECE, again, execute, on_own_network, replica
 from dpmi.auditing.result import Bound, Found
-from dpmi.auditing.transcript import LEARNING_RATE
 from dpmi.config import Config
 from dpmi.data.batches import NumberedBatch
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms import DPSGD, build_mechanism
+from dpmi.models.prior import DecidingNetwork
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.run.given import Given
 
-N = 96
-STEPS = 640  # of a run: each is a trial
+N = 256
+STEPS = 64  # of a run: each is a trial
+_RATE = 4  # of the steps one draws an image
 _REHEARSED = 20_000
 _MARGIN = SIDE // 4  # rows at the edges without a line: none is moved out of the image
 
@@ -51,8 +50,8 @@ FAMILY = f"{TRIALS}; the noise of a step is Gaussian, and the run's ε is that o
 class KnownOthers(L.Callback):
     """Compares each step's release with what it would be with image 0 and without it.
 
-    The run's own sampler decides whether image 0 is drawn, at a rate of one half: a fair coin,
-    which the auditor looks up afterwards, as he may since he has the run's key.
+    The run's own sampler decides whether image 0 is drawn, one step in four: a coin that the
+    auditor looks up, as he may since he has the run's key.
 
     Attributes:
         drawn: of each step, whether image 0 was.
@@ -91,7 +90,7 @@ class KnownOthers(L.Callback):
         """Of clipped gradients, in units of the clipping norm: (P,)."""
         assert self._net is not None
         assert self._engine is not None
-        sums = {p: torch.zeros_like(p) for p in self._net.parameters()}
+        sums: dict[Tensor, Tensor] = {p: torch.zeros_like(p) for p in self._net.parameters()}
         images, labels = (part.to(next(iter(sums)).device) for part in batch)
         if len(labels):
             self._engine.add_clipped_sum(images, labels, sums, 1 / self._bound)
@@ -112,28 +111,32 @@ class KnownOthers(L.Callback):
         )
 
 
-class SmallNet(nn.Module):
-    """A ResNet's layers in small: convolutions, GroupNorms, a linear head; sees where lines are.
+class SmallNet(DecidingNetwork):
+    """A ResNet's layers in small: a convolution, a GroupNorm, a linear head; sees where lines are.
 
     Args:
         max_grad_norm: C; gradients are several times as long before they are clipped.
     """
 
     def __init__(self, max_grad_norm: float) -> None:
-        super().__init__()
+        super().__init__(len(CLASSES))
+        last = nn.Linear(400, len(CLASSES))
         self.net = nn.Sequential(
             *(nn.Conv2d(1, 4, 5, stride=3), nn.GroupNorm(2, 4), nn.ReLU()),
-            *(nn.Conv2d(4, 8, 3, stride=2), nn.GroupNorm(2, 8), nn.ReLU()),
-            *(nn.Flatten(), nn.Linear(128, len(CLASSES))),
+            *(nn.Flatten(), last),
         )
         self._steepness = max_grad_norm
         with torch.no_grad():  # logits near 0, where gradients are longest
-            self.net[-1].weight /= self._steepness
+            last.weight /= self._steepness
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1, S, S) to logits (B, 2)."""
-        logits: Tensor = self._steepness * self.net(images)
-        return logits
+        return self.decided(self._steepness * self.net(images))
+
+    def exported(self) -> dict[str, Tensor]:
+        """All layers' weights."""
+        state: dict[str, Tensor] = self.net.state_dict()
+        return state
 
 
 def audit_others(
@@ -158,25 +161,16 @@ def audit_others(
     Raises:
         UserError: a run did not complete.
     """
-    started = time.monotonic()
     rng = np.random.default_rng()
     plan = planned(config, n)
-    drawn: list[NDArray[np.bool_]] = []
-    scores: list[NDArray[np.float64]] = []
-    while True:
-        begun = time.monotonic()
-        seen = _watched(config, plan, steps, rng)
-        drawn.append(np.array(seen.drawn))
-        scores.append(np.array(seen.scores))
-        now = time.monotonic()
-        progress(len(drawn), now - started)
-        if now - started + (now - begun) > seconds:
-            break
-    coin, score = np.concatenate(drawn), np.concatenate(scores)
+    seen = again(lambda _: _watched(config, plan, steps, rng), seconds, progress)
+    coin = np.concatenate([one.drawn for one in seen])
+    score = np.concatenate([one.scores for one in seen])
     _, outside = attacks.rehearse(plan.noise_multiplier, 1.0, 1, _REHEARSED, rng)
     tests = [(0.0, 0.6), *((float(np.quantile(outside, 1 - p)), 0.2) for p in (0.2, 0.03))]
     rates = [
-        measured(score[coin], score[~coin], at, share * (1 - confidence)) for at, share in tests
+        measured(score[coin], score[~coin], at, share * (1 - confidence), fair=False)
+        for at, share in tests
     ]
     return Found(
         bounds={
@@ -186,13 +180,13 @@ def audit_others(
             ),
         },
         canaries=len(coin),
-        runs=len(drawn),
+        runs=len(seen),
     )
 
 
 def planned(config: Config, n: int) -> PrivacyPlan:
     """What a run of ``config`` with n training images is to execute."""
-    mechanism = build_mechanism(config, n)
+    mechanism = build_mechanism(on_own_network(config), n)
     assert isinstance(mechanism, DPSGD)
     return mechanism.plan
 
@@ -209,11 +203,10 @@ def _watched(
 ) -> KnownOthers:
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         one = replica(
-            config,
+            on_own_network(config),
             Path(name),
-            data={"image_size": SIDE, "resize": None, "batch_size": N // 2},
-            model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0},
-            trainer={"max_epochs": steps // 2, "devices": 1},
+            data={"image_size": SIDE, "resize": None, "batch_size": N // _RATE},
+            trainer={"max_epochs": steps // _RATE, "devices": 1},
             mechanism={"calibration": "noise_multiplier", "accountant": "rdp", "delta": "auto"},
             privacy={"max_epsilon": None, "max_total_epsilon": None},
         ).model_copy(update={"beta": plan.noise_multiplier, "max_physical_batch_size": PIECE})

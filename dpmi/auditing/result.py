@@ -65,12 +65,19 @@ class Audit:
         return self.bounds[self.method].epsilon
 
     @property
+    def refuted_by(self) -> tuple[str, ...]:
+        """Methods whose bound is above what is claimed of it."""
+        return tuple(name for name, one in self.bounds.items() if one.epsilon > self.claim_of(name))
+
+    @property
     def refuted(self) -> bool:
         """More was learnt than what was claimed allows."""
-        return any(
-            bound.epsilon > (self.claimed if bound.claimed is None else bound.claimed)
-            for bound in self.bounds.values()
-        )
+        return bool(self.refuted_by)
+
+    def claim_of(self, method: str) -> float:
+        """The ε that a method's bound is compared with."""
+        own = self.bounds[method].claimed
+        return self.claimed if own is None else own
 
     def __str__(self) -> str:
         """As it stands beside a guarantee; rounded downward."""
