@@ -34,9 +34,9 @@ from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.run.given import Given
 
-N = 256
-STEPS = 64  # of a run: each is a trial
-_RATE = 4  # of the steps one draws an image
+N = 128
+STEPS = 96  # of a run: each is a trial
+_RATE = 2  # of the steps one draws an image: as many trials of either kind
 _REHEARSED = 20_000
 _MARGIN = SIDE // 4  # rows at the edges without a line: none is moved out of the image
 
@@ -50,7 +50,7 @@ FAMILY = f"{TRIALS}; the noise of a step is Gaussian, and the run's ε is that o
 class KnownOthers(L.Callback):
     """Compares each step's release with what it would be with image 0 and without it.
 
-    The run's own sampler decides whether image 0 is drawn, one step in four: a coin that the
+    The run's own sampler decides whether image 0 is drawn, every second step: a coin that the
     auditor looks up, as he may since he has the run's key.
 
     Attributes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,14 +105,15 @@ def execute(config: Config, folder: Path, given: Given) -> RunRecord:
     Raises:
         UserError: it did not complete.
     """
-    console = Console(quiet=True)
+    console, first = Console(quiet=True), copy.deepcopy(given.net)
     while True:
         try:
             if config.trainer.devices > 1:
                 record = run_on_devices(config, folder, console, given)
             else:
                 record = Run(config, folder, console, given=given).execute()
-        except StoppedByRequest:
+        except StoppedByRequest:  # in a new process the network would be new, too
+            given = dataclasses.replace(given, net=copy.deepcopy(first))
             continue
         if record.status != "completed":
             raise UserError(f"the audited run {record.status}: {record.reason}")
