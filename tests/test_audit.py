@@ -41,7 +41,9 @@ def test_a_claim_that_is_too_small_is_an_error_in_one_line(run, capsys):
     small = dataclasses.replace(record.guarantee, epsilon=0.25)
     record.model_copy(update={"guarantee": small}).write(folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 1
-    assert "the claim is refuted: ε is at least 0." in " ".join(capsys.readouterr().out.split())
+    assert "the claim is refuted by trials: ε is at least 0." in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert read_record(folder / RECORD_FILE).audit["refuted"]
 
 

@@ -25,6 +25,20 @@ def likelihood_ratio(releases: Values, noise_multiplier: float, sample_rate: flo
     return np.asarray(told.sum(0))
 
 
+def nearer(release: Values, difference: Values, noise_multiplier: float) -> float:
+    """The best score by which to tell two known sums apart, one with an image, one without it.
+
+    Args:
+        release: (P,) less the sum without the image, in units of the clipping norm.
+        difference: (P,) the sum with the image less that without it.
+        noise_multiplier: as claimed.
+
+    Returns:
+        Log likelihood of "with" less that of "without".
+    """
+    return float((release - difference / 2) @ difference / noise_multiplier**2)
+
+
 def spread(releases: Values) -> Values:
     """How much a canary's coordinate differs from step to step: noise that repeats drops out."""
     return np.asarray(np.ptp(releases, axis=0))

@@ -57,24 +57,34 @@ class Rates:
         told = [math.log((p - delta) / q) for p, q in pairs if p > delta and q > 0]
         return max([0.0, *told])
 
+    def sampled(self, rate: float) -> Rates:
+        """The same test of an image that is drawn with probability ``rate``, else without trace."""
+        return Rates(rate * self.true_positive, self.false_positive, rate * self.advantage)
 
-def measured(inside: Values, outside: Values, threshold: float, error: float) -> Rates:
+
+def measured(
+    inside: Values, outside: Values, threshold: float, error: float, fair: bool = True
+) -> Rates:
     """Bounds of the test "the score is above the threshold", by Clopper and Pearson (1934).
 
     Args:
         inside: scores of the canaries that were included; independent trials.
         outside: of those that were not.
         threshold: fixed beforehand.
-        error: probability that any of the bounds does not hold; half of it for the advantage.
+        error: probability that any of the bounds does not hold; where coins are fair, half of it
+            for the advantage.
+        fair: whether the coins are.
     """
     hits, alarms = int((inside > threshold).sum()), int((outside > threshold).sum())
-    right = hits + len(outside) - alarms
-    trials = len(inside) + len(outside)
-    # Coins are fair, so a guess is right with probability (1 + TPR - FPR) / 2.
-    advantage = 2 * at_least(right, trials, error / 2) - 1
-    true_positive = at_least(hits, len(inside), error / 4)
-    false_positive = 1 - at_least(len(outside) - alarms, len(outside), error / 4)
-    return Rates(true_positive, false_positive, max(advantage, true_positive - false_positive))
+    passed = len(outside) - alarms
+    each = error / 4 if fair else error / 2
+    true_positive = at_least(hits, len(inside), each)
+    false_positive = 1 - at_least(passed, len(outside), each)
+    advantage = true_positive - false_positive
+    if fair:  # a guess is right with probability (1 + TPR - FPR) / 2
+        right = at_least(hits + passed, len(inside) + len(outside), error / 2)
+        advantage = max(advantage, 2 * right - 1)
+    return Rates(true_positive, false_positive, advantage)
 
 
 def at_least(successes: int, trials: int, error: float) -> float:
@@ -118,11 +128,19 @@ class Family:
             delta: at which ε is told.
             claimed: noise multiplier where the search begins.
         """
+        noise = self.refuted(rates, claimed)
+        return self.epsilon(noise, delta) if noise else 0.0
+
+    def refuted(self, rates: Sequence[Rates], claimed: float) -> float | None:
+        """The least noise multiplier with which a member is refuted, None where none is.
+
+        Not below LEAST_NOISE, where ε is in the hundreds.
+        """
         low, high = LEAST_NOISE, max(64 * claimed, 64 * LEAST_NOISE)
         if not self.refutes(rates, high):
-            return 0.0
+            return None
         if self.refutes(rates, low):
-            return self.epsilon(low, delta)
+            return low
         # The member refuted is near what is claimed, mostly.
         for guess in (claimed * 2, claimed / 1.5):
             if low < guess < high:
@@ -130,7 +148,7 @@ class Family:
         while high / low > 1 + _ROUNDING:
             middle = math.sqrt(low * high)
             low, high = (low, middle) if self.refutes(rates, middle) else (middle, high)
-        return self.epsilon(high, delta)
+        return high
 
 
 @lru_cache(maxsize=512)

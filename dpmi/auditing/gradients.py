@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from dpmi.auditing import attacks
 from dpmi.auditing.bounds import Family, Rates, measured, one_run
 from dpmi.auditing.canaries import make_canaries
-from dpmi.auditing.replica import watched
+from dpmi.auditing.replica import again, claim, watched
 from dpmi.auditing.result import Audit, Bound
 from dpmi.config import Config
-from dpmi.errors import UserError
+from dpmi.run.record import RunRecord
 
 Values = NDArray[np.float64]
 
@@ -60,21 +60,15 @@ def audit_gradients(
     coins = secrets.token_hex(16)
     rng = np.random.default_rng(int(coins, 16))
     moving = config.data.augment != "none"
-    seen: list[Values] = []
-    included: list[NDArray[np.bool_]] = []
-    while True:
-        begun = time.monotonic()
-        canaries = make_canaries(n, min(most, _MOST_MOVING) if moving else most, moving, rng)
-        record, releases = watched(config, canaries, interrupted=not seen)
-        seen.append(releases)
-        included.append(canaries.included)
-        now = time.monotonic()
-        progress(len(seen), now - started)
-        if now - started + (now - begun) > seconds:
-            break
-    told = record.guarantee
-    if told is None or told.epsilon is None or told.delta is None:
-        raise UserError(f"the run claims no ε, so there is none to audit ({told})")
+    cells = min(most, _MOST_MOVING) if moving else most
+
+    def run(before: int) -> tuple[RunRecord, Values, NDArray[np.bool_]]:
+        canaries = make_canaries(n, cells, moving, rng)
+        return *watched(config, canaries, interrupted=not before), canaries.included
+
+    records, seen, included = zip(*again(run, seconds, progress), strict=True)
+    record = records[-1]
+    epsilon, delta, unit = claim(record.guarantee)
     plan = record.mechanism["plan"]
     noise, rate, steps = plan["noise_multiplier"], plan["sample_rate"], plan["steps"]
     coin = np.concatenate(included)
@@ -87,16 +81,16 @@ def audit_gradients(
     rehearsed = attacks.rehearse(noise, rate, steps, _REHEARSED, rng)
     rates = _rates(scores, coin, rehearsed, noise, 0.8 * error)
     family = Family(rate, steps)
-    right, guesses = _best_guesses(scores["likelihood"], coin, rehearsed, told.delta, 0.2 * error)
+    right, guesses = _best_guesses(scores["likelihood"], coin, rehearsed, delta, 0.2 * error)
     bounds = {
-        "family": Bound(family.bound(rates, told.delta, noise), FAMILY),
-        "trials": Bound(max(one.epsilon(told.delta) for one in rates), TRIALS),
-        "one run": Bound(one_run(len(coin), guesses, right, told.delta, 0.2 * error), ONE_RUN),
+        "family": Bound(family.bound(rates, delta, noise), FAMILY),
+        "trials": Bound(max(one.epsilon(delta) for one in rates), TRIALS),
+        "one run": Bound(one_run(len(coin), guesses, right, delta, 0.2 * error), ONE_RUN),
     }
     return Audit(
-        claimed=told.epsilon if claimed is None else claimed,
-        delta=told.delta,
-        unit=told.unit or "image",
+        claimed=epsilon if claimed is None else claimed,
+        delta=delta,
+        unit=unit,
         confidence=confidence,
         bounds=bounds,
         canaries=len(coin),
@@ -106,7 +100,7 @@ def audit_gradients(
     )
 
 
-def _of_all(seen: list[Values], score: Callable[[Values], Values]) -> Values:
+def _of_all(seen: Sequence[Values], score: Callable[[Values], Values]) -> Values:
     return np.concatenate([score(releases) for releases in seen])
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from dpmi.auditing.bounds import measured
 from dpmi.auditing.canaries import CLASSES, SIDE, CanaryNet, Cells, auditors_data
-from dpmi.auditing.replica import execute, replica
+from dpmi.auditing.replica import again, claim, execute, replica
 from dpmi.auditing.result import Audit, Bound
 from dpmi.auditing.transcript import LEARNING_RATE
 from dpmi.config import Config
-from dpmi.errors import UserError
 from dpmi.mechanisms import batch_images
+from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.given import Given
 from dpmi.run.stopping import StoppedByRequest
 
@@ -90,32 +90,26 @@ def audit_releases(
     started = time.monotonic()
     coins = secrets.token_hex(16)
     rng = np.random.default_rng(int(coins, 16))
-    white: list[NDArray[np.bool_]] = []
-    means: list[NDArray[np.float64]] = []
     images = min(n, MOST_IMAGES)
-    while True:
-        begun = time.monotonic()
-        coin = rng.random((images, SIDE, SIDE)) < 0.5
-        told, seen = _released(config, coin, rng.integers(0, len(CLASSES), images))
-        white.append(coin.ravel())
-        means.append(seen.ravel())
-        now = time.monotonic()
-        progress(len(means), now - started)
-        if now - started + (now - begun) > seconds:
-            break
-    if told is None or told.epsilon is None or told.delta is None:
-        raise UserError(f"the run claims no ε, so there is none to audit ({told})")
+
+    def run(_: int) -> tuple[Guarantee | None, NDArray[np.float64], NDArray[np.bool_]]:
+        white = rng.random((images, SIDE, SIDE)) < 0.5
+        told, means = _released(config, white, rng.integers(0, len(CLASSES), images))
+        return told, means.ravel(), white.ravel()
+
+    told, means, white = zip(*again(run, seconds, progress), strict=True)
+    epsilon, delta, unit = claim(told[-1])
     included, score = np.concatenate(white), np.concatenate(means)
     rates = [
         measured(score[included], score[~included], at, share * (1 - confidence))
         for at, share in _TESTS
     ]
     return Audit(
-        claimed=told.epsilon if claimed is None else claimed,
-        delta=told.delta,
-        unit=told.unit or "pixel",
+        claimed=epsilon if claimed is None else claimed,
+        delta=delta,
+        unit=unit,
         confidence=confidence,
-        bounds={"trials": Bound(max(one.epsilon(told.delta) for one in rates), ASSUMES)},
+        bounds={"trials": Bound(max(one.epsilon(delta) for one in rates), ASSUMES)},
         canaries=len(score),
         runs=len(means),
         coins=coins,
@@ -123,7 +117,9 @@ def audit_releases(
     )
 
 
-def _released(config: Config, white: NDArray[np.bool_], labels: NDArray[np.int64]) -> Any:
+def _released(
+    config: Config, white: NDArray[np.bool_], labels: NDArray[np.int64]
+) -> tuple[Guarantee | None, NDArray[np.float64]]:
     """The run's guarantee, and what was released in place of each value."""
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         own = replica(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +19,16 @@ from dpmi.auditing.transcript import LEARNING_RATE, Transcript
 from dpmi.config import Config, CsvLogger
 from dpmi.errors import UserError
 from dpmi.mechanisms import batch_images
+from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.ddp import run_on_devices
 from dpmi.run.given import Given
 from dpmi.run.job import Run
 from dpmi.run.record import RunRecord
 from dpmi.run.stopping import StoppedByRequest
 
-_PIECE = 1024  # images in one pass, where the config leaves it to the memory that ResNet-18 takes
+Seen = TypeVar("Seen")
+
+PIECE = 1024  # images in one pass, where the config leaves it to the memory that ResNet-18 takes
 
 
 def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
@@ -45,20 +52,68 @@ def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
     )
 
 
+def on_own_network(config: Config) -> Config:
+    """The config with all layers of an auditor's network trained, by all of the budget."""
+    still = {"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
+    whole = {"train": "all", "prior": "train", "average": "none", "schedule": "constant"}
+    return config.model_copy(update={"model": config.model.model_copy(update=still | whole)})
+
+
+def again(
+    run: Callable[[int], Seen], seconds: float, progress: Callable[[int, float], None]
+) -> list[Seen]:
+    """What runs gave, as many as end within ``seconds``; one is made in any case.
+
+    Args:
+        run: makes one, given the number of those before.
+        seconds: that may pass.
+        progress: called after each, with their number and the seconds that passed.
+    """
+    started = time.monotonic()
+    seen: list[Seen] = []
+    while True:
+        begun = time.monotonic()
+        seen.append(run(len(seen)))
+        now = time.monotonic()
+        progress(len(seen), now - started)
+        if now - started + (now - begun) > seconds:
+            return seen
+
+
+class Claimed(NamedTuple):
+    """What a run says of itself: ε at δ, of one unit."""
+
+    epsilon: float
+    delta: float
+    unit: str
+
+
+def claim(told: Guarantee | None) -> Claimed:
+    """The claim of a guarantee.
+
+    Raises:
+        UserError: it claims none.
+    """
+    if told is None or told.epsilon is None or told.delta is None or told.unit is None:
+        raise UserError(f"the run claims no ε, so there is none to audit ({told})")
+    return Claimed(told.epsilon, told.delta, told.unit)
+
+
 def execute(config: Config, folder: Path, given: Given) -> RunRecord:
     """Run it whole; where its process dies, give the same command again.
 
     Raises:
         UserError: it did not complete.
     """
-    console = Console(quiet=True)
+    console, first = Console(quiet=True), copy.deepcopy(given.net)
     while True:
         try:
             if config.trainer.devices > 1:
                 record = run_on_devices(config, folder, console, given)
             else:
                 record = Run(config, folder, console, given=given).execute()
-        except StoppedByRequest:
+        except StoppedByRequest:  # in a new process the network would be new, too
+            given = dataclasses.replace(given, net=copy.deepcopy(first))
             continue
         if record.status != "completed":
             raise UserError(f"the audited run {record.status}: {record.reason}")
@@ -86,19 +141,11 @@ def watched(
         folder = Path(name)
         piece = config.max_physical_batch_size
         own = replica(
-            config,
+            on_own_network(config),
             folder,
             data={"image_size": SIDE, "resize": None},
-            # All layers of a network of the auditor's, by all of the budget.
-            model={"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
-            | {
-                "train": "all",
-                "prior": "train",
-                "average": "none",
-                "schedule": "constant",
-            },
             trainer={"checkpoint_seconds": 0.0} if interrupted else {},
-        ).model_copy(update={"max_physical_batch_size": _PIECE if piece == "auto" else piece})
+        ).model_copy(update={"max_physical_batch_size": PIECE if piece == "auto" else piece})
         n = len(canaries.data.splits["train"].labels)
         steps = max(1, round(n / batch_images(own, n)))
         alone = own.trainer.devices == 1

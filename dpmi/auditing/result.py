@@ -9,10 +9,24 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Bound:
-    """A lower bound on ε, and what it takes for granted."""
+    """A lower bound on ε, and what it takes for granted.
+
+    Attributes:
+        claimed: where it is of another ε than the guarantee's first (under replace-one): that.
+    """
 
     epsilon: float
     assumes: str
+    claimed: float | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one more attack adds to an audit: see :class:`Audit`."""
+
+    bounds: dict[str, Bound]
+    canaries: int
+    runs: int
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,9 @@ class Audit:
 
     @property
     def method(self) -> str:
-        """Which gave the strongest bound."""
-        return max(self.bounds, key=lambda name: self.bounds[name].epsilon)
+        """Which gave the strongest bound of the ε claimed."""
+        of_claim = [name for name, bound in self.bounds.items() if bound.claimed is None]
+        return max(of_claim, key=lambda name: self.bounds[name].epsilon)
 
     @property
     def epsilon(self) -> float:
@@ -50,9 +65,19 @@ class Audit:
         return self.bounds[self.method].epsilon
 
     @property
+    def refuted_by(self) -> tuple[str, ...]:
+        """Methods whose bound is above what is claimed of it."""
+        return tuple(name for name, one in self.bounds.items() if one.epsilon > self.claim_of(name))
+
+    @property
     def refuted(self) -> bool:
         """More was learnt than what was claimed allows."""
-        return self.epsilon > self.claimed
+        return bool(self.refuted_by)
+
+    def claim_of(self, method: str) -> float:
+        """The ε that a method's bound is compared with."""
+        own = self.bounds[method].claimed
+        return self.claimed if own is None else own
 
     def __str__(self) -> str:
         """As it stands beside a guarantee; rounded downward."""
