@@ -162,14 +162,15 @@ class LdpFeaturesMechanism(_Section):
 
 
 class BudgetShares(_Section):
-    """Shares of a run's budget, in μ², of what is released before the first step."""
+    """Shares of a run's budget, in μ², of what is released beside the steps."""
 
     centre: Share
     counts: Share
+    logits: Share
 
 
 class CentreShare(_Section):
-    """The same, where nothing but a centre is released before."""
+    """The same, where nothing but a centre is released beside."""
 
     centre: Share
 
@@ -240,7 +241,7 @@ class ModelSettings(_Section):
     train: Literal["all", "head"]
     head: Literal["linear", "ordinal"]
     features: FeatureSettings
-    prior: Literal["train", "uniform"]
+    prior: Literal["train", "uniform", "midway"]
     average: Literal["none", "last_half"]
     schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch"]

@@ -26,7 +26,7 @@ from dpmi.mechanisms.ldp_features import LocalDPOfFeatures
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
-from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS, ExactStatistics
+from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS, CLASS_LOGITS, ExactStatistics
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
@@ -106,7 +106,7 @@ def build_mechanism(
         try:
             return LocalDPOfFeatures(
                 *(config.beta, train, noise, cache_dir),
-                uniform=config.model.prior == "uniform",
+                uniform=config.model.prior != "train",
                 together=together,
                 announce=announce,
                 first=first,
@@ -123,7 +123,7 @@ def build_mechanism(
             return ClassMeans(
                 _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
                 count_scale=settings.count_scale,
-                uniform=config.model.prior == "uniform",
+                uniform=config.model.prior != "train",
                 **common,
             )
         batch_size = batch_images(config, n)
@@ -180,11 +180,13 @@ def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:
 
 
 def _statistics(config: Config) -> tuple[str, ...]:
-    """Names of what a config releases of all training images before the first step."""
+    """Names of what a config releases of all training images beside the steps, in their order."""
     names = [CENTRE] if config.model.train == "head" and config.model.features.centre else []
-    counts_are_in_the_release = config.mechanism.name == "class_means"
-    if config.model.prior == "uniform" and not counts_are_in_the_release:
+    discriminant = config.mechanism.name == "class_means"  # which counts, and decides midway
+    if config.model.prior != "train" and not discriminant:
         names.append(CLASS_COUNTS)
+    if config.model.prior == "midway" and not discriminant:
+        names.append(CLASS_LOGITS)
     return tuple(names)
 
 
@@ -256,4 +258,6 @@ def _plan(
 def _share(settings: DpsgdMechanism | ClassMeansMechanism, name: str) -> float:
     if name == CLASS_COUNTS and isinstance(settings, DpsgdMechanism):
         return settings.shares.counts
+    if name == CLASS_LOGITS and isinstance(settings, DpsgdMechanism):
+        return settings.shares.logits
     return settings.shares.centre

@@ -8,7 +8,7 @@ from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.microbatches import MicrobatchGradient
 from dpmi.privacy.noise import GaussianNoise
@@ -64,6 +64,10 @@ class DPSGDAsPublished:
             first_step=first_step,
         )
         return self._gradient
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, as it is."""
+        self._statistics.settle(net, logits)
 
     def guarantee(self) -> Guarantee:
         """None; the ε that was claimed stands beside it as a claim."""

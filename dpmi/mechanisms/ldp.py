@@ -17,7 +17,7 @@ from dpmi.data.prepare import PreparedData, Split
 from dpmi.errors import UserError
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import (
     REPEATABLE,
@@ -152,6 +152,10 @@ class LocalDP:
         """Plain mean gradient: the images are already released."""
         self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, of the noised images and their labels."""
+        self._statistics.settle(net, logits)
 
     def spent(self) -> tuple[float, str] | None:
         """ε = 1/β, of a value."""

@@ -10,7 +10,7 @@ from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.published import blank, expected_blank_share, scalar_laplace
@@ -68,6 +68,10 @@ class LocalDPAsPublished:
         """Plain mean gradient."""
         self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, as it is."""
+        self._statistics.settle(net, logits)
 
     def guarantee(self) -> Guarantee:
         """None; the ε that was claimed stands beside it as a claim."""

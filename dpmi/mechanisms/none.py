@@ -8,7 +8,7 @@ from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.ranks import ALONE, Ranks
@@ -39,6 +39,10 @@ class NonPrivate:
         """Plain mean gradient, after the network was given the statistics as they are."""
         self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, as it is."""
+        self._statistics.settle(net, logits)
 
     def guarantee(self) -> Guarantee:
         """None."""

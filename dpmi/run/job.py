@@ -45,7 +45,7 @@ from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
-from dpmi.run.matching import clean_shift
+from dpmi.run.matching import clean_shift, logits_of
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.parts import TrainingBatches, batches, features_of, network, training_set
@@ -283,6 +283,9 @@ class Run:
         if isinstance(mechanism, LocalDP) and self._data:
             reference = mechanism.reference(self._data)
         with self._timed("evaluate"):
+            mechanism.settle(
+                model.net, lambda: logits_of(model.net, module.train_eval_dataloader())
+            )
             if reference:
                 model.shift = clean_shift(model.net, *reference, self.config.data.image_size)
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]

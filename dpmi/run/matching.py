@@ -1,6 +1,8 @@
-"""A network that was trained on noised images is asked about clean ones."""
+"""Where a trained network's logits lie: on its training images, on clean and on noised ones."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +32,18 @@ def clean_shift(net: nn.Module, clean: Split, noised: Split, image_size: int) ->
     return _mean_logits(net, clean, image_size) - _mean_logits(net, noised, image_size)
 
 
-@torch.no_grad()
 def _mean_logits(net: nn.Module, split: Split, image_size: int) -> Tensor:
-    device, training = next(net.parameters()).device, net.training
-    net.eval()
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         ImageDataset(split, image_size), batch_size=_BATCH, collate_fn=lambda batch: batch
     )
-    logits = torch.cat([net(images.to(device)).double() for images, _ in loader])
+    return logits_of(net, loader).double().mean(0).float()
+
+
+@torch.no_grad()
+def logits_of(net: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """(n, K) logits in evaluation, of what a loader gives, in its order; in float32."""
+    device, training = next(net.parameters()).device, net.training
+    net.eval()
+    logits = torch.cat([net(images.to(device)).float() for images, _ in loader])
     net.train(training)
-    return logits.mean(0).float()
+    return logits

@@ -10,12 +10,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from dpmi.models.prior import DecidingNetwork
+from dpmi.models.prior import DecidingNetwork, midway
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy import randomness
@@ -283,3 +284,33 @@ def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
     job(*words, "max_physical_batch_size=64", kind=Small)
     assert len(keys) >= (2 * STEPS if "dpsgd" in words[0] else 2)  # train and test images
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    "words", [("mechanism=none",), ("mechanism=ldp", "mechanism.matched=false")]
+)
+def test_kept_weights_decide_midway_between_the_classes_as_training_saw_them(job, words, tmp_path):
+    done = job(*words, "model.prior=midway")
+    (weights,) = tmp_path.glob("job*/model.safetensors")
+    net = build_resnet18(2, "group", None)
+    net.net.load_state_dict(load_file(weights))
+    labels = torch.from_numpy(done.clean.splits["train"].labels)
+    with torch.no_grad():
+        logits = net.eval()(done.evaluated_in_order()[1])
+    means = torch.stack([logits[labels == c].mean(0) for c in (0, 1)])
+    assert logits.std() > 1e-3
+    torch.testing.assert_close(midway(means), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_under_dp_sgd_the_threshold_is_released_after_the_last_step_and_paid_for(job):
+    done = job("mechanism=dpsgd", "model.prior=midway")
+    plan, ledger = (done.record.mechanism[name] for name in ("plan", "ledger"))
+    counts, logits = (s["noise_multiplier"] for s in plan["statistics"])
+    told = [(e["noise_multiplier"], e["sample_rate"], e["steps"]) for e in ledger]
+    assert told == [
+        (counts, 1.0, 1),
+        (plan["noise_multiplier"], plan["sample_rate"], STEPS),
+        (logits, 1.0, 1),
+    ]
+    assert 0.99 < done.record.guarantee.epsilon <= 1
+    assert float(done.rows[-1]["epsilon"] or 1) <= 1
