@@ -152,7 +152,7 @@ class LdpMechanism(_Section):
     """Local DP: Laplace noise on each pixel of each training image, once."""
 
     name: Literal["ldp"]
-    noise_test: bool
+    matched: bool
 
 
 class LdpFeaturesMechanism(_Section):
@@ -162,14 +162,15 @@ class LdpFeaturesMechanism(_Section):
 
 
 class BudgetShares(_Section):
-    """Shares of a run's budget, in μ², of what is released before the first step."""
+    """Shares of a run's budget, in μ², of what is released beside the steps."""
 
     centre: Share
     counts: Share
+    logits: Share
 
 
 class CentreShare(_Section):
-    """The same, where nothing but a centre is released before."""
+    """The same, where nothing but a centre is released beside."""
 
     centre: Share
 
@@ -240,8 +241,9 @@ class ModelSettings(_Section):
     train: Literal["all", "head"]
     head: Literal["linear", "ordinal"]
     features: FeatureSettings
-    prior: Literal["train", "uniform"]
+    prior: Literal["train", "uniform", "midway"]
     average: Literal["none", "last_half"]
+    schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch"]
     learning_rate: Positive
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]

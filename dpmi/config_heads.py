@@ -1,4 +1,4 @@
-"""What must fit together in a config that trains a head, or decides under a prior of its own."""
+"""What must fit together in a config that trains a head."""
 
 from __future__ import annotations
 
@@ -19,12 +19,6 @@ def check_heads(config: Config) -> None:
         ValueError: names the key, its value and what is allowed.
     """
     model, mechanism = config.model, config.mechanism.name
-    if model.prior == "uniform" and mechanism not in _OF_HEADS:
-        raise ValueError(
-            f"model.prior=uniform: needs the training set's class shares, which "
-            f"mechanism={mechanism} does not release; allowed is train, or mechanism "
-            f"{', '.join(_OF_HEADS)}"
-        )
     if model.train == "all":
         if released := _COMPUTED.get(mechanism):
             raise ValueError(

@@ -22,11 +22,12 @@ from dpmi.train import config_dir
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# A run of a second: random weights, 60 phantoms of 32 px, one epoch of six batches.
+# A run of a second: random weights, 60 phantoms of 32 px, one epoch of six batches, no statistics.
 TINY = (
     *("data=phantom_xray", "data.image_size=32", "data.batch_size=10", "data.train_images=60"),
     *("data.val_images=10", "data.test_images=30", "trainer.max_epochs=1"),
     *("trainer.accelerator=cpu", "model.weights=null", "model.norm=group", "logger=csv"),
+    "model.prior=train",
 )
 
 

@@ -382,8 +382,8 @@ LOCAL_DP = (
     Planted(
         "train and test images have the same noise",
         "dpmi/mechanisms/ldp.py",
-        'noised(pixels, self._beta, self._noise, f"laplace_{name}")',
-        'noised(pixels, self._beta, self._noise, "laplace_train")',
+        'noised(both.pixels, self._beta, source, "laplace_test")',
+        'noised(both.pixels, self._beta, self._noise, "laplace_train")',
         "tests/mechanisms/test_ldp.py::test_training_and_test_images_get_noise_of_their_own",
     ),
     Planted(
@@ -576,20 +576,35 @@ STATISTICS = (
     Planted(
         "the features' mean has no noise",
         "dpmi/mechanisms/planned.py",
-        "            hand_over(net, planned.name, released, self.plan.n)\n",
-        "            exact = statistic(self._train, planned.name)\n"
-        "            centre = planned.name == 'centre'\n"
-        "            hand_over(net, planned.name, exact if centre else released, self.plan.n)\n",
+        "                hand_over(net, planned.name, released, self.plan.n)\n",
+        "                centre = planned.name == 'centre'\n"
+        "                released = exact if centre else released\n"
+        "                hand_over(net, planned.name, released, self.plan.n)\n",
         f"{_PLANNED}::test_the_centre_is_released_with_its_noise_and_no_more",
     ),
     Planted(
         "the counts of the classes have no noise",
         "dpmi/mechanisms/planned.py",
-        "            hand_over(net, planned.name, released, self.plan.n)\n",
-        "            exact = statistic(self._train, planned.name)\n"
-        "            centre = planned.name == 'centre'\n"
-        "            hand_over(net, planned.name, released if centre else exact, self.plan.n)\n",
+        "                hand_over(net, planned.name, released, self.plan.n)\n",
+        "                centre = planned.name == 'centre'\n"
+        "                released = released if centre else exact\n"
+        "                hand_over(net, planned.name, released, self.plan.n)\n",
         f"{_PLANNED}::test_class_counts_are_released_with_their_noise",
+    ),
+    Planted(
+        "the sums of the classes' logits have no noise",
+        "dpmi/mechanisms/dpsgd.py",
+        "decide_midway(net, released, self.plan.n, std)",
+        "decide_midway(net, exact, self.plan.n, std)",
+        f"{_PLANNED}::test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps",
+    ),
+    Planted(
+        "an image's logits are not bounded",
+        "dpmi/privacy/statistics.py",
+        "rows = bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND)",
+        "rows = (logits - logits.mean(1, keepdim=True)).double() / LOGIT_BOUND",
+        "tests/privacy/test_statistics.py::"
+        "test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity",
     ),
     Planted(
         "a mean of a class is by its exact count",

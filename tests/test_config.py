@@ -135,6 +135,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "train": "all",
         "prior": "train",
         "average": "none",
+        "schedule": "constant",
         "norm": "frozen_batch",  # not the poster's BatchNorm, for which no ε holds
         "learning_rate": 0.01,
         "weight_decay": 0.001,

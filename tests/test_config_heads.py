@@ -27,7 +27,6 @@ HEAD = ("model.train=head", "model.norm=frozen_batch")
             r"^model\.features\.centre=False: .*allowed is true",
         ),
         (["mechanism=ldp_features"], r"^model\.train=all: .*allowed is head"),
-        (["mechanism=ldp", "model.prior=uniform"], r"^model\.prior=uniform: .*allowed is train"),
         (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),
         (["model.features.views=[mirror,mirror]"], r"^model\.features\.views=.*each once"),
         (["data.batch_size=0"], r"^data\.batch_size=0: allowed are all and integers"),

@@ -122,6 +122,7 @@ def test_a_public_report_is_made_of_public_records_alone(real_sweeps, tmp_path):
         assert heading not in written
     assert {p.name for p in out.glob("*.svg")} == {
         *("figure4-1.svg", "figure4-2.svg", "tradeoff-1.svg", "tradeoff-2.svg"),
+        *("reliability-1.svg", "reliability-2.svg"),
     }
 
 

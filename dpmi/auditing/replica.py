@@ -55,7 +55,7 @@ def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
 def on_own_network(config: Config) -> Config:
     """The config with all layers of an auditor's network trained, by all of the budget."""
     still = {"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
-    whole = {"train": "all", "prior": "train", "average": "none"}
+    whole = {"train": "all", "prior": "train", "average": "none", "schedule": "constant"}
     return config.model_copy(update={"model": config.model.model_copy(update=still | whole)})
 
 

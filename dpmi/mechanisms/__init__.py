@@ -26,7 +26,7 @@ from dpmi.mechanisms.ldp_features import LocalDPOfFeatures
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
-from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS
+from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS, CLASS_LOGITS, ExactStatistics
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
@@ -81,7 +81,7 @@ def build_mechanism(
             DP would pass ``privacy.max_epsilon``, or has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
-    cache_dir = Path(config.cache_dir).expanduser()
+    cache_dir, names = Path(config.cache_dir).expanduser(), _statistics(config)
     if isinstance(settings, LdpMechanism):
         _within_budget(config, pixel_epsilon(config.beta), "pixel")
         try:
@@ -90,13 +90,15 @@ def build_mechanism(
             raise UserError(str(error)) from error
         return LocalDP(
             config.beta,
-            settings.noise_test,
+            settings.matched,
+            config.seed,
             noise,
             cache_dir,
             ranks,
             together=together,
             announce=announce,
             first=first,
+            statistics=ExactStatistics(train, names),
         )
     if isinstance(settings, LdpFeaturesMechanism):
         _within_budget(config, 1 / config.beta, "image")
@@ -104,7 +106,7 @@ def build_mechanism(
         try:
             return LocalDPOfFeatures(
                 *(config.beta, train, noise, cache_dir),
-                uniform=config.model.prior == "uniform",
+                uniform=config.model.prior != "train",
                 together=together,
                 announce=announce,
                 first=first,
@@ -121,7 +123,7 @@ def build_mechanism(
             return ClassMeans(
                 _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
                 count_scale=settings.count_scale,
-                uniform=config.model.prior == "uniform",
+                uniform=config.model.prior != "train",
                 **common,
             )
         batch_size = batch_images(config, n)
@@ -136,7 +138,7 @@ def build_mechanism(
             **common,
         )
     if isinstance(settings, LdpPublishedMechanism):
-        return LocalDPAsPublished(config.beta, noise, ranks)
+        return LocalDPAsPublished(config.beta, noise, ranks, ExactStatistics(train, names))
     if isinstance(settings, DpsgdPublishedMechanism):
         return DPSGDAsPublished(
             microbatches=settings.microbatches[config.data.name],
@@ -144,8 +146,9 @@ def build_mechanism(
             noise_multiplier=settings.noise_multipliers[config.data.name][config.beta],
             claim=Claim(1 / config.beta, settings.claimed_delta, "image", "the poster's authors"),
             noise=noise,
+            statistics=ExactStatistics(train, names),
         )
-    return NonPrivate(ranks, train, _statistics(config))
+    return NonPrivate(ranks, ExactStatistics(train, names))
 
 
 def _within_budget(config: Config, epsilon: float, unit: str) -> None:
@@ -176,13 +179,15 @@ def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:
     return 3, config.data.image_size, config.data.image_size
 
 
-def _statistics(config: Config) -> list[str]:
-    """Names of what a config releases of all training images before the first step."""
+def _statistics(config: Config) -> tuple[str, ...]:
+    """Names of what a config releases of all training images beside the steps, in their order."""
     names = [CENTRE] if config.model.train == "head" and config.model.features.centre else []
-    counts_are_in_the_release = config.mechanism.name == "class_means"
-    if config.model.prior == "uniform" and not counts_are_in_the_release:
+    discriminant = config.mechanism.name == "class_means"  # which counts, and decides midway
+    if config.model.prior != "train" and not discriminant:
         names.append(CLASS_COUNTS)
-    return names
+    if config.model.prior == "midway" and not discriminant:
+        names.append(CLASS_LOGITS)
+    return tuple(names)
 
 
 def _plan(
@@ -253,4 +258,6 @@ def _plan(
 def _share(settings: DpsgdMechanism | ClassMeansMechanism, name: str) -> float:
     if name == CLASS_COUNTS and isinstance(settings, DpsgdMechanism):
         return settings.shares.counts
+    if name == CLASS_LOGITS and isinstance(settings, DpsgdMechanism):
+        return settings.shares.logits
     return settings.shares.centre

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
@@ -63,6 +63,15 @@ class Mechanism(Protocol):
         Args:
             net: the network, on its device.
             first_step: number of the first step ahead; not 0 where a run is resumed.
+        """
+        ...
+
+    def settle(self, net: nn.Module, logits: Callable[[], Tensor]) -> None:
+        """Give the network, after its last step, what it decides by beside its weights.
+
+        Args:
+            net: with the weights that are evaluated and kept.
+            logits: makes those of the training images as training saw them, (n, K).
         """
         ...
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.mechanisms.planned import PlannedMechanism
+from dpmi.mechanisms.statistics import Logits
 from dpmi.models.discriminant import discriminant
 from dpmi.models.head import FeatureHead
 from dpmi.privacy.gradients import refuse_delta
@@ -74,6 +75,9 @@ class ClassMeans(PlannedMechanism):
         net.set_weights(weight, bias)
         if self._uniform:
             net.set_class_counts(counts)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Nothing: discriminant analysis has decided midway."""
 
     def describe(self) -> dict[str, Any]:
         """Return the plan, the ledger, and the weight of a count."""

@@ -8,13 +8,15 @@ from torch import nn
 
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
 from dpmi.mechanisms.planned import PlannedMechanism
+from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, decide_midway, logit_sums
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
-from dpmi.privacy.plan import PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan
+from dpmi.privacy.statistics import SENSITIVITY
 
 
 class DPSGD(PlannedMechanism):
@@ -77,6 +79,17 @@ class DPSGD(PlannedMechanism):
             ranks=self.ranks,
         )
         return self._gradient
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Release the sums of the classes' logits, where the plan has them; see ``midway``."""
+        for planned in self.plan.statistics:
+            if planned.name == CLASS_LOGITS:
+                exact = logit_sums(self._train, logits)
+                piece = self._gradient.physical_batch_size if self._gradient else self._piece
+                assert piece != "auto"  # this process trained, or took it over
+                released = self._release_statistic(planned, exact, piece)
+                std = planned.noise_multiplier * SENSITIVITY * (1 + ROUNDING)
+                decide_midway(net, released, self.plan.n, std)
 
     def _make_engine(self, net: nn.Module) -> ClippingEngine:
         bound = self.plan.max_grad_norm

@@ -8,6 +8,7 @@ from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.microbatches import MicrobatchGradient
 from dpmi.privacy.noise import GaussianNoise
@@ -23,6 +24,7 @@ class DPSGDAsPublished:
         noise_multiplier: standard deviation of the noise in units of ``max_grad_norm``.
         claim: what the authors said that this gives.
         noise: where the randomness comes from.
+        statistics: that the network is given.
     """
 
     name = "dpsgd_published"
@@ -35,10 +37,11 @@ class DPSGDAsPublished:
         noise_multiplier: float,
         claim: Claim,
         noise: NoiseSource,
+        statistics: ExactStatistics = NO_STATISTICS,
     ) -> None:
         self._microbatches = microbatches
         self._bound, self._noise_multiplier = max_grad_norm, noise_multiplier
-        self._claim, self._noise = claim, noise
+        self._claim, self._noise, self._statistics = claim, noise, statistics
         self._gradient: MicrobatchGradient | None = None
 
     def release_data(self, data: PreparedData) -> PreparedData:
@@ -51,6 +54,7 @@ class DPSGDAsPublished:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> MicrobatchGradient:
         """Noised mean of clipped means of microbatches."""
+        self._statistics.hand_over(net, first_step)
         self._gradient = MicrobatchGradient(
             net,
             microbatches=self._microbatches,
@@ -60,6 +64,10 @@ class DPSGDAsPublished:
             first_step=first_step,
         )
         return self._gradient
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, as it is."""
+        self._statistics.settle(net, logits)
 
     def guarantee(self) -> Guarantee:
         """None; the ε that was claimed stands beside it as a claim."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dpmi.data.batches import Batches
-from dpmi.data.prepare import PreparedData
+from dpmi.data.prepare import PreparedData, Split
 from dpmi.errors import UserError
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import (
     REPEATABLE,
@@ -28,6 +29,8 @@ from dpmi.privacy.guarantee import (
 from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
+
+_DRAWS = 2  # of noise on each image by which a network is matched
 
 # Name of a release, ε of a channel value, ε of an image.
 Announce = Callable[[str, float, float], None]
@@ -41,13 +44,15 @@ class LocalDP:
 
     Args:
         beta: scale of the Laplace noise, a pixel being in [0, 1].
-        noise_test: noise the test and validation images too.
+        matched: correct for what noise does to the logits, where clean images are met.
+        seed: of the noise on clean images by which that is found; it protects nothing.
         noise: says whether the noise can be repeated, and then is where it comes from.
         cache_dir: where releases are kept.
         ranks: who trains; the first finds or makes the release that all use.
         together: training images that belong to one, by the name of what they have in common.
         announce: told of the release of the training images before it is made, or used.
         first: the weights before training: other releases that they were trained on are in ε.
+        statistics: of labels, which are not protected, that the network is given.
     """
 
     name = "ldp"
@@ -55,19 +60,21 @@ class LocalDP:
     def __init__(
         self,
         beta: float,
-        noise_test: bool,
+        matched: bool,
+        seed: int,
         noise: NoiseSource,
         cache_dir: Path,
         ranks: Ranks = ALONE,
         together: Mapping[str, int] = NO_GROUPS,
         announce: Announce | None = None,
         first: FirstWeights = PUBLIC_WEIGHTS,
+        statistics: ExactStatistics = NO_STATISTICS,
     ) -> None:
-        self._announce, self._first = announce, first
-        self._beta, self._noise_test, self._noise = beta, noise_test, noise
+        self._announce, self._first, self._statistics = announce, first, statistics
+        self._beta, self._matched, self._seed, self._noise = beta, matched, seed, noise
         self._cache_dir, self._ranks, self._together = cache_dir, ranks, together
         self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
-        self._releases: dict[str, Release] = {}
+        self._release: Release | None = None
 
     @property
     def release_id(self) -> str | None:
@@ -75,7 +82,7 @@ class LocalDP:
 
         None before there is one, and where the noise can be repeated: that is no release.
         """
-        return self._releases["train"].id if self._releases else None
+        return self._release.id if self._release else None
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Noise the images, or find them noised.
@@ -86,44 +93,51 @@ class LocalDP:
         """
         if self._shape is not None:
             raise RuntimeError("the noised images of this run were already released")
-        clean = {
-            name: split.pixels
-            for name, split in data.splits.items()
-            if self._noise_test or name == "train"
-        }
-        train = clean["train"]
+        train = data.splits["train"].pixels
         values_a_pixel = 1 if gray_images(train).all() else train.shape[1]
         self._shape = (values_a_pixel, *train.shape[2:])
         if self._noise.reproducible:
-            released = {name: self._own(name, pixels) for name, pixels in clean.items()}
+            released = np.concatenate(list(noised(train, self._beta, self._noise, "laplace_train")))
         else:
-            self._releases = self._shared(clean)
-            released = {name: release.pixels for name, release in self._releases.items()}
-        splits = {
-            name: dataclasses.replace(data.splits[name], pixels=pixels)
-            for name, pixels in released.items()
-        }
-        return dataclasses.replace(data, splits=data.splits | splits)
+            self._release = self._shared(train)
+            released = self._release.pixels
+        noised_train = dataclasses.replace(data.splits["train"], pixels=released)
+        return dataclasses.replace(data, splits=data.splits | {"train": noised_train})
 
-    def _own(self, name: str, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return np.concatenate(list(noised(pixels, self._beta, self._noise, f"laplace_{name}")))
+    def _shared(self, train: NDArray[np.uint8]) -> Release:
+        found: list[Release] = []
 
-    def _shared(self, clean: dict[str, NDArray[np.uint8]]) -> dict[str, Release]:
-        found: dict[str, Release] = {}
+        def find() -> str:
+            found.append(shared_release(train, self._beta, self._cache_dir, self._tell))
+            return found[-1].id
 
-        def find() -> dict[str, str]:
-            for name, pixels in clean.items():
-                tell = self._tell if name == "train" else None
-                found[name] = shared_release(pixels, self._beta, self._cache_dir, tell)
-            return {name: release.id for name, release in found.items()}
-
-        ids = self._ranks.from_first(find)  # the others wait
-        if not found and find() != ids:
+        release = self._ranks.from_first(find)  # the others wait
+        if not found and find() != release:
             raise UserError(
                 f"cache_dir={self._cache_dir}: the noised images changed while the processes of "
                 "this run opened them; give the same command again"
             )
-        return found
+        return found[-1]
+
+    def reference(self, data: PreparedData) -> tuple[Split, Split] | None:
+        """Clean images, and the same with noise of the release's law; None where not matched.
+
+        They are the validation images, or of a set without any the test images, none of which is
+        protected, and their labels say nothing here. The noise comes from the run's seed, never
+        from a release's key.
+        """
+        if not self._matched:
+            return None
+        clean = data.splits.get("val", data.splits["test"])
+        both = dataclasses.replace(
+            clean,
+            pixels=np.concatenate([clean.pixels] * _DRAWS),
+            labels=np.concatenate([clean.labels] * _DRAWS),
+            patients=clean.patients * _DRAWS,
+        )
+        source = NoiseSource(self._seed)
+        drawn = noised(both.pixels, self._beta, source, "laplace_test")
+        return clean, dataclasses.replace(both, pixels=np.concatenate(list(drawn)))
 
     def _tell(self, release: str) -> None:
         if self._announce and self._shape:
@@ -136,7 +150,12 @@ class LocalDP:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient: the images are already released."""
+        self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, of the noised images and their labels."""
+        self._statistics.settle(net, logits)
 
     def spent(self) -> tuple[float, str] | None:
         """ε = 1/β, of a value."""
@@ -193,7 +212,6 @@ class LocalDP:
 
     def describe(self) -> dict[str, Any]:
         """Return which release was used, and whether this run made it or found it."""
-        if not self._releases:
+        if not self._release:
             return {}
-        train = self._releases["train"]
-        return {"release": train.id, "release_made_by_this_run": train.made}
+        return {"release": self._release.id, "release_made_by_this_run": self._release.made}

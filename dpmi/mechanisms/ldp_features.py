@@ -21,6 +21,7 @@ from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.interview import VERSION, ClassEstimate, interview
 from dpmi.mechanisms.ldp import Announce
+from dpmi.mechanisms.statistics import Logits
 from dpmi.models.discriminant import discriminant
 from dpmi.models.gradient import Gradient
 from dpmi.models.head import FeatureHead
@@ -195,6 +196,9 @@ class LocalDPOfFeatures:
         net.set_weights(weight, bias)
         if self._uniform:
             net.set_class_counts(n * shares)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Nothing: discriminant analysis has decided midway."""
 
     def spent(self) -> tuple[float, str] | None:
         """ε = 1/β, of an image."""

@@ -10,6 +10,7 @@ from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.published import blank, expected_blank_share, scalar_laplace
@@ -29,12 +30,20 @@ class LocalDPAsPublished:
         beta: scale of the number, a pixel being in [0, 1]; the authors claim ε = 1/β.
         noise: where the randomness comes from.
         ranks: who trains; each process draws the same numbers.
+        statistics: that the network is given.
     """
 
     name = "ldp_published"
 
-    def __init__(self, beta: float, noise: NoiseSource, ranks: Ranks = ALONE) -> None:
+    def __init__(
+        self,
+        beta: float,
+        noise: NoiseSource,
+        ranks: Ranks = ALONE,
+        statistics: ExactStatistics = NO_STATISTICS,
+    ) -> None:
         self._beta, self._noise, self._ranks = beta, noise, ranks
+        self._statistics = statistics
         self._told: dict[str, Any] = {}
 
     def release_data(self, data: PreparedData) -> PreparedData:
@@ -57,7 +66,12 @@ class LocalDPAsPublished:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient."""
+        self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, as it is."""
+        self._statistics.settle(net, logits)
 
     def guarantee(self) -> Guarantee:
         """None; the ε that was claimed stands beside it as a claim."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from torch import nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.statistics import hand_over, statistic
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
-from dpmi.privacy.statistics import TrainingSet
 from dpmi.ranks import ALONE, Ranks
 
 
@@ -21,24 +19,13 @@ class NonPrivate:
 
     Args:
         ranks: who trains.
-        train: what statistics are of.
-        statistics: names of those that the network is given, as in ``StatisticRelease``.
-
-    Raises:
-        ValueError: there are no images for a statistic.
+        statistics: that the network is given.
     """
 
     name = "none"
 
-    def __init__(
-        self,
-        ranks: Ranks = ALONE,
-        train: TrainingSet | None = None,
-        statistics: Collection[str] = (),
-    ) -> None:
-        if statistics and train is None:
-            raise ValueError(f"{', '.join(statistics)}: of training images, and none were given")
-        self._ranks, self._train, self._statistics = ranks, train, statistics
+    def __init__(self, ranks: Ranks = ALONE, statistics: ExactStatistics = NO_STATISTICS) -> None:
+        self._ranks, self._statistics = ranks, statistics
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Leave the images as they are."""
@@ -50,10 +37,12 @@ class NonPrivate:
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient, after the network was given the statistics as they are."""
-        if self._train is not None and not first_step:  # else a checkpoint has them
-            for name in self._statistics:
-                hand_over(net, name, statistic(self._train, name), self._train.n)
+        self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give the network its threshold, as it is."""
+        self._statistics.settle(net, logits)
 
     def guarantee(self) -> Guarantee:
         """None."""

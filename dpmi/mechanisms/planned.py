@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
-from dpmi.mechanisms.statistics import hand_over, statistic
+from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, hand_over, statistic
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import (
@@ -23,7 +23,7 @@ from dpmi.privacy.guarantee import (
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
-from dpmi.privacy.plan import ROUNDING, PrivacyPlan
+from dpmi.privacy.plan import ROUNDING, PrivacyPlan, StatisticRelease
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.releases import release_sum
 from dpmi.privacy.sampling import PoissonBatches
@@ -92,20 +92,32 @@ class PlannedMechanism(ABC):
             net: takes them; a process that resumes has them in its checkpoint.
             physical_batch_size: images in one pass of the steps, for the journal.
         """
-        for number, planned in enumerate(self.plan.statistics):
-            released = release_sum(
-                statistic(self._train, planned.name),
-                sensitivity=SENSITIVITY,
-                noise_multiplier=planned.noise_multiplier,
-                noise=self._noise,
-                purpose="statistic",
-                step=number,
-                ledger=self.ledger,
-                journal=self._journal,
-                physical_batch_size=physical_batch_size,
-            )
-            self._statistics_released += 1
-            hand_over(net, planned.name, released, self.plan.n)
+        for planned in self.plan.statistics:
+            if planned.name != CLASS_LOGITS:
+                exact = statistic(self._train, planned.name)
+                released = self._release_statistic(planned, exact, physical_batch_size)
+                hand_over(net, planned.name, released, self.plan.n)
+
+    def _release_statistic(
+        self, planned: StatisticRelease, exact: Tensor, physical_batch_size: int
+    ) -> Tensor:
+        released = release_sum(
+            exact,
+            sensitivity=SENSITIVITY,
+            noise_multiplier=planned.noise_multiplier,
+            noise=self._noise,
+            purpose="statistic",
+            step=self.plan.statistics.index(planned),
+            ledger=self.ledger,
+            journal=self._journal,
+            physical_batch_size=physical_batch_size,
+        )
+        self._statistics_released += 1
+        return released
+
+    @abstractmethod
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Release what the plan has after its steps, and hand it to the network."""
 
     @property
     def reproducible(self) -> bool:

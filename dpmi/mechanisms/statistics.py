@@ -1,16 +1,25 @@
-"""Statistics that a network is given before its first step, noised or not."""
+"""Statistics that a network is given before its first step or after its last, noised or not."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from dpmi.models.head import FeatureHead
-from dpmi.models.prior import DecidingNetwork
-from dpmi.privacy.statistics import TrainingSet
+from dpmi.models.prior import DecidingNetwork, midway
+from dpmi.privacy.statistics import LOGIT_BOUND, TrainingSet, class_logit_sums
 
-CENTRE, CLASS_COUNTS = "centre", "class_counts"
+CENTRE, CLASS_COUNTS = "centre", "class_counts"  # before the first step
+CLASS_LOGITS = "class_logits"  # after the last
+
+_EXPECTED_SHIFT = 1.0  # standard deviation of what training leaves of a threshold, a priori
+
+# Makes logits of the training images, (n, K), as the network decides in evaluation.
+Logits = Callable[[], Tensor]
 
 
 def statistic(train: TrainingSet | None, name: str) -> Tensor:
@@ -30,3 +39,76 @@ def hand_over(net: nn.Module, name: str, value: Tensor, n: int) -> None:
         cast(FeatureHead, net).centre.copy_(value / n)
     else:
         cast(DecidingNetwork, net).set_class_counts(value)
+
+
+def logit_sums(train: TrainingSet | None, logits: Logits) -> Tensor:
+    """The exact statistic CLASS_LOGITS: private, of sensitivity 1.
+
+    Raises:
+        ValueError: there are no images for it.
+    """
+    if train is None:
+        raise ValueError(f"{CLASS_LOGITS} is of training images, and none were given")
+    return class_logit_sums(logits().cpu(), train.labels, train.num_classes)
+
+
+def decide_midway(net: nn.Module, sums: Tensor, n: int, noise_std: float) -> None:
+    """Let a network decide midway between the classes' mean logits (``models.prior.midway``).
+
+    The numbers of the classes are those that the network was given before its first step. Where
+    noise is large beside what a threshold is expected to be off by, the shift is shrunk: its mean
+    given what was released, under a Gaussian prior.
+
+    Args:
+        net: its buffers keep the shift.
+        sums: (K K,) as from ``class_logit_sums``, noised or not.
+        n: training images.
+        noise_std: standard deviation of the noise of a sum.
+    """
+    deciding = cast(DecidingNetwork, net)
+    counts = n * deciding.log_shares.double().cpu().softmax(0)
+    classes = len(counts)
+    scale = (LOGIT_BOUND / counts)[:, None]
+    shift = midway(sums.view(classes, classes) * scale)
+    ones = torch.eye(classes**2, dtype=sums.dtype).view(-1, classes, classes)
+    moved = torch.stack([midway(one * scale * noise_std) for one in ones])
+    variance = moved.square().sum(0).mean()
+    deciding.take_off(shift * (_EXPECTED_SHIFT**2 / (_EXPECTED_SHIFT**2 + variance)))
+
+
+@dataclass(frozen=True)
+class ExactStatistics:
+    """Statistics handed over as they are: where nothing is promised, or not of what they tell.
+
+    Attributes:
+        train: what they are of.
+        names: which, as in ``StatisticRelease``.
+    """
+
+    train: TrainingSet | None = None
+    names: tuple[str, ...] = ()
+
+    def hand_over(self, net: nn.Module, first_step: int) -> None:
+        """Give them to a network before its first step; later it has them from a checkpoint.
+
+        Raises:
+            ValueError: there are no images for a statistic.
+        """
+        for name in () if first_step else self.names:
+            if name == CLASS_LOGITS:
+                continue
+            value = statistic(self.train, name)
+            hand_over(net, name, value, self.train.n if self.train else 0)
+
+    def settle(self, net: nn.Module, logits: Logits) -> None:
+        """Give a network what it is to have after its last step.
+
+        Raises:
+            ValueError: there are no images for a statistic.
+        """
+        if CLASS_LOGITS in self.names:
+            assert self.train is not None
+            decide_midway(net, logit_sums(self.train, logits), self.train.n, 0.0)
+
+
+NO_STATISTICS = ExactStatistics()

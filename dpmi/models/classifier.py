@@ -8,14 +8,15 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
-from pytorch_lightning.utilities.types import STEP_OUTPUT
+from pytorch_lightning.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from dpmi.models.gradient import Gradient
-from dpmi.models.metrics import classification_metrics
+from dpmi.models.metrics import classification_metrics, reliability
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
+from dpmi.models.schedule import make_schedule
 from dpmi.ranks import ALONE, Ranks
 
 
@@ -29,8 +30,15 @@ class ImageClassifier(L.LightningModule):
         make_gradient: given the network, on its device, and the number of the first step ahead,
             returns how a batch becomes a gradient.
         learning_rate, weight_decay, momentum: of SGD.
+        schedule: of the learning rate, as ``make_schedule`` knows it.
         compiled: let torch.compile generate code for the network when training starts.
         ranks: who trains; each process evaluates all images.
+
+    Attributes:
+        shift: (K,), taken off the logits of test images, where they differ from the training
+            images by more than their class: by noise.
+        reliability: of the test images, as :func:`reliability` tells it; empty before they were
+            evaluated.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class ImageClassifier(L.LightningModule):
         learning_rate: float,
         weight_decay: float,
         momentum: float,
+        schedule: str = "constant",
         compiled: bool = False,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -50,8 +59,11 @@ class ImageClassifier(L.LightningModule):
         self.automatic_optimization = False  # a batch may take several backward passes, one step
         self.net = net
         self.classes = classes
+        self.shift: Tensor | float = 0.0
+        self.reliability: list[tuple[float, float, int]] = []
         self._make_gradient, self._compiled, self._ranks = make_gradient, compiled, ranks
         self._gradient: Gradient | None = None
+        self._schedule = schedule
         self._make_sgd = partial(
             torch.optim.SGD, lr=learning_rate, weight_decay=weight_decay, momentum=momentum
         )
@@ -60,16 +72,24 @@ class ImageClassifier(L.LightningModule):
         self.test_metrics = metrics.clone(prefix="test/")
         self.train_metrics = metrics.clone(prefix=f"{TRAIN_METRICS}/")
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """SGD over the trainable parameters."""
-        trainable = [p for p in self.net.parameters() if p.requires_grad]
-        return self._make_sgd(trainable)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD over the trainable parameters, on the schedule of all steps of the run."""
+        sgd = self._make_sgd([p for p in self.net.parameters() if p.requires_grad])
+        steps = int(self.trainer.estimated_stepping_batches)
+        return [sgd], [make_schedule(self._schedule, sgd, steps)]
 
     def on_train_start(self) -> None:
         """Make the gradient, now that the network is on its device and a resumed run's restored."""
         self._gradient = self._make_gradient(self.net, self.global_step)
         if self._compiled:  # after the gradient, which may have changed how layers run
             self.net.compile(dynamic=True)  # Poisson batches are of every size
+
+    def exported(self) -> dict[str, Tensor]:
+        """Weights to be kept, which decide on clean images as this model does on test images."""
+        self.net.log_shares += self.shift
+        kept = self.net.exported()
+        self.net.log_shares -= self.shift
+        return kept
 
     def on_fit_end(self) -> None:
         """Let go of the gradient: it may have hooks in the network."""
@@ -89,6 +109,8 @@ class ImageClassifier(L.LightningModule):
         logits = self._gradient(images, labels)
         optimizer: Any = self.optimizers()
         optimizer.step()
+        schedule: Any = self.lr_schedulers()
+        schedule.step()
         means = torch.zeros(2, device=images.device)
         if len(labels):
             loss = nn.functional.cross_entropy(logits, labels)
@@ -115,18 +137,24 @@ class ImageClassifier(L.LightningModule):
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Count one batch of the test split (loader 0) or of the training split (loader 1)."""
-        self._count((self.test_metrics, self.train_metrics)[dataloader_idx], batch)
+        if dataloader_idx:
+            self._count(self.train_metrics, batch)
+        else:
+            self._count(self.test_metrics, batch, self.shift)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of both splits."""
+        self.reliability = reliability(self.test_metrics)
         self._log_and_reset(self.test_metrics)
         self._log_and_reset(self.train_metrics)
 
-    def _count(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
+    def _count(
+        self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], shift: Tensor | float = 0.0
+    ) -> None:
         images, labels = batch
         # In float32 whatever trained it: logits of 8 bits would tie, and AUROC ranks them.
         with torch.autocast(images.device.type, enabled=False):
-            metrics.update(self.net(images), labels)
+            metrics.update((self.net(images) - shift).softmax(1), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
         values: dict[str, Tensor] = metrics.compute()

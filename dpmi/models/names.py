@@ -3,3 +3,5 @@
 # Prefix of whatever is computed on the training images without noise: no ε covers it.
 NONPRIVATE = "nonprivate"
 TRAIN_METRICS = f"{NONPRIVATE}/train"
+
+BINS = 15  # of the calibration error, of equal width, over the probability of the class chosen

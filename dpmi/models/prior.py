@@ -34,6 +34,10 @@ class DecidingNetwork(nn.Module, ABC):
         known = counts.double().clamp(min=1.0)
         self.log_shares.copy_((known / known.sum()).log())
 
+    def take_off(self, shift: Tensor) -> None:
+        """Take (K,) more off the logits in evaluation."""
+        self.log_shares += shift.to(self.log_shares)
+
     def decided(self, logits: Tensor) -> Tensor:
         """Logits (B, K) as they are in training, corrected in evaluation."""
         return logits if self.training else logits - self.log_shares
@@ -41,3 +45,20 @@ class DecidingNetwork(nn.Module, ABC):
     @abstractmethod
     def exported(self) -> dict[str, Tensor]:
         """Weights to be kept, that decide as this network does in evaluation."""
+
+
+def midway(means: Tensor) -> Tensor:
+    """What to take off the logits so that each pair of classes is decided midway between them.
+
+    Of two classes j and k, z_k - z_j is compared with the mean of its means over either class. Of
+    more than two, all pairs cannot be met at once, and the shift is the least-squares one.
+
+    Args:
+        means: (K, K); row c has the mean logits of class c.
+
+    Returns:
+        (K,), linear in the means; of K = 2 the threshold of linear discriminant analysis.
+    """
+    own = means.diagonal()
+    pairs = own[None, :] - own[:, None] + means - means.T  # row j, column k
+    return pairs.mean(0) / 2

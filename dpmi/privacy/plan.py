@@ -24,10 +24,11 @@ ROUNDING = 2.0**-10
 
 @dataclass(frozen=True)
 class StatisticRelease:
-    """One Gaussian release of a statistic of all images, before the first step.
+    """One Gaussian release of a statistic of all images, before the first step or after the last.
 
     Attributes:
-        name: "centre", the sum of the images' vectors, or "class_counts".
+        name: "centre", the sum of the images' vectors; "class_counts"; or, after the last step,
+            "class_logits", the sums of the trained network's logits by class.
         noise_multiplier: standard deviation of the noise in units of the sensitivity, which is 1.
         share: of the plan's budget, in μ² (Dong, Roth and Su 2022, arXiv 1905.02383).
     """
@@ -41,12 +42,12 @@ class StatisticRelease:
 class PrivacyPlan:
     """Poisson-subsampled Gaussian mechanism, composed ``steps`` times (Abadi et al. 2016).
 
-    Contract: a run that releases each of ``statistics`` once, and then includes each of ``n``
-    images independently with probability ``sample_rate`` at each of ``steps`` steps, clips each
-    image's gradient to ``max_grad_norm`` in L2, adds N(0, (noise_multiplier * sensitivity)^2) to
-    each coordinate of their sum, and divides by ``expected_batch_size``, releases what
-    :meth:`event` describes, and nothing else. A sample rate of 1 is every image in every batch:
-    Gaussian mechanisms, composed.
+    Contract: a run that releases each of ``statistics`` once, includes each of ``n`` images
+    independently with probability ``sample_rate`` at each of ``steps`` steps, clips each image's
+    gradient to ``max_grad_norm`` in L2, adds N(0, (noise_multiplier * sensitivity)^2) to each
+    coordinate of their sum, and divides by ``expected_batch_size``, releases what :meth:`event`
+    describes, and nothing else. A sample rate of 1 is every image in every batch: Gaussian
+    mechanisms, composed.
 
     Attributes:
         n: training images, public under zero-out adjacency.
@@ -60,7 +61,7 @@ class PrivacyPlan:
         adjacency: "zero-out": neighbours differ in one image replaced by one that contributes
             nothing, so that n is the same for both (Kairouz et al. 2021, arXiv 2103.00039).
         sampler: how a batch is drawn.
-        statistics: what is released of all images before the first step, each once.
+        statistics: what is released of all images beside the steps, each once.
 
     Raises:
         ValueError: a value that no plan can have.

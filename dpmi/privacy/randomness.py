@@ -24,7 +24,7 @@ KEY_BYTES = 32
 _FROM_ZERO = bytes(16)  # the counter; no two streams share a key
 _ZEROS = memoryview(bytes(1 << 17))  # what is encrypted: the stream itself comes out
 
-_ONCE = ("answer", "laplace_train", "laplace_val", "laplace_test")  # whatever the attempt
+_ONCE = ("answer", "laplace_train", "laplace_test")  # whatever the attempt
 _PURPOSES = ("sampling", "statistic", "gradient", *_ONCE)
 
 
@@ -105,7 +105,8 @@ class NoiseSource:
     def stream(self, purpose: str, step: int = 0) -> SecretStream:
         """Make the stream of a purpose.
 
-        "sampling" or "gradient" at a step, "statistic" by its number, "laplace_SPLIT" or "answer".
+        "sampling" or "gradient" at a step, "statistic" by its number, "answer", "laplace_train",
+        or "laplace_test", whose key is no secret.
 
         The streams of local DP are the same in every attempt: images are released once.
         """

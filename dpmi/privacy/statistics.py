@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 SENSITIVITY = 1.0  # of a sum of unit vectors, and of a count of classes: an image has one class
+LOGIT_BOUND = 4.0  # L2 norm of an image's centred logits in a sum of them, a priori
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,24 @@ class TrainingSet:
     def class_counts(self) -> Tensor:
         """(K,) float64: images of each class, of sensitivity 1."""
         return torch.bincount(self.labels, minlength=self.num_classes).double()
+
+
+def class_logit_sums(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Sums of the centred logits of each class, in units of LOGIT_BOUND.
+
+    An image adds a vector of norm at most 1 in its own class's sum alone: sensitivity 1.
+
+    Args:
+        logits: (n, K).
+        labels: (n,) class indices.
+        num_classes: K.
+
+    Returns:
+        (K K,) float64, class by class.
+    """
+    rows = bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND)
+    sums = rows.new_zeros(num_classes, num_classes)
+    return sums.index_add_(0, labels, rows).flatten()
 
 
 def bounded(vectors: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ def as_far_as_public(public: PublicRecord) -> RunRecord:
         guarantee=public.guarantee,
         mechanism=public.executed,
         metrics=tested_metrics(public.metrics),
+        reliability=public.reliability,
         curves={},
         sample=None,
         timings={},

@@ -163,6 +163,18 @@ class Cell:
         return "" if value is None else f"{value:.3f}"
 
     @property
+    def balanced(self) -> str:
+        """Mean recall of the classes, mean over the completed runs."""
+        value = self.mean_of("balanced_accuracy")
+        return "" if value is None else f"{100 * value:.1f}%"
+
+    @property
+    def ece(self) -> str:
+        """Expected calibration error, mean over the completed runs."""
+        value = self.mean_of("ece")
+        return "" if value is None else f"{value:.3f}"
+
+    @property
     def promise(self) -> tuple[str, ...]:
         """ε, δ, unit and adjacency of the worst of the completed runs, or no ε; in pieces."""
         worst = self.guarantee

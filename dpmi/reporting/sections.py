@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.curves import authors_chart, curves_chart
 from dpmi.reporting.charts.figure4 import figure4_chart
+from dpmi.reporting.charts.reliability import reliability_chart
 from dpmi.reporting.charts.style import Chart
 from dpmi.reporting.charts.tradeoff import tradeoff_chart
 from dpmi.reporting.cost import Cost, cost_chart, costs
@@ -23,6 +24,7 @@ class Sections:
     panel: Panel
     figure4: Chart
     tradeoff: Chart | None
+    reliability: Chart | None
     curves: Chart | None
     authors: Chart | None
     gap: Chart | None
@@ -34,8 +36,9 @@ class Sections:
 
     def charts(self) -> Iterator[Chart]:
         """Those that there are."""
-        every = (self.figure4, self.tradeoff, self.curves, self.authors, self.gap, self.samples)
-        yield from (chart for chart in (*every, self.cost) if chart is not None)
+        every = (self.figure4, self.tradeoff, self.reliability, self.curves, self.authors)
+        others = (self.gap, self.samples, self.cost)
+        yield from (chart for chart in (*every, *others) if chart is not None)
 
 
 def sections(panels: Sequence[Panel]) -> list[Sections]:
@@ -51,6 +54,7 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
                 panel=panel,
                 figure4=figure4_chart([panel], f"figure4-{number}"),
                 tradeoff=tradeoff_chart(panel, f"tradeoff-{number}"),
+                reliability=reliability_chart(panel, f"reliability-{number}"),
                 curves=curves_chart(panel, f"curves-{number}"),
                 authors=own,
                 gap=gap_chart(panel, found, f"gap-{number}"),

@@ -18,6 +18,7 @@ _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
     *("image_replace_one_epsilon", "epsilon_at_1e-5", "epsilon_at_1e-6"),
 )
+_BESIDE = ("balanced_accuracy", "auroc", "ece", "kappa", WORST_RECALL)
 _RUN_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
     "poster_accuracy",
@@ -27,14 +28,15 @@ _RUN_HEADER = (
 _CELL_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "variant", "status", "runs", "seeds"),
     *("accuracy", "low_95", "high_95", "interval_over", "majority_class"),
-    *("auroc", "kappa", WORST_RECALL),
+    *_BESIDE,
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
     *_PROMISE_HEADER,
 )
 FOOTNOTE = (
-    "Accuracy of the last epoch, never of one picked on test images; below it its 95 % interval, "
-    "over seeds where there are several, else over the images. Below it: the poster's accuracy "
-    "where it has one; AUROC (macro); the guarantee of the run, ε rounded up. Zero-out: an image "
+    "AUROC (macro); balanced accuracy (mean recall of the classes); accuracy, all of the last "
+    "epoch, never of one picked on test images. Below accuracy its 95 % interval, over seeds where "
+    "there are several, else over the images, and the poster's accuracy where it has one; then the "
+    "expected calibration error and the guarantee of the run, ε rounded up. Zero-out: an image "
     "is replaced by one that contributes nothing; replace-one: by any other. Validation and test "
     "images are covered by no ε."
 )
@@ -64,6 +66,8 @@ def terminal_table(panel: Panel) -> Table:
     table.add_column("split", overflow="fold")
     for column in columns:
         table.add_column(column.title, justify="right", overflow="fold")
+    for title, texts in _ranked_first(panel):
+        table.add_row(title, *texts)
     for split in panel.splits:
         texts = []
         for cells in columns.values():
@@ -75,8 +79,7 @@ def terminal_table(panel: Panel) -> Table:
             lines = (f"[{style}]{cell.accuracy}[/]", span, cell.beside)
             texts.append("\n".join(filter(None, lines)))
         table.add_row(split, *texts)
-    table.add_row("test AUROC", *[cells["test"].auroc for cells in columns.values()])
-    for title, texts in published_rows(panel):
+    for title, texts in (*_calibration(panel), *published_rows(panel)):
         table.add_row(title, *texts)
     promises = []
     for cells in columns.values():  # why a run failed or stopped is said below, where there is room
@@ -91,6 +94,20 @@ def terminal_table(panel: Panel) -> Table:
     return table
 
 
+def _ranked_first(panel: Panel) -> list[tuple[str, list[str]]]:
+    """Rows of what is told of test images above accuracy: it depends less on the threshold."""
+    tests = [cells["test"] for cells in panel.columns.values()]
+    balanced = [cell.balanced for cell in tests]
+    rows = [("test AUROC", [cell.auroc for cell in tests])]
+    return [*rows, ("test balanced", balanced)] if any(balanced) else rows
+
+
+def _calibration(panel: Panel) -> list[tuple[str, list[str]]]:
+    """The row of the calibration error below accuracy, where a record has one."""
+    told = [cells["test"].ece for cells in panel.columns.values()]
+    return [("test ECE", told)] if any(told) else []
+
+
 def _hyphenated(text: str) -> str:
     """The longest word in two: it would make a column wider than its numbers do."""
     return text.replace("replace-one", "replace-\none")
@@ -101,13 +118,14 @@ def as_markdown(panels: Sequence[Panel]) -> str:
     parts = []
     for panel in panels:
         tests = [cells["test"] for cells in panel.columns.values()]
-        rows = [
+        rows = [[f"{panel.title}, {title}", *texts] for title, texts in _ranked_first(panel)]
+        rows += [
             [f"{panel.title}, {split}"]
             + [_accuracy_in_markdown(cells[split]) for cells in panel.columns.values()]
             for split in panel.splits
         ]
-        rows.append([f"{panel.title}, test AUROC", *[cell.auroc for cell in tests]])
-        rows += [[f"{panel.title}, {title}", *texts] for title, texts in published_rows(panel)]
+        below = (*_calibration(panel), *published_rows(panel))
+        rows += [[f"{panel.title}, {title}", *texts] for title, texts in below]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         if any(replaced := [cell.if_replaced for cell in tests]):
             rows.append([_IF_REPLACED, *replaced])
@@ -137,12 +155,25 @@ def footnote(panels: Sequence[Panel]) -> str:
     train = any("train" in panel.splits for panel in panels)
     parts = [
         FOOTNOTE,
+        *(f"Protocol: {', '.join(told)}." for told in protocols(panels)),
         *([TRAIN] if train else []),
         *([STAR] if picked else []),
         *([PUBLISHED_FOOTNOTE] * published),
     ]
     return " ".join(
         [*parts, *(f"{title}: {why}." for title, why in why_no_epsilon(panels).items())]
+    )
+
+
+def protocols(panels: Sequence[Panel]) -> list[tuple[str, ...]]:
+    """How the runs learned, averaged and decided, as their configs say it; each once."""
+    keys = ("schedule", "average", "prior")
+    return list(
+        dict.fromkeys(
+            tuple(f"model.{key}={model[key]}" for key in keys)
+            for model in (run.config["model"] for panel in panels for run in panel.runs)
+            if all(key in model for key in keys)
+        )
     )
 
 
@@ -183,7 +214,7 @@ def cells_csv(panels: Sequence[Panel]) -> str:
                     else ("", "", "")
                 ),
                 _places(majority),
-                *(_places(cell.mean_of(name)) for name in ("auroc", "kappa", WORST_RECALL)),
+                *(_places(cell.mean_of(name)) for name in _BESIDE),
                 *(
                     (f"{cell.poster.accuracy:.4f}", cell.poster.epoch, f"{cell.poster.last:.4f}")
                     if cell.poster

@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class IterateAverage(L.Callback):
@@ -54,4 +55,12 @@ class IterateAverage(L.Callback):
 
     @staticmethod
     def _trained(model: L.LightningModule) -> dict[str, Tensor]:
-        return {name: p for name, p in model.named_parameters() if p.requires_grad}
+        """What training changes: parameters, and statistics of BatchNorm in training mode."""
+        kept: dict[str, Tensor] = {
+            name: p for name, p in model.named_parameters() if p.requires_grad
+        }
+        for name, layer in model.named_modules():
+            if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+                assert layer.running_var is not None
+                kept |= {f"{name}.mean": layer.running_mean, f"{name}.var": layer.running_var}
+        return kept

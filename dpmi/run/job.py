@@ -45,6 +45,7 @@ from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
+from dpmi.run.matching import clean_shift, logits_of
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.parts import TrainingBatches, batches, features_of, network, training_set
@@ -86,6 +87,7 @@ class Run:
         self._data: PreparedData | None = None
         self._mechanism: Mechanism | None = None
         self._metrics: dict[str, float] = {}
+        self._reliability: list[tuple[float, float, int]] = []
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
         self._keyed: dict[str, str] = {}  # digests that may leave the house
@@ -195,6 +197,7 @@ class Run:
             learning_rate=config.model.learning_rate,
             weight_decay=config.model.weight_decay,
             momentum=config.model.momentum,
+            schedule=config.model.schedule,
             compiled=config.trainer.compile,
             ranks=ranks,
         )
@@ -207,7 +210,7 @@ class Run:
             if ranks.is_first:
                 with self._timed("save"):
                     told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
-                    kept = model.net.exported()
+                    kept = model.exported()
                     write_state_dict(kept, self.folder / "model.safetensors", told)
             if wandb:
                 wandb.summarise(mechanism.guarantee(), self._metrics)
@@ -276,11 +279,20 @@ class Run:
             trainer.fit(model, datamodule=module, ckpt_path=begun.checkpoint, weights_only=True)
         if average:
             average.apply(model)
+        reference = None
+        if isinstance(mechanism, LocalDP) and self._data:
+            reference = mechanism.reference(self._data)
         with self._timed("evaluate"):
+            mechanism.settle(
+                model.net, lambda: logits_of(model.net, module.train_eval_dataloader())
+            )
+            if reference:
+                model.shift = clean_shift(model.net, *reference, self.config.data.image_size)
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]
             trainer.test(model, dataloaders=loaders, verbose=False)
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
+        self._reliability = model.reliability
         self._clock.add_earlier({"steps": step_time.seconds})
 
     @contextlib.contextmanager
@@ -338,6 +350,7 @@ class Run:
             mechanism=self._mechanism.describe() if self._mechanism else {},
             account=self._settled(status),
             metrics=self._metrics,
+            reliability=self._reliability,
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
             timings=self._clock.so_far(),

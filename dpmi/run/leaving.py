@@ -33,12 +33,12 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm", "privacy.max_epsilon", "privacy.max_total_epsilon",
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
     *(f"mechanism.{key}" for key in (
-        "name", "noise_test", "calibration", "accountant", "delta", "engine", "count_scale",
-        "shares.centre", "shares.counts",
+        "name", "matched", "calibration", "accountant", "delta", "engine", "count_scale",
+        "shares.centre", "shares.counts", "shares.logits",
     )),
     *(f"model.{key}" for key in (
         "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",
-        "prior", "average",
+        "prior", "average", "schedule",
         *(f"features.{key}" for key in ("stages", "views", "exposure", "project", "centre")),
     )),
     *(f"trainer.{key}" for key in (

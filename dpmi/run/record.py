@@ -93,6 +93,8 @@ class RunRecord(BaseModel):
         account: what it took from its training images, and attempts before it; None where nothing.
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
             ``selected_on_test/`` were picked by looking at the test images.
+        reliability: mean confidence, accuracy and number of the test images in each bin of the
+            calibration error, by confidence.
         curves: metric to one value for each epoch that ended.
         sample: an image before and after, where it may be shown.
         timings: seconds.
@@ -125,6 +127,7 @@ class RunRecord(BaseModel):
     mechanism: dict[str, Any]
     account: RunAccount | None = None
     metrics: dict[str, float]
+    reliability: list[tuple[float, float, int]] = []
     curves: dict[str, list[float]]
     sample: ImageSample | None
     timings: dict[str, float]
@@ -174,6 +177,7 @@ class PublicRecord(BaseModel):
         executed: the plan and the ledger, from which anybody can compute ε; of public data only,
             for they tell the batch size.
         metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
+        reliability: of the test images, as in the record.
         audit: the empirical lower bound on ε, where the run was audited.
         environment: as in the record.
     """
@@ -192,6 +196,7 @@ class PublicRecord(BaseModel):
     guarantee: Guarantee | None
     executed: dict[str, Any]
     metrics: dict[str, float]
+    reliability: list[tuple[float, float, int]] = []
     audit: dict[str, Any] | None
     environment: dict[str, Any]
 
@@ -210,6 +215,7 @@ def publishable(record: RunRecord) -> PublicRecord:
         guarantee=None if guarantee is None else public_guarantee(guarantee),
         executed=public_execution(record.mechanism, record.config),
         metrics=public_metrics(record.metrics),
+        reliability=record.reliability,
         audit=public_audit(record.audit),
         environment=record.environment,
     )

@@ -54,7 +54,13 @@ def test_a_config_makes_the_mechanism_it_names(composed):
 
 def test_the_plan_is_the_configs(composed):
     config = composed(
-        *("mechanism=dpsgd", "beta=2", "mechanism.delta=1e-3", "max_grad_norm=0.7"),
+        *(
+            "mechanism=dpsgd",
+            "model.prior=train",
+            "beta=2",
+            "mechanism.delta=1e-3",
+            "max_grad_norm=0.7",
+        ),
         *("mechanism.accountant=rdp", "data.batch_size=30", "trainer.max_epochs=5"),
     )
     plan = build_mechanism(config, 100).plan
@@ -67,7 +73,11 @@ def test_the_plan_is_the_configs(composed):
 
 def test_beta_is_the_noise_multiplier_where_asked_for(composed):
     config = composed(
-        "mechanism=dpsgd", "mechanism.calibration=noise_multiplier", "beta=3", "data.batch_size=10"
+        "mechanism=dpsgd",
+        "model.prior=train",
+        "mechanism.calibration=noise_multiplier",
+        "beta=3",
+        "data.batch_size=10",
     )
     assert build_mechanism(config, 100).plan.noise_multiplier == 3.0
 
@@ -86,7 +96,7 @@ def test_beta_is_the_noise_multiplier_where_asked_for(composed):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_plan_that_fits_no_data_is_refused_in_one_line(composed, overrides, line):
-    config = composed("mechanism=dpsgd", "data.batch_size=10", *overrides)
+    config = composed("mechanism=dpsgd", "model.prior=train", "data.batch_size=10", *overrides)
     with pytest.raises(UserError, match=line):
         build_mechanism(config, 100)
 
@@ -95,7 +105,12 @@ def build(composed, n, *overrides):
     """A mechanism for n images in batches of 16, ε by RDP, which any noise is quick for."""
     return build_mechanism(
         composed(
-            *("mechanism=dpsgd", "mechanism.accountant=rdp", "data.batch_size=16"),
+            *(
+                "mechanism=dpsgd",
+                "model.prior=train",
+                "mechanism.accountant=rdp",
+                "data.batch_size=16",
+            ),
             *("mechanism.calibration=noise_multiplier", "noise_seed=1"),
             *("max_physical_batch_size=16", *overrides),
         ),
@@ -114,7 +129,12 @@ def released(mechanism, steps):
 def test_the_guarantee_tells_stricter_deltas_the_other_adjacency_and_whole_patients(composed):
     groups = {"largest_patient": 5, "median_patient": 2, "copies": 1}
     config = composed(
-        *("mechanism=dpsgd", "mechanism.calibration=noise_multiplier", "beta=2"),
+        *(
+            "mechanism=dpsgd",
+            "model.prior=train",
+            "mechanism.calibration=noise_multiplier",
+            "beta=2",
+        ),
         *("data.batch_size=16", "max_physical_batch_size=16"),
     )
     promise = released(build_mechanism(config, 64, together=groups), 3).guarantee()

@@ -10,7 +10,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(composed, *overrides):
-    config = composed("mechanism=dpsgd_published", "model.norm=batch", "noise_seed=1", *overrides)
+    words = ("mechanism=dpsgd_published", "model.norm=batch", "model.prior=train", "noise_seed=1")
+    config = composed(*words, *overrides)
     mechanism = build_mechanism(config, 5216)
     assert isinstance(mechanism, DPSGDAsPublished)
     return mechanism

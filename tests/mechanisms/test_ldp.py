@@ -2,10 +2,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.mechanisms import LocalDP
 from dpmi.privacy.guarantee import REPEATABLE, Group, printed_epsilon
+from dpmi.privacy.laplace import pixel_noise
 from dpmi.privacy.randomness import NoiseSource
 
 
@@ -13,8 +15,8 @@ from dpmi.privacy.randomness import NoiseSource
 def noised_by(tmp_path):
     """``noised_by(data, beta, ...)``: the mechanism, and the images that it releases."""
 
-    def release(data, beta=1.0, noise_test=False, noise_seed=None, cache=tmp_path, **changes):
-        mechanism = LocalDP(beta, noise_test, NoiseSource(noise_seed), cache, **changes)
+    def release(data, beta=1.0, matched=True, seed=1, noise_seed=None, cache=tmp_path, **changes):
+        mechanism = LocalDP(beta, matched, seed, NoiseSource(noise_seed), cache, **changes)
         return mechanism, mechanism.release_data(data)
 
     return release
@@ -61,13 +63,35 @@ def test_equal_images_get_noise_of_their_own(stripes, noised_by):
     assert len(np.unique(images, axis=0)) == 20
 
 
-def test_test_images_stay_clean_unless_asked_for(stripes, noised_by):
+def test_test_images_stay_clean(stripes, noised_by):
     data = stripes()
-    before = data.splits["test"].pixels.copy()
     _, released = noised_by(data)
-    np.testing.assert_array_equal(released.splits["test"].pixels, before)
-    _, released = noised_by(data, noise_test=True)
-    assert (released.splits["test"].pixels != before).mean() > 0.9
+    np.testing.assert_array_equal(released.splits["test"].pixels, data.splits["test"].pixels)
+
+
+def test_the_images_by_which_a_network_is_matched_have_noise_of_the_releases_law(
+    stripes, noised_by
+):
+    data = stripes(side=64)
+    clean, noisy = noised_by(data, beta=0.5)[0].reference(data)
+    np.testing.assert_array_equal(clean.pixels, data.splits["test"].pixels)  # there is no val
+    assert noisy.pixels.shape == (64, 1, 64, 64)  # twice
+    black = np.array(pixel_noise(0.5).chances(0), float) / 2.0**64  # by the value
+    for value in (20, 40, 240):
+        drawn = noisy.pixels[np.concatenate([clean.pixels] * 2) == value]
+        assert stats.binomtest(int((drawn == 0).sum()), len(drawn), black[value]).pvalue > 1e-6
+    assert (noisy.pixels[:32] == noisy.pixels[32:]).mean() < 0.6  # saturated alike, no more
+
+
+def test_a_run_is_matched_by_the_noise_of_its_seed_and_on_validation_images(stripes, noised_by):
+    data = stripes()
+    data.splits["val"] = data.splits["train"]
+    clean, first = noised_by(data, seed=1)[0].reference(data)
+    assert clean is data.splits["val"]
+    again, other = (noised_by(data, seed=s)[0].reference(data)[1] for s in (1, 2))
+    np.testing.assert_array_equal(first.pixels, again.pixels)
+    assert (first.pixels == other.pixels).mean() < 0.6
+    assert noised_by(data, matched=False)[0].reference(data) is None
 
 
 def test_the_prepared_images_are_not_touched(stripes, noised_by):
@@ -154,7 +178,7 @@ def test_training_images_that_are_all_gray_have_one_value_a_pixel(stripes, noise
 
 
 def test_there_is_no_guarantee_before_the_release(tmp_path):
-    mechanism = LocalDP(1.0, False, NoiseSource(None), tmp_path)
+    mechanism = LocalDP(1.0, True, 1, NoiseSource(None), tmp_path)
     assert mechanism.guarantee().epsilon is None
 
 
@@ -170,14 +194,12 @@ def test_the_noise_comes_from_the_operating_system_unless_a_noise_seed_is_given(
 
 @pytest.mark.parametrize("noise_seed", [None, 5])
 def test_training_and_test_images_get_noise_of_their_own(stripes, noised_by, noise_seed):
-    """Equal images with equal noise would tell that they are equal, and more at each further."""
+    """Test images are noised with what anybody can repeat: it must take off nobody's noise."""
     data = stripes(train=32)
     for split in data.splits.values():
         split.pixels[:] = 128
-    data.splits["test"].pixels[0, 0, 0, 0] = 0  # else these are the same images, released once
-    _, released = noised_by(data, noise_test=True, noise_seed=noise_seed)
-    train, test = (released.splits[name].pixels for name in ("train", "test"))
-    assert train.shape == test.shape
+    mechanism, released = noised_by(data, seed=5, noise_seed=noise_seed)
+    train, test = released.splits["train"].pixels, mechanism.reference(data)[1].pixels[:32]
     middle = (train % 255 > 0) & (test % 255 > 0)
     assert middle.sum() > 1000
     assert (train == test)[middle].mean() < 0.05

@@ -45,23 +45,21 @@ def test_other_noise_and_other_pixels_are_other_releases(tmp_path):
     assert (noise[0] == noise[1]).mean() < 0.5  # saturated alike, no more
 
 
-def test_every_run_on_the_same_images_has_the_same_release_whether_test_images_are_noised_or_not(
-    tmp_path, stripes
-):
+def test_every_run_on_the_same_images_has_the_same_release_however_it_evaluates(tmp_path, stripes):
     seen = {}
-    for noise_test in (False, True):
-        mechanism = LocalDP(1.0, noise_test, NoiseSource(None), tmp_path)
+    for matched in (False, True):
+        mechanism = LocalDP(1.0, matched, 1, NoiseSource(None), tmp_path)
         released = mechanism.release_data(stripes())
-        seen[noise_test] = mechanism.release_id, released.splits["train"].pixels
-        told = {"release": mechanism.release_id, "release_made_by_this_run": not noise_test}
+        seen[matched] = mechanism.release_id, released.splits["train"].pixels
+        told = {"release": mechanism.release_id, "release_made_by_this_run": not matched}
         assert mechanism.describe() == told
     assert seen[False][0] == seen[True][0]
     np.testing.assert_array_equal(seen[False][1], seen[True][1])
-    assert len(homes(tmp_path)) == 2  # train's, and test's own
+    assert len(homes(tmp_path)) == 1  # train's alone
 
 
 def test_noise_that_can_be_repeated_is_shared_with_nobody(tmp_path, stripes):
-    mechanism = LocalDP(1.0, True, NoiseSource(3), tmp_path)
+    mechanism = LocalDP(1.0, True, 3, NoiseSource(3), tmp_path)
     mechanism.release_data(stripes())
     assert mechanism.release_id is None
     assert mechanism.describe() == {}

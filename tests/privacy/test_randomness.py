@@ -9,7 +9,7 @@ from scipy import stats
 
 from dpmi.privacy.randomness import NoiseSource, SecretStream, new_key
 
-PURPOSES = ("sampling", "gradient", "laplace_train", "laplace_val", "laplace_test")
+PURPOSES = ("sampling", "gradient", "laplace_train", "laplace_test")
 KEY = bytes(range(32))
 
 

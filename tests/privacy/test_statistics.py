@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from dpmi.privacy.statistics import (
+    LOGIT_BOUND,
     SENSITIVITY,
     TrainingSet,
+    class_logit_sums,
     class_sensitivity,
     class_statistics,
 )
@@ -29,14 +31,20 @@ def test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity(
     data, scale = training_set(), 0.3
     joint = class_statistics(data.vectors, data.labels, 3, scale)
     assert class_sensitivity(scale) == pytest.approx(math.sqrt(1.09))
-    largest = 0.0
+    logits = 10 * data.vectors[:, :3]
+    sums = class_logit_sums(logits, data.labels, 3)
+    largest, of_logits = 0.0, 0.0
     for row in range(len(data.labels)):
         fewer = without(data, row)
         assert (data.vector_sum() - fewer.vector_sum()).norm() <= SENSITIVITY + 1e-12
         assert (data.class_counts() - fewer.class_counts()).norm() <= SENSITIVITY
         moved = joint - class_statistics(fewer.vectors, fewer.labels, 3, scale)
         largest = max(largest, float(moved.norm()))
+        kept = torch.arange(len(data.labels)) != row
+        moved = sums - class_logit_sums(logits[kept], fewer.labels, 3)
+        of_logits = max(of_logits, float(moved.norm()))
     assert largest == pytest.approx(class_sensitivity(scale))  # and no less is enough
+    assert of_logits == pytest.approx(SENSITIVITY)
 
 
 def test_statistics_are_the_sums_and_counts_they_say():
@@ -49,6 +57,14 @@ def test_statistics_are_the_sums_and_counts_they_say():
     joint = class_statistics(data.vectors, data.labels, 3, 0.5)
     torch.testing.assert_close(joint[: 3 * 7].view(3, 7)[1], rows[data.labels == 1].sum(0))
     assert joint[3 * 7 :].tolist() == [7.0, 6.5, 6.5]
+
+
+def test_sums_of_logits_are_by_class_of_centred_logits_no_longer_than_the_bound():
+    logits = torch.tensor([[3.0, 1.0], [8.0, -4.0], [0.0, 2.0]])
+    sums = class_logit_sums(logits, torch.tensor([0, 0, 1]), 2).view(2, 2) * LOGIT_BOUND
+    longest = LOGIT_BOUND / math.sqrt(2)  # of (6, -6)
+    expected = torch.tensor([[1.0 + longest, -1.0 - longest], [-1.0, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(sums, expected)
 
 
 def test_images_have_no_mean_to_release():

@@ -101,7 +101,7 @@ def test_train_accuracy_of_an_epoch_is_the_share_of_its_images_right_at_their_st
 def test_epsilon_of_an_epoch_is_what_the_guarantee_says_at_its_end(stripes, composed):
     data = stripes()
     config = composed(
-        *("mechanism=dpsgd", "mechanism.accountant=rdp", "data.batch_size=16"),
+        *("mechanism=dpsgd", "model.prior=train", "mechanism.accountant=rdp", "data.batch_size=16"),
         *("trainer.max_epochs=3", "beta=0.5", "max_physical_batch_size=16"),
     )
     mechanism = build_mechanism(config, 64)

@@ -197,7 +197,12 @@ def test_a_public_record_is_the_same_whatever_the_training_images_are(
     assert one.data["duplicates_within_split"] != other.data["duplicates_within_split"]
     assert public.data != of_other.data
     assert public.metrics.keys() == of_other.metrics.keys()
-    same = {"data": None, "metrics": {}, "cell": None}  # the cell: its config has another root
+    same = {
+        "data": None,
+        "metrics": {},
+        "reliability": [],
+        "cell": None,
+    }  # the cell: its config has another root
     assert public.model_copy(update=same) == of_other.model_copy(update=same)
 
 

@@ -114,7 +114,13 @@ class AfterStep(L.Callback):
 @pytest.fixture
 def setting(composed, stripes):
     config = composed(
-        *("mechanism=dpsgd", "beta=1", "data.batch_size=16", f"trainer.max_epochs={EPOCHS}"),
+        *(
+            "mechanism=dpsgd",
+            "model.prior=train",
+            "beta=1",
+            "data.batch_size=16",
+            f"trainer.max_epochs={EPOCHS}",
+        ),
         "max_physical_batch_size=64",
     )
     return Setting(config, stripes())
@@ -306,7 +312,13 @@ class Timed(PrivacyCallback):
 def test_accounting_costs_less_than_a_hundredth_of_a_step(composed, stripes):
     """On a ResNet-18 at 64 px in batches of 64; medians, since other work may hold a step up."""
     config = composed(
-        *("mechanism=dpsgd", "data.batch_size=64", "trainer.max_epochs=1", "noise_seed=0")
+        *(
+            "mechanism=dpsgd",
+            "model.prior=train",
+            "data.batch_size=64",
+            "trainer.max_epochs=1",
+            "noise_seed=0",
+        )
     )
     setting = Setting(config, stripes(train=192, side=64), build_resnet18(2, "group", None))
     setting.callback = callback = Timed(setting.mechanism)

@@ -48,7 +48,7 @@ def first(train):
 
 
 @pytest.mark.parametrize(
-    "words", [("seed=2", "model.learning_rate=0.02"), ("seed=1", "mechanism.noise_test=true")]
+    "words", [("seed=2", "model.learning_rate=0.02"), ("seed=1", "mechanism.matched=false")]
 )
 def test_runs_with_other_settings_train_on_the_very_same_noised_images(first, train, words):
     record, images, config = first

@@ -10,12 +10,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import stats
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from dpmi.models.prior import DecidingNetwork
+from dpmi.models.prior import DecidingNetwork, midway
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy import randomness
@@ -56,7 +57,7 @@ class Watched:
             nonlocal looking
             looking = False
             if on_step:
-                on_step(self, optimizer.param_groups[0]["params"])
+                on_step(self, [p for group in optimizer.param_groups for p in group["params"]])
             looking = True
 
         hooks = register_module_forward_pre_hook(see), register_optimizer_step_pre_hook(step)
@@ -112,22 +113,24 @@ def test_without_a_mechanism_the_network_sees_each_clean_image_once_an_epoch(job
     assert done.record.guarantee.epsilon is None
 
 
-@pytest.mark.parametrize("noise_test", [False, True])
-def test_under_local_dp_the_network_is_trained_on_released_images_alone(job, noise_test):
-    done = job(
-        "mechanism=ldp", "beta=0.5", "trainer.max_epochs=2", f"mechanism.noise_test={noise_test}"
-    )
+@pytest.mark.parametrize("matched", [False, True])
+def test_under_local_dp_the_network_is_trained_on_released_images_alone(job, matched):
+    words = ("mechanism=ldp", "beta=0.5", "trainer.max_epochs=2", f"mechanism.matched={matched}")
+    done = job(*words)
     clean, (test, released) = done.pixels("train"), done.evaluated_in_order()
+    assert torch.equal(test, done.pixels("test"))
     for epoch in (done.trained[:STEPS], done.trained[STEPS:]):  # one release: the same images again
         assert sorted(numbers_of(torch.cat(epoch), released).tolist()) == list(range(60))
     noise = follows_the_laplace_mechanism(released, clean, beta=0.5)
-    if not noise_test:
-        assert torch.equal(test, done.pixels("test"))
+    val, seen = done.pixels("val"), torch.cat(done.evaluated)[2 * 10 : -90]  # after two epochs
+    assert len(seen) == (3 * len(val) if matched else 0)
+    if not matched:
         return
-    other = follows_the_laplace_mechanism(test, done.pixels("test"), beta=0.5)
+    assert torch.equal(seen[:10], val)
+    fresh = follows_the_laplace_mechanism(seen[10:], torch.cat([val, val]), beta=0.5)
     # Not the training images' noise again: five standard errors.
-    both = ~(noise[: len(other)].isnan() | other.isnan())
-    paired = noise[: len(other)][both], other[both]
+    both = ~(noise[:20].isnan() | fresh.isnan())
+    paired = noise[:20][both], fresh[both]
     assert abs(np.corrcoef(*paired)[0, 1]) < 5 / math.sqrt(both.sum())
 
 
@@ -268,9 +271,7 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
     assert stats.chisquare(counts, [sum(counts) / 60] * 60).pvalue > 1e-6
 
 
-@pytest.mark.parametrize(
-    "words", [("mechanism=dpsgd",), ("mechanism=ldp", "mechanism.noise_test=true")], ids=str
-)
+@pytest.mark.parametrize("words", [("mechanism=dpsgd",), ("mechanism=ldp",)], ids=str)
 def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
     monkeypatch.setattr("dpmi.run.parts.build_resnet18", Small)
     keys, cipher = [], randomness.Cipher
@@ -281,5 +282,35 @@ def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
 
     monkeypatch.setattr(randomness, "Cipher", begin)
     job(*words, "max_physical_batch_size=64", kind=Small)
-    assert len(keys) >= (2 * STEPS if "dpsgd" in words[0] else 3)
+    assert len(keys) >= (2 * STEPS if "dpsgd" in words[0] else 2)  # train and test images
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    "words", [("mechanism=none",), ("mechanism=ldp", "mechanism.matched=false")]
+)
+def test_kept_weights_decide_midway_between_the_classes_as_training_saw_them(job, words, tmp_path):
+    done = job(*words, "model.prior=midway")
+    (weights,) = tmp_path.glob("job*/model.safetensors")
+    net = build_resnet18(2, "group", None)
+    net.net.load_state_dict(load_file(weights))
+    labels = torch.from_numpy(done.clean.splits["train"].labels)
+    with torch.no_grad():
+        logits = net.eval()(done.evaluated_in_order()[1])
+    means = torch.stack([logits[labels == c].mean(0) for c in (0, 1)])
+    assert logits.std() > 1e-3
+    torch.testing.assert_close(midway(means), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_under_dp_sgd_the_threshold_is_released_after_the_last_step_and_paid_for(job):
+    done = job("mechanism=dpsgd", "model.prior=midway")
+    plan, ledger = (done.record.mechanism[name] for name in ("plan", "ledger"))
+    counts, logits = (s["noise_multiplier"] for s in plan["statistics"])
+    told = [(e["noise_multiplier"], e["sample_rate"], e["steps"]) for e in ledger]
+    assert told == [
+        (counts, 1.0, 1),
+        (plan["noise_multiplier"], plan["sample_rate"], STEPS),
+        (logits, 1.0, 1),
+    ]
+    assert 0.99 < done.record.guarantee.epsilon <= 1
+    assert float(done.rows[-1]["epsilon"] or 1) <= 1
