@@ -314,3 +314,12 @@ def test_under_dp_sgd_the_threshold_is_released_after_the_last_step_and_paid_for
     ]
     assert 0.99 < done.record.guarantee.epsilon <= 1
     assert float(done.rows[-1]["epsilon"] or 1) <= 1
+
+
+def test_a_run_that_its_budget_ends_early_has_kept_enough_of_it_for_the_threshold(job):
+    words = ("mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.max_epochs=2")
+    done = job(*words, "model.prior=midway", "privacy.max_epsilon=0.6")
+    counts, steps, logits = done.record.mechanism["ledger"]
+    assert 0 < steps["steps"] < done.record.mechanism["plan"]["steps"] == 2 * STEPS
+    assert counts["steps"] == logits["steps"] == 1
+    assert 0.4 < done.record.guarantee.epsilon <= 0.6
