@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmi.config import BenchmarkData
+from dpmi.config_sections import BenchmarkData
 from dpmi.data.readers import read_catalogue
 from dpmi.errors import UserError
 

@@ -10,7 +10,7 @@ import pytest
 import wandb
 from rich.console import Console
 
-from dpmi.config import WandbConfig
+from dpmi.config_sections import WandbConfig
 from dpmi.dashboard import _line
 from dpmi.errors import UserError
 from dpmi.redaction import HIDDEN, redact_logs, redacted, secret_within

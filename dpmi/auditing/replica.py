@@ -16,7 +16,8 @@ from rich.console import Console
 
 from dpmi.auditing.canaries import SIDE, Canaries, CanaryNet
 from dpmi.auditing.transcript import LEARNING_RATE, Transcript
-from dpmi.config import Config, CsvLogger
+from dpmi.config import Config
+from dpmi.config_sections import CsvLogger
 from dpmi.errors import UserError
 from dpmi.mechanisms import batch_images
 from dpmi.privacy.guarantee import Guarantee

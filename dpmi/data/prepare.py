@@ -14,7 +14,7 @@ from statistics import median_high
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmi.config import DataConfig
+from dpmi.config_sections import DataConfig
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decode import PREPROCESSING_VERSION
 from dpmi.data.digests import content_digests

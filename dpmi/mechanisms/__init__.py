@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpmi.config import (
+from dpmi.config import Config
+from dpmi.config_sections import (
     ClassMeansMechanism,
-    Config,
     DpsgdMechanism,
     DpsgdPublishedMechanism,
     LdpFeaturesMechanism,

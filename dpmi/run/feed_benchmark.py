@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpmi.config import FolderData
+from dpmi.config_sections import FolderData
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.decode import decode_image
 from dpmi.data.parallel import cpu_count

@@ -15,7 +15,8 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from dpmi.config import ClassMeansMechanism, Config, DpsgdMechanism, WandbConfig, plain_values
+from dpmi.config import Config, plain_values
+from dpmi.config_sections import ClassMeansMechanism, DpsgdMechanism, WandbConfig
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest

@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.config import WandbConfig
+from dpmi.config_sections import WandbConfig
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.redaction import redacted
 from dpmi.run.leaving import leaving_metrics, public_config, public_guarantee, refuse_unnamed

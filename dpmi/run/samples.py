@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpmi.config import Config, WandbConfig
+from dpmi.config import Config
+from dpmi.config_sections import WandbConfig
 from dpmi.data.prepare import PreparedData
 from dpmi.run.leaving import OWN_DATA
 from dpmi.run.loggers import OptionalWandbLogger

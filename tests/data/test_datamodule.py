@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from dpmi.config import DataConfig
+from dpmi.config_sections import DataConfig
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import NumberedBatch
 from dpmi.data.datamodule import Batch, ImageDataModule, ImageDataset

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.config import DataConfig
+from dpmi.config_sections import DataConfig
 from dpmi.data.readers import read_catalogue
 from dpmi.errors import UserError
 

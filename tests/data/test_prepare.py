@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmi.config import DataConfig
+from dpmi.config_sections import DataConfig
 from dpmi.data import prepare as prepare_module
 from dpmi.data.decode import is_gray
 from dpmi.data.prepare import prepare

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpmi.config import DpsgdMechanism, PhantomData, TrainerConfig
+from dpmi.config_sections import DpsgdMechanism, PhantomData, TrainerConfig
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.mechanisms import DPSGD

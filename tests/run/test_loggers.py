@@ -8,7 +8,7 @@ from PIL import Image
 from rich.console import Console
 from wandb_run import items, offline_records
 
-from dpmi.config import WandbConfig
+from dpmi.config_sections import WandbConfig
 from dpmi.run.job import Run
 from dpmi.run.loggers import OptionalWandbLogger, _offline
 from dpmi.run.record import read_record

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpmi.config import BenchmarkData, DataConfig
+from dpmi.config_sections import BenchmarkData, DataConfig
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.aptos import read_aptos
 from dpmi.data.readers.chest_xray import read_chest_xray

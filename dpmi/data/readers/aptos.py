@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.config import BenchmarkData
+from dpmi.config_sections import BenchmarkData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.files import FileSource, image_files, no_data
 from dpmi.data.splitting import stratified_split

@@ -8,7 +8,7 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmi.config import CsvData
+from dpmi.config_sections import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.files import FileSource, first_outside, no_data
 from dpmi.data.readers.own import order_classes

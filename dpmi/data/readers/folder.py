@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.config import FolderData
+from dpmi.config_sections import FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.files import FileSource, first_outside, image_files, no_data, subfolders
 from dpmi.data.readers.own import order_classes

@@ -16,7 +16,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpmi.config import MedmnistData
+from dpmi.config_sections import MedmnistData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decode import square
 from dpmi.data.readers.aptos import CLASSES as RETINOPATHY_GRADES
