@@ -81,6 +81,7 @@ class Config(Section):
                 "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
         check_heads(self)
+        self._can_be_frozen()
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
         if self.trainer.test_every_epoch and self.mechanism.name in _WITH_EPSILON:
@@ -115,6 +116,20 @@ class Config(Section):
                 "model.weights=null has none; allowed are batch and group, or give model.weights"
             )
         return self
+
+    def _can_be_frozen(self) -> None:
+        model = self.model
+        if model.frozen is None:
+            return
+        refused = None
+        if model.train == "head":
+            refused = "under model.train=head all layers but the head are frozen"
+        elif model.weights is None:
+            refused = "model.weights=null are random, and would stay so"
+        elif model.norm == "batch":
+            refused = "model.norm=batch would still move the statistics of the frozen layers"
+        if refused:
+            raise ValueError(f"model.frozen={model.frozen}: {refused}; allowed is null")
 
     def _is_as_published(self, mechanism: DpsgdPublishedMechanism) -> None:
         """There is nothing to rerun where the authors ran nothing."""

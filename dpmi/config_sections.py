@@ -221,6 +221,7 @@ class ModelSettings(Section):
     name: Literal["resnet18"]
     weights: str | None
     train: Literal["all", "head"]
+    frozen: Literal["stem", "layer1", "layer2", "layer3"] | None
     head: Literal["linear", "ordinal"]
     features: FeatureSettings
     prior: Literal["train", "uniform", "midway"]

@@ -24,9 +24,9 @@ from dpmi.auditing.result import Bound, Found
 from dpmi.config import Config
 from dpmi.data.datamodule import ImageDataset
 from dpmi.data.prepare import Split
-from dpmi.models.weights import build_resnet18
 from dpmi.run.first_weights import load_start
 from dpmi.run.given import Given
+from dpmi.run.parts import network
 
 MOST = 256  # canaries, of no more than a quarter of the images
 _TILES = 4  # on a side
@@ -80,7 +80,7 @@ def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) 
     train.labels[:m][included] = canaries.labels[included]
     cache = Path(config.cache_dir).expanduser()
     first = load_start(config.model.weights, real.channels, cache, Console(quiet=True))
-    net = build_resnet18(len(CLASSES), config.model.norm, first.state)
+    net = network(config, len(CLASSES), first.state, None)
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         own = replica(config, Path(name), trainer={"devices": 1})
         execute(own, Path(name), Given(auditors_data(train.pixels, train.labels), net))

@@ -130,6 +130,17 @@ class ResNet18(DecidingNetwork):
         """(B, 1 or 3, H, W) in [0, 1] to logits (B, num_classes). Gray is repeated to RGB."""
         return self.decided(self.net((images - self.input_mean) / self.input_std))
 
+    def freeze(self, last: str) -> None:
+        """Keep the weights of all layers up to one and its own.
+
+        Args:
+            last: "stem" (the first convolution and its norm), "layer1", "layer2" or "layer3".
+        """
+        for name, layer in self.net.named_children():
+            layer.requires_grad_(False)
+            if name == {"stem": "bn1"}.get(last, last):
+                return
+
     def exported(self) -> dict[str, Tensor]:
         """A state dict of torchvision's ``resnet18``."""
         state: dict[str, Tensor] = self.net.state_dict()

@@ -38,7 +38,7 @@ CONFIG = frozenset({
     )),
     *(f"model.{key}" for key in (
         "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",
-        "prior", "average", "schedule",
+        "prior", "average", "schedule", "frozen",
         *(f"features.{key}" for key in ("stages", "views", "exposure", "project", "centre")),
     )),
     *(f"trainer.{key}" for key in (

@@ -62,7 +62,10 @@ def network(
     """What is trained, as training finds it."""
     if features:
         return FeatureHead(features.vectors["train"].shape[1], num_classes, config.model.head)
-    return build_resnet18(num_classes, config.model.norm, state)
+    net = build_resnet18(num_classes, config.model.norm, state)
+    if config.model.frozen:
+        net.freeze(config.model.frozen)
+    return net
 
 
 def batches(

@@ -323,3 +323,22 @@ def test_a_run_that_its_budget_ends_early_has_kept_enough_of_it_for_the_threshol
     assert 0 < steps["steps"] < done.record.mechanism["plan"]["steps"] == 2 * STEPS
     assert counts["steps"] == logits["steps"] == 1
     assert 0.4 < done.record.guarantee.epsilon <= 0.6
+
+
+@pytest.mark.parametrize("engine", ["fast", pytest.param("opacus", marks=pytest.mark.slow)])
+def test_frozen_layers_keep_their_public_weights_and_the_others_learn(job, tmp_path, engine):
+    public = build_resnet18(5, "batch", None).net.state_dict()
+    torch.save(public, tmp_path / "public.pth")
+    job(
+        *("mechanism=dpsgd", f"mechanism.engine={engine}", "model.norm=frozen_batch"),
+        *(f"model.weights={tmp_path / 'public.pth'}", "model.frozen=layer2"),
+    )
+    (weights,) = tmp_path.glob("job*/model.safetensors")
+    kept = load_file(weights)
+    learned = {name for name in kept if not torch.equal(kept[name], public[name])}
+    assert {name.split(".")[0] for name in learned} == {"layer3", "layer4", "fc"}
+    assert all(
+        ("weight" in name or "bias" in name) == (name in learned)
+        for name in kept
+        if name.startswith(("layer3", "layer4", "fc"))
+    )
