@@ -20,6 +20,7 @@ from dpmi.config_sections import (
     DataConfig,
     DpsgdMechanism,
     DpsgdPublishedMechanism,
+    LdpMechanism,
     LoggerConfig,
     MechanismConfig,
     ModelSettings,
@@ -82,6 +83,11 @@ class Config(Section):
             )
         check_heads(self)
         self._can_be_frozen()
+        if isinstance(self.mechanism, LdpMechanism) and self.data.image_size % self.mechanism.pool:
+            raise ValueError(
+                f"mechanism.pool={self.mechanism.pool}: blocks of that side do not fill images of "
+                f"data.image_size={self.data.image_size}; allowed are its divisors up to 16"
+            )
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
         if self.trainer.test_every_epoch and self.mechanism.name in _WITH_EPSILON:

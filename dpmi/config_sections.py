@@ -134,6 +134,7 @@ class LdpMechanism(Section):
     """Local DP: Laplace noise on each pixel of each training image, once."""
 
     name: Literal["ldp"]
+    pool: Annotated[int, Field(ge=1, le=16)]
     matched: bool
 
 

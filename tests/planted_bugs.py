@@ -382,8 +382,8 @@ LOCAL_DP = (
     Planted(
         "train and test images have the same noise",
         "dpmi/mechanisms/ldp.py",
-        'noised(both.pixels, self._beta, source, "laplace_test")',
-        'noised(both.pixels, self._beta, self._noise, "laplace_train")',
+        'noised(both.pixels, self._beta, self._pool, source, "laplace_test")',
+        'noised(both.pixels, self._beta, self._pool, self._noise, "laplace_train")',
         "tests/mechanisms/test_ldp.py::test_training_and_test_images_get_noise_of_their_own",
     ),
     Planted(

@@ -30,7 +30,7 @@ from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS, CLASS_LOGITS, Exact
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.laplace import pixel_epsilon, pixel_noise
+from dpmi.privacy.laplace import mean_moves, pixel_epsilon, pixel_noise
 from dpmi.privacy.plan import PrivacyPlan, StatisticRelease, delta_for
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet, class_sensitivity
@@ -85,11 +85,12 @@ def build_mechanism(
     if isinstance(settings, LdpMechanism):
         _within_budget(config, pixel_epsilon(config.beta), "pixel")
         try:
-            pixel_noise(config.beta)
+            pixel_noise(config.beta, mean_moves(settings.pool))
         except ValueError as error:
             raise UserError(str(error)) from error
         return LocalDP(
             config.beta,
+            settings.pool,
             settings.matched,
             config.seed,
             noise,

@@ -16,7 +16,7 @@ from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData, Split
 from dpmi.errors import UserError
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
-from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release
+from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release, spread
 from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import (
@@ -26,7 +26,7 @@ from dpmi.privacy.guarantee import (
     Guarantee,
     printed_delta,
 )
-from dpmi.privacy.laplace import pixel_epsilon
+from dpmi.privacy.laplace import WHITE, mean_moves, pixel_epsilon, pooled
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
@@ -44,6 +44,8 @@ class LocalDP:
 
     Args:
         beta: scale of the Laplace noise, a pixel being in [0, 1].
+        pool: side of the blocks of pixels whose means get the noise, less of it for the same ε of
+            a pixel (:func:`mean_moves`); clean images are pooled alike.
         matched: correct for what noise does to the logits, where clean images are met.
         seed: of the noise on clean images by which that is found; it protects nothing.
         noise: says whether the noise can be repeated, and then is where it comes from.
@@ -60,6 +62,7 @@ class LocalDP:
     def __init__(
         self,
         beta: float,
+        pool: int,
         matched: bool,
         seed: int,
         noise: NoiseSource,
@@ -71,7 +74,8 @@ class LocalDP:
         statistics: ExactStatistics = NO_STATISTICS,
     ) -> None:
         self._announce, self._first, self._statistics = announce, first, statistics
-        self._beta, self._matched, self._seed, self._noise = beta, matched, seed, noise
+        self._beta, self._pool, self._matched = beta, pool, matched
+        self._seed, self._noise = seed, noise
         self._cache_dir, self._ranks, self._together = cache_dir, ranks, together
         self._shape: tuple[int, ...] | None = None  # (C, R, R) of the values that got noise
         self._release: Release | None = None
@@ -97,18 +101,28 @@ class LocalDP:
         values_a_pixel = 1 if gray_images(train).all() else train.shape[1]
         self._shape = (values_a_pixel, *train.shape[2:])
         if self._noise.reproducible:
-            released = np.concatenate(list(noised(train, self._beta, self._noise, "laplace_train")))
+            released = np.concatenate(
+                list(noised(train, self._beta, self._pool, self._noise, "laplace_train"))
+            )
         else:
             self._release = self._shared(train)
             released = self._release.pixels
-        noised_train = dataclasses.replace(data.splits["train"], pixels=released)
-        return dataclasses.replace(data, splits=data.splits | {"train": noised_train})
+        splits = {
+            name: dataclasses.replace(
+                split, pixels=released if name == "train" else self._pooled(split.pixels)
+            )
+            for name, split in data.splits.items()
+        }
+        return dataclasses.replace(data, splits=splits)
+
+    def _pooled(self, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return spread(pooled(clean, self._pool), self._pool) if self._pool > 1 else clean
 
     def _shared(self, train: NDArray[np.uint8]) -> Release:
         found: list[Release] = []
 
         def find() -> str:
-            found.append(shared_release(train, self._beta, self._cache_dir, self._tell))
+            found.append(shared_release(train, self._beta, self._pool, self._cache_dir, self._tell))
             return found[-1].id
 
         release = self._ranks.from_first(find)  # the others wait
@@ -136,13 +150,14 @@ class LocalDP:
             patients=clean.patients * _DRAWS,
         )
         source = NoiseSource(self._seed)
-        drawn = noised(both.pixels, self._beta, source, "laplace_test")
-        return clean, dataclasses.replace(both, pixels=np.concatenate(list(drawn)))
+        drawn = noised(both.pixels, self._beta, self._pool, source, "laplace_test")
+        seen = dataclasses.replace(clean, pixels=self._pooled(clean.pixels))
+        return seen, dataclasses.replace(both, pixels=np.concatenate(list(drawn)))
 
     def _tell(self, release: str) -> None:
         if self._announce and self._shape:
             epsilon = pixel_epsilon(self._beta)
-            self._announce(release, epsilon, epsilon * prod(self._shape))
+            self._announce(release, epsilon, self._of_image())
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""
@@ -163,6 +178,12 @@ class LocalDP:
             return None
         return pixel_epsilon(self._beta), self._unit
 
+    def _of_image(self) -> float:
+        """ε of an image: of each block's mean, which all its pixels together move by all it can."""
+        assert self._shape
+        means = prod(self._shape) // self._pool**2
+        return pixel_epsilon(self._beta) * means * WHITE / mean_moves(self._pool)
+
     @property
     def _unit(self) -> str:
         return "channel value" if self._shape and self._shape[0] > 1 else "pixel"
@@ -176,7 +197,7 @@ class LocalDP:
         channels, values = self._shape[0], prod(self._shape)
         before = [took for took in self._first.taken if took.entry != self.release_id]
         epsilon = pixel_epsilon(self._beta) + sum(took.value_epsilon or 0.0 for took in before)
-        of_image = pixel_epsilon(self._beta) * values
+        of_image = self._of_image()
         of_image += sum(took.image_epsilon or 0.0 for took in before)
         in_colour = channels > 1
         return Guarantee(
@@ -201,7 +222,10 @@ class LocalDP:
                 "whether an image is gray or in colour is not protected",
                 "labels, the number of images and their order are not protected; the number is "
                 + COUNTED,
-                f"a whole image has {values} values, and ε that many times over",
+                f"a whole image has {values} values, and ε that many times over"
+                if self._pool == 1
+                else f"what is released is the mean of each block of {self._pool} x {self._pool} "
+                "values, rounded to 8 bits, of which one value moves one alone",
                 *self._first.assumptions,
                 EVALUATED,
                 "the key of the noise came from the operating system, for this release alone, and "

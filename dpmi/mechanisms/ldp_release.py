@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from dpmi.data.decode import is_gray
 from dpmi.data.pixel_store import PixelWriter, stored_pixels
-from dpmi.privacy.laplace import laplace_mechanism
+from dpmi.privacy.laplace import laplace_mechanism, mean_moves, pooled
 from dpmi.privacy.randomness import NoiseSource
 
 _BYTES_AT_ONCE = 1 << 26
@@ -45,6 +47,7 @@ class Release:
 def shared_release(
     pixels: NDArray[np.uint8],
     beta: float,
+    pool: int,
     cache_dir: Path,
     announce: Callable[[str], None] | None = None,
 ) -> Release:
@@ -57,6 +60,7 @@ def shared_release(
     Args:
         pixels: uint8 (n, C, R, R).
         beta: scale of the noise, a pixel being in [0, 1].
+        pool: side of the blocks whose means are released.
         cache_dir: the cache's folder.
         announce: told the id before any noise is drawn, or before a release that is there is
             used; what it raises is raised, and then there is no release.
@@ -69,12 +73,12 @@ def shared_release(
         name = secrets.token_hex(8)
         if announce:
             announce(name)
-        for piece in noised(pixels, beta, NoiseSource(None), "laplace_train"):
+        for piece in noised(pixels, beta, pool, NoiseSource(None), "laplace_train"):
             writer.add(piece.tobytes(), len(piece))
         return {"id": name}
 
     found = stored_pixels(
-        cache_dir / "releases" / _key(pixels, beta),
+        cache_dir / "releases" / _key(pixels, beta, pool),
         write,
         pixels.shape,
         verb="noised",
@@ -86,9 +90,9 @@ def shared_release(
 
 
 def noised(
-    pixels: NDArray[np.uint8], beta: float, noise: NoiseSource, purpose: str
+    pixels: NDArray[np.uint8], beta: float, pool: int, noise: NoiseSource, purpose: str
 ) -> Iterator[NDArray[np.uint8]]:
-    """Draw the noise of all images, one for each value; yields them some at a time, in order.
+    """Noise all images, the mean of each block once; yields them some at a time, in order.
 
     A gray image has one value a pixel, whether it is kept in one channel or in three equal ones:
     noise of its own for each channel would be three answers to one question, and spend 3/β.
@@ -96,21 +100,35 @@ def noised(
     Args:
         pixels: uint8 (n, C, R, R).
         beta: scale of the noise, a pixel being in [0, 1].
+        pool: side of a block; 1 noises each pixel.
         noise: where the randomness comes from.
         purpose: of the randomness, as the noise source knows it.
     """
     stream = noise.stream(purpose)
     at_once = max(1, _BYTES_AT_ONCE // int(np.prod(pixels.shape[1:])))
     for start in range(0, len(pixels), at_once):
-        clean = pixels[start : start + at_once]
-        gray = gray_images(clean)
+        whole = pixels[start : start + at_once]
+        gray, clean = gray_images(whole), pooled(whole, pool)
         colour, one_channel = clean[~gray], clean[gray][:, :1]
         values = np.concatenate([colour.reshape(-1), one_channel.reshape(-1)])
-        drawn = laplace_mechanism(values, beta, stream)
+        drawn = laplace_mechanism(values, beta, stream, mean_moves(pool))
         released = np.empty_like(clean)
         released[~gray] = drawn[: colour.size].reshape(colour.shape)
         released[gray] = drawn[colour.size :].reshape(one_channel.shape)  # the same in each channel
-        yield released
+        yield spread(released, pool)
+
+
+def spread(means: NDArray[np.uint8], pool: int) -> NDArray[np.uint8]:
+    """(n, C, r, r) means of blocks, between whose middles all else is interpolated linearly.
+
+    Returns:
+        (n, C, r pool, r pool).
+    """
+    if pool == 1:
+        return means
+    values = torch.from_numpy(means).float()
+    wide = functional.interpolate(values, scale_factor=pool, mode="bilinear", align_corners=False)
+    return np.asarray(wide.round().clamp(0, 255).byte())
 
 
 def gray_images(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -118,8 +136,8 @@ def gray_images(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.fromiter((is_gray(image) for image in pixels), np.bool_, len(pixels))
 
 
-def _key(pixels: NDArray[np.uint8], beta: float) -> str:
-    digest = hashlib.sha256(json.dumps([pixels.shape, float(beta)]).encode())
+def _key(pixels: NDArray[np.uint8], beta: float, pool: int) -> str:
+    digest = hashlib.sha256(json.dumps([pixels.shape, float(beta), pool]).encode())
     for image in pixels:  # in one channel of three they may lie apart
         digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:32]

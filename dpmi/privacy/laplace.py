@@ -22,6 +22,7 @@ _WORDS = 2**64
 _VALUES_AT_ONCE = 1 << 16  # half a MB with all that is made of them: stays in a core's cache
 _BUCKETS = 1 << 16
 _UNDECIDED = np.int16(-1000)
+_SMALLEST_SCALE = 6.4  # of the noise, in 8-bit values: below, tails are less than 2^-64
 _DIGITS = Context(prec=60)
 
 
@@ -31,15 +32,17 @@ def pixel_epsilon(beta: float) -> float:
 
 
 class PixelNoise:
-    """The law of round(Laplace(255 β)) on the integers from -255 to 255, in units of 2^-64.
+    """The law of round(Laplace(Δ β)) on the integers from -255 to 255, in units of 2^-64.
 
-    A value v of 0..255 is an integer, so round(v + Laplace(255 β)) = v + N with N =
-    round(Laplace(255 β)), P(N >= k) = exp(-(k - 1/2) / (255 β)) / 2 for k >= 1, symmetric. What is
+    A value v of 0..255 is an integer, so round(v + Laplace(Δ β)) = v + N with N =
+    round(Laplace(Δ β)), P(N >= k) = exp(-(k - 1/2) / (Δ β)) / 2 for k >= 1, symmetric. What is
     beyond ±255 saturates any v as ±255 does, and is added to it. Each P(N >= k) is a whole number
     of 2^-64, rounded up.
 
     Args:
-        beta: scale of the noise in units of the whole range of a pixel.
+        beta: scale of the noise in units of Δ.
+        moves: Δ, the most that a released value moves when one pixel changes: 255 where it is the
+            pixel itself.
 
     Attributes:
         weights: 2^64 P(N = k) for k from -255 to 255, Python integers; they add up to 2^64.
@@ -49,19 +52,21 @@ class PixelNoise:
             of 2^-64 would not keep ε = 1/β (the tails of a small one are below it).
     """
 
-    def __init__(self, beta: float) -> None:
+    def __init__(self, beta: float, moves: int = WHITE) -> None:
         if not (math.isfinite(beta) and beta > 0):
             raise ValueError(f"beta={beta} must be positive and finite")
-        scale = _DIGITS.multiply(Decimal(WHITE), Decimal(beta))
+        scale = _DIGITS.multiply(Decimal(moves), Decimal(beta))
         above = [_upper_tail(k, scale) for k in range(1, WHITE + 1)]
         right = [here - further for here, further in zip(above, [*above[1:], 0], strict=True)]
         self.weights = [*reversed(right), _WORDS - 2 * above[0], *right]
-        executed = self.epsilon()
-        if not executed <= _DIGITS.divide(Decimal(1), Decimal(beta)):
-            raise ValueError(
-                f"beta={beta:g}: probabilities in units of 2^-64 execute ε = {executed:.6g}, not "
-                f"1/β = {1 / beta:.6g}; allowed is about 0.025 to 1e7"
-            )
+        for moved in {moves, WHITE}:  # by one pixel; and by all that it is made of
+            executed = self.epsilon(moved)
+            claimed = _DIGITS.divide(Decimal(moved), scale)
+            if not executed <= claimed:
+                raise ValueError(
+                    f"beta={beta:g}: probabilities in units of 2^-64 execute ε = {executed:.6g}, "
+                    f"not {claimed:.6g}; allowed is about {_SMALLEST_SCALE / moves:.2g} to 1e7"
+                )
         ends = np.array(np.cumsum(np.array(self.weights, object))[:-1], np.uint64)
         # A word's first 16 bits decide, but where a bucket of words with the same ones has an end.
         first = np.arange(_BUCKETS, dtype=np.uint64) << np.uint64(48)
@@ -70,19 +75,25 @@ class PixelNoise:
         self._ends = ends
         self._guide = np.where(low == high, low - WHITE, _UNDECIDED).astype(np.int16)
 
-    def epsilon(self) -> Decimal:
+    def epsilon(self, moved: int = WHITE) -> Decimal:
         """Largest log ratio of P(released | v) for two values v, over all that may be released.
 
-        Infinite where something can be released from one value alone.
+        Infinite where something can be released from one of two values alone.
+
+        Args:
+            moved: how far the two values are apart at most.
         """
-        largest = Decimal(0)
+        largest = Decimal(1)
         for released in range(WHITE + 1):
             odds = self.chances(released)
-            if min(odds) == 0:
-                return Decimal("Infinity")
-            ratio = _DIGITS.divide(Decimal(max(odds)), Decimal(min(odds)))
-            largest = max(largest, _DIGITS.ln(ratio))
-        return largest
+            for start in range(WHITE + 1 - moved):
+                near = odds[start : start + moved + 1]
+                most, least = max(near), min(near)
+                if least == 0:
+                    return Decimal("Infinity")
+                if most > largest * least:
+                    largest = _DIGITS.divide(Decimal(most), Decimal(least))
+        return _DIGITS.ln(largest)
 
     def chances(self, released: int) -> list[int]:
         """2^64 P(``released`` | v) for v from 0 to 255: of clip(v + N, 0, 255)."""
@@ -113,13 +124,36 @@ def _upper_tail(k: int, scale: Decimal) -> int:
 
 
 @lru_cache(maxsize=16)
-def pixel_noise(beta: float) -> PixelNoise:
+def pixel_noise(beta: float, moves: int = WHITE) -> PixelNoise:
     """Return the law at ``beta``, made once; see :class:`PixelNoise`."""
-    return PixelNoise(beta)
+    return PixelNoise(beta, moves)
+
+
+def pooled(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Means of blocks of ``side`` x ``side`` pixels, rounded.
+
+    A pixel that changes wholly moves one of them, by at most :func:`mean_moves`.
+
+    Args:
+        pixels: (n, C, R, R), R a multiple of ``side``.
+        side: of a block.
+
+    Returns:
+        (n, C, R/side, R/side).
+    """
+    n, channels, rows, _ = pixels.shape
+    blocks = pixels.reshape(n, channels, rows // side, side, rows // side, side)
+    sums = blocks.sum((3, 5), dtype=np.uint32)
+    return ((sums + side**2 // 2) // side**2).astype(np.uint8)
+
+
+def mean_moves(side: int) -> int:
+    """Most that the rounded mean of side x side values moves when one of them changes."""
+    return -(-WHITE // side**2)
 
 
 def laplace_mechanism(
-    pixels: NDArray[np.uint8], beta: float, stream: SecretStream
+    pixels: NDArray[np.uint8], beta: float, stream: SecretStream, moves: int = WHITE
 ) -> NDArray[np.uint8]:
     """Release images under ε = 1/β local differential privacy of each pixel value.
 
@@ -142,6 +176,8 @@ def laplace_mechanism(
         beta: scale of the noise in units of the whole range of a pixel; positive.
         stream: parent of the pieces' streams; its key must be unknown to whoever receives the
             images. The same stream gives other noise at a second call.
+        moves: most that a value moves when one pixel changes, where the values are means of
+            several (:func:`pooled`); the scale is β times that.
 
     Returns:
         Noised images, same shape and type.
@@ -152,7 +188,7 @@ def laplace_mechanism(
     """
     if pixels.dtype != np.uint8:
         raise TypeError(f"pixels must be uint8, got {pixels.dtype}")
-    law = pixel_noise(beta)
+    law = pixel_noise(beta, moves)
     released = np.empty(pixels.shape, np.uint8)
     values_per_image = max(1, int(np.prod(pixels.shape[1:])))
     images_at_once = max(1, _VALUES_AT_ONCE // values_per_image)

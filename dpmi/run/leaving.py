@@ -33,7 +33,7 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm", "privacy.max_epsilon", "privacy.max_total_epsilon",
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
     *(f"mechanism.{key}" for key in (
-        "name", "matched", "calibration", "accountant", "delta", "engine", "count_scale",
+        "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
         "shares.centre", "shares.counts", "shares.logits",
     )),
     *(f"model.{key}" for key in (

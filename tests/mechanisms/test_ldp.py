@@ -15,8 +15,10 @@ from dpmi.privacy.randomness import NoiseSource
 def noised_by(tmp_path):
     """``noised_by(data, beta, ...)``: the mechanism, and the images that it releases."""
 
-    def release(data, beta=1.0, matched=True, seed=1, noise_seed=None, cache=tmp_path, **changes):
-        mechanism = LocalDP(beta, matched, seed, NoiseSource(noise_seed), cache, **changes)
+    def release(
+        data, beta=1.0, pool=1, matched=True, seed=1, noise_seed=None, cache=tmp_path, **changes
+    ):
+        mechanism = LocalDP(beta, pool, matched, seed, NoiseSource(noise_seed), cache, **changes)
         return mechanism, mechanism.release_data(data)
 
     return release
@@ -178,7 +180,7 @@ def test_training_images_that_are_all_gray_have_one_value_a_pixel(stripes, noise
 
 
 def test_there_is_no_guarantee_before_the_release(tmp_path):
-    mechanism = LocalDP(1.0, True, 1, NoiseSource(None), tmp_path)
+    mechanism = LocalDP(1.0, 1, True, 1, NoiseSource(None), tmp_path)
     assert mechanism.guarantee().epsilon is None
 
 

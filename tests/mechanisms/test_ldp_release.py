@@ -16,7 +16,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (30, 1, 32, 32), dtype=np.uin
 
 
 def release(cache_dir, pixels=IMAGES, beta=1.0):
-    return shared_release(pixels, beta, cache_dir)
+    return shared_release(pixels, beta, 1, cache_dir)
 
 
 def homes(cache_dir):
@@ -48,7 +48,7 @@ def test_other_noise_and_other_pixels_are_other_releases(tmp_path):
 def test_every_run_on_the_same_images_has_the_same_release_however_it_evaluates(tmp_path, stripes):
     seen = {}
     for matched in (False, True):
-        mechanism = LocalDP(1.0, matched, 1, NoiseSource(None), tmp_path)
+        mechanism = LocalDP(1.0, 1, matched, 1, NoiseSource(None), tmp_path)
         released = mechanism.release_data(stripes())
         seen[matched] = mechanism.release_id, released.splits["train"].pixels
         told = {"release": mechanism.release_id, "release_made_by_this_run": not matched}
@@ -59,7 +59,7 @@ def test_every_run_on_the_same_images_has_the_same_release_however_it_evaluates(
 
 
 def test_noise_that_can_be_repeated_is_shared_with_nobody(tmp_path, stripes):
-    mechanism = LocalDP(1.0, True, 3, NoiseSource(3), tmp_path)
+    mechanism = LocalDP(1.0, 1, True, 3, NoiseSource(3), tmp_path)
     mechanism.release_data(stripes())
     assert mechanism.release_id is None
     assert mechanism.describe() == {}
@@ -163,10 +163,10 @@ def test_a_release_is_announced_before_any_noise_is_drawn_and_may_be_refused(tmp
         raise RefusedError
 
     with pytest.raises(RefusedError):
-        ldp_release.shared_release(IMAGES, 1.0, tmp_path, refuse)
+        ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, refuse)
     assert homes(tmp_path) == []
-    one = ldp_release.shared_release(IMAGES, 1.0, tmp_path, told.append)
-    again = ldp_release.shared_release(IMAGES, 1.0, tmp_path, told.append)
+    one = ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, told.append)
+    again = ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, told.append)
     assert told == [one.id, again.id] == [one.id] * 2
     with pytest.raises(RefusedError):
-        ldp_release.shared_release(IMAGES, 1.0, tmp_path, lambda name: refuse(drawn.clear()))
+        ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, lambda name: refuse(drawn.clear()))
