@@ -30,6 +30,10 @@ from dpmi.privacy.laplace import pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
+SHIFTED = (
+    "the kept weights hold how much noise moves the mean logits of validation images, or of test "
+    "images where there are none: no ε covers it"
+)
 _DRAWS = 2  # of noise on each image by which a network is matched
 
 # Name of a release, ε of a channel value, ε of an image.
@@ -204,6 +208,7 @@ class LocalDP:
                 f"a whole image has {values} values, and ε that many times over",
                 *self._first.assumptions,
                 EVALUATED,
+                *[SHIFTED] * self._matched,
                 "the key of the noise came from the operating system, for this release alone, and "
                 "was written nowhere",
                 "the noise is exact on the 8-bit grid, in probabilities of 64 bits",
