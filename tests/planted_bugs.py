@@ -599,6 +599,13 @@ STATISTICS = (
         f"{_PLANNED}::test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps",
     ),
     Planted(
+        "a lost release after the steps is taken for a step",
+        "dpmi/mechanisms/planned.py",
+        "            after_steps=planned.name == CLASS_LOGITS,\n",
+        "",
+        f"{_PLANNED}::test_the_sums_of_the_logits_are_counted_in_full_where_an_attempt_was_lost",
+    ),
+    Planted(
         "an image's logits are not bounded",
         "dpmi/privacy/statistics.py",
         "rows = bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND)",

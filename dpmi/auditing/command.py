@@ -19,7 +19,7 @@ from dpmi.auditing.result import Audit, rounded_down
 from dpmi.config import Config, load_config
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
-from dpmi.run.job import prepared_data
+from dpmi.run.parts import prepared_data
 from dpmi.run.record import RECORD_FILE, SUPERSEDED, RunRecord, read_record
 from dpmi.train import config_dir
 

@@ -14,7 +14,7 @@ from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
-from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
+from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm, refuse_delta
 from dpmi.privacy.plan import ROUNDING, PrivacyPlan
 from dpmi.privacy.statistics import SENSITIVITY
 
@@ -65,6 +65,9 @@ class DPSGD(PlannedMechanism):
                 sharers=self.ranks.size if next(net.parameters()).device.type == "cpu" else 1,
             )
         size = min(row[0] for row in self.ranks.gather(piece))  # one for all, for the journal
+        if any(planned.name == CLASS_LOGITS for planned in self.plan.statistics):
+            assert self._train is not None
+            refuse_delta(self.plan, self._train.num_classes**2)
         if not first_step:
             self._release_statistics(net, size)
         self._gradient = PrivateGradient(

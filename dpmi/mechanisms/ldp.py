@@ -30,6 +30,10 @@ from dpmi.privacy.laplace import WHITE, mean_moves, pixel_epsilon, pooled
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
+SHIFTED = (
+    "the kept weights hold how much noise moves the mean logits of validation images, or of test "
+    "images where there are none: no ε covers it"
+)
 _DRAWS = 2  # of noise on each image by which a network is matched
 
 # Name of a release, ε of a channel value, ε of an image.
@@ -228,6 +232,7 @@ class LocalDP:
                 "values, rounded to 8 bits, of which one value moves one alone",
                 *self._first.assumptions,
                 EVALUATED,
+                *[SHIFTED] * self._matched,
                 "the key of the noise came from the operating system, for this release alone, and "
                 "was written nowhere",
                 "the noise is exact on the 8-bit grid, in probabilities of 64 bits",

@@ -111,6 +111,7 @@ class PlannedMechanism(ABC):
             ledger=self.ledger,
             journal=self._journal,
             physical_batch_size=physical_batch_size,
+            after_steps=planned.name == CLASS_LOGITS,
         )
         self._statistics_released += 1
         return released

@@ -225,8 +225,8 @@ def refuse_delta(plan: PrivacyPlan, size: int) -> None:
     """Refuse a δ below what the noise, which ends somewhere, can keep.
 
     Args:
-        plan: of steps, and of statistics with no more values than a step.
-        size: values of a step.
+        plan: of steps and statistics.
+        size: values of a release, the most that any of them has.
 
     Raises:
         ValueError: it is below.

@@ -71,9 +71,30 @@ class Journal:
         )  # fmt: skip
         if same and last and last.first <= release < last.last:
             return
-        reservation = Reservation(
-            release, release + ahead, noise_multiplier, sample_rate, physical_batch_size
+        self._append(
+            Reservation(
+                release, release + ahead, noise_multiplier, sample_rate, physical_batch_size
+            )
         )
+
+    def cover_after_steps(
+        self, release: int, noise_multiplier: float, sample_rate: float, physical_batch_size: int
+    ) -> None:
+        """The same of one release after the last step, under a number that no step has reserved.
+
+        Steps are reserved ahead, so that its own number may be one that a step was to have. Lost,
+        it would be taken for that step, which may have less noise and yet cost less, by sampling.
+        """
+        made = read_journal(self._path)
+        kind = (noise_multiplier, sample_rate, physical_batch_size)
+        for one in made:  # by a process before this one, which this one repeats
+            same = (one.noise_multiplier, one.sample_rate, one.physical_batch_size) == kind
+            if same and one.first >= release:
+                return
+        number = max([release, *(one.last for one in made)])
+        self._append(Reservation(number, number + 1, *kind))
+
+    def _append(self, reservation: Reservation) -> None:
         line = json.dumps(asdict(reservation)) + "\n"
         # A line that a full disk cut short is closed by the line break that the next begins with.
         is_new = not self._path.exists()

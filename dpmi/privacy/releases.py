@@ -25,6 +25,7 @@ def release_sum(
     ledger: Ledger,
     journal: Journal | None,
     physical_batch_size: int,
+    after_steps: bool = False,
 ) -> Tensor:
     """Return ``exact`` + N(0, (noise_multiplier · sensitivity · (1 + ROUNDING))² I), on a lattice.
 
@@ -42,6 +43,7 @@ def release_sum(
         ledger: where the release is recorded.
         journal: where it is written ahead; None where no process may follow this one.
         physical_batch_size: of the run's steps, for the journal.
+        after_steps: it is made after the last of them.
 
     Returns:
         (P,) float64 on the CPU.
@@ -49,7 +51,9 @@ def release_sum(
     Raises:
         ValueError: the noise does not fit a lattice so fine.
     """
-    if journal:
+    if journal and after_steps:
+        journal.cover_after_steps(ledger.steps, noise_multiplier, 1.0, physical_batch_size)
+    elif journal:
         journal.cover(ledger.steps, noise_multiplier, 1.0, physical_batch_size, ahead=1)
     ledger.record(noise_multiplier, 1.0)
     std = noise_multiplier * sensitivity * (1 + ROUNDING)

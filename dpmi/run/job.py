@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from dpmi.config import Config, plain_values
-from dpmi.config_sections import ClassMeansMechanism, DpsgdMechanism, WandbConfig
-from dpmi.data.prepare import PreparedData, prepare
+from dpmi.config_sections import WandbConfig
+from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import (
@@ -46,10 +46,17 @@ from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
 from dpmi.run.leaving import everything_may_leave, is_own
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
-from dpmi.run.matching import clean_shift, logits_of
+from dpmi.run.matching import find_threshold
 from dpmi.run.memory import PeakMemory, keep_freed_memory
 from dpmi.run.names_callback import NamedForWhatCoversIt
-from dpmi.run.parts import TrainingBatches, batches, features_of, network, training_set
+from dpmi.run.parts import (
+    TrainingBatches,
+    batches,
+    features_of,
+    network,
+    prepared_data,
+    training_set,
+)
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.progress import StepTime, progress_callback
 from dpmi.run.record import ImageSample, RunAccount, RunRecord
@@ -280,15 +287,15 @@ class Run:
             trainer.fit(model, datamodule=module, ckpt_path=begun.checkpoint, weights_only=True)
         if average:
             average.apply(model)
-        reference = None
-        if isinstance(mechanism, LocalDP) and self._data:
-            reference = mechanism.reference(self._data)
         with self._timed("evaluate"):
-            mechanism.settle(
-                model.net, lambda: logits_of(model.net, module.train_eval_dataloader())
+            assert self._data is not None
+            find_threshold(
+                model,
+                mechanism,
+                module.train_eval_dataloader(),
+                self._data,
+                self.config.data.image_size,
             )
-            if reference:
-                model.shift = clean_shift(model.net, *reference, self.config.data.image_size)
             loaders = [module.test_dataloader(), module.train_eval_dataloader()]
             trainer.test(model, dataloaders=loaders, verbose=False)
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -393,20 +400,6 @@ class Run:
         trained = bool(begun and begun.state.restarts) or bool(trainer and trainer.global_step)
         self._entry.settle(self._mechanism, status, trained)
         return self._entry.told() or account_left(self.folder)
-
-
-def prepared_data(config: Config) -> PreparedData:
-    """Return the data set of a config.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    mechanism = config.mechanism
-    delta: float | None = None
-    if isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism) and mechanism.delta != "auto":
-        delta = mechanism.delta
-    cache_dir = Path(config.cache_dir).expanduser()
-    return prepare(config.data, cache_dir, delta)
 
 
 def _device(config: Config) -> str:

@@ -9,9 +9,32 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dpmi.data.datamodule import ImageDataset
-from dpmi.data.prepare import Split
+from dpmi.data.prepare import PreparedData, Split
+from dpmi.mechanisms import LocalDP, Mechanism
+from dpmi.models.classifier import ImageClassifier
 
 _BATCH = 64
+
+
+def find_threshold(
+    model: ImageClassifier,
+    mechanism: Mechanism,
+    train: Iterable[tuple[Tensor, Tensor]],
+    data: PreparedData,
+    image_size: int,
+) -> None:
+    """Find where a trained network decides, on the training images and on clean ones.
+
+    Args:
+        model: with the weights that are evaluated and kept.
+        mechanism: that trained it.
+        train: batches of the training images as training saw them.
+        data: of the run, before the mechanism released any.
+        image_size: side of the square that the network sees, in pixels.
+    """
+    mechanism.settle(model.net, lambda: _logits_of(model.net, train))
+    if isinstance(mechanism, LocalDP) and (reference := mechanism.reference(data)):
+        model.shift = clean_shift(model.net, *reference, image_size)
 
 
 def clean_shift(net: nn.Module, clean: Split, noised: Split, image_size: int) -> Tensor:
@@ -36,11 +59,11 @@ def _mean_logits(net: nn.Module, split: Split, image_size: int) -> Tensor:
     loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
         ImageDataset(split, image_size), batch_size=_BATCH, collate_fn=lambda batch: batch
     )
-    return logits_of(net, loader).double().mean(0).float()
+    return _logits_of(net, loader).double().mean(0).float()
 
 
 @torch.no_grad()
-def logits_of(net: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def _logits_of(net: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """(n, K) logits in evaluation, of what a loader gives, in its order; in float32."""
     device, training = next(net.parameters()).device, net.training
     net.eval()

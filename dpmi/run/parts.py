@@ -9,8 +9,9 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.config import Config
+from dpmi.config_sections import ClassMeansMechanism, DpsgdMechanism
 from dpmi.data.datamodule import ImageDataModule
-from dpmi.data.prepare import PreparedData
+from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.datamodule import FeatureDataModule
 from dpmi.features.extract import Features, extract_features
 from dpmi.mechanisms import Mechanism, batch_images
@@ -21,6 +22,20 @@ from dpmi.privacy.statistics import TrainingSet
 from dpmi.ranks import Ranks
 
 TrainingBatches = ImageDataModule | FeatureDataModule
+
+
+def prepared_data(config: Config) -> PreparedData:
+    """Return the data set of a config.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    mechanism = config.mechanism
+    delta: float | None = None
+    if isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism) and mechanism.delta != "auto":
+        delta = mechanism.delta
+    cache_dir = Path(config.cache_dir).expanduser()
+    return prepare(config.data, cache_dir, delta)
 
 
 def features_of(

@@ -17,7 +17,8 @@ from dpmi.models.names import TRAIN_METRICS
 from dpmi.privacy.total import total
 from dpmi.run.code import code_digest
 from dpmi.run.ddp import run_on_devices
-from dpmi.run.job import Run, prepared_data
+from dpmi.run.job import Run
+from dpmi.run.parts import prepared_data
 from dpmi.run.record import RECORD_FILE, RunAccount, RunRecord, read_record
 from dpmi.run.resume import (
     LOCK_FILE,

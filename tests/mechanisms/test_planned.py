@@ -14,7 +14,7 @@ from dpmi.models.discriminant import discriminant
 from dpmi.models.head import FeatureHead
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
-from dpmi.privacy.journal import Journal, read_journal
+from dpmi.privacy.journal import Journal, read_journal, reserved_entries
 from dpmi.privacy.plan import ROUNDING
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.releases import release_sum
@@ -162,6 +162,31 @@ def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(bu
     noise = (sums - class_logit_sums(logits, train.labels, 200)) / std
     low, high = stats.chi2.interval(1 - 1e-4, len(sums))
     assert low < float(noise.square().sum()) < high
+
+
+def test_the_sums_of_the_logits_are_counted_in_full_where_an_attempt_was_lost(build, tmp_path):
+    """Of Poisson batches, whose steps have less noise than the sums, and cost less."""
+    train, journal = training_set(d=8), Journal(tmp_path / "journal")
+    words = ("model.prior=midway", "data.batch_size=20", "trainer.max_epochs=1")
+    mechanism, net = (
+        build("dpsgd", *words, train=train, journal=journal),
+        FeatureHead(8, K, "linear"),
+    )
+    gradient = mechanism.make_gradient(net)
+    for step in range(mechanism.plan.steps):
+        rows = mechanism.train_batches().draw(step)
+        gradient(train.vectors[rows], train.labels[rows])
+    mechanism.settle(net, lambda: net.eval()(train.vectors).detach())
+    made = read_journal(tmp_path / "journal")
+    lost = reserved_entries(made, 0, max(r.last for r in made))
+    for spent in mechanism.ledger.entries:
+        same = [
+            e
+            for e in lost
+            if (e.noise_multiplier, e.sample_rate) == (spent.noise_multiplier, spent.sample_rate)
+        ]
+        assert sum(e.steps for e in same) >= spent.steps
+    assert epsilon(lost, DELTA, "pld") >= epsilon(mechanism.ledger.entries, DELTA, "pld")
 
 
 def test_a_threshold_that_training_displaced_is_found_and_noise_that_hides_it_is_ignored():

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.privacy.journal import AHEAD, Journal, Reservation, read_journal
+from dpmi.privacy.journal import AHEAD, Journal, Reservation, read_journal, reserved_entries
+from dpmi.privacy.spending import LedgerEntry
 
 
 def test_a_release_is_on_the_disk_before_cover_returns(tmp_path):
@@ -43,6 +44,23 @@ def test_other_noise_or_other_pieces_are_reserved_apart(tmp_path):
     assert [(r.noise_multiplier, r.physical_batch_size) for r in read_journal(tmp_path / "j")] == [
         *((1.5, 64), (1.5, 32), (2.0, 32))
     ]
+
+
+@pytest.mark.parametrize("steps", range(1, 2 * AHEAD))
+def test_a_release_after_the_steps_is_never_taken_for_a_step_that_was_reserved_ahead(
+    tmp_path, steps
+):
+    """Also where a process before this one made it, and this one repeats it to the bit."""
+    path, last = tmp_path / "j", LedgerEntry(50.0, 1.0, 1)
+    for _ in range(2):
+        journal = Journal(path)
+        for step in range(steps):
+            journal.cover(step, 1.0, 0.01, 64)
+        journal.cover_after_steps(steps, 50.0, 1.0, 64)
+        made = read_journal(path)
+        lost = reserved_entries(made, 0, max(r.last for r in made))
+        assert [entry for entry in lost if entry.noise_multiplier == 50.0] == [last]
+        assert steps <= sum(e.steps for e in lost if e.noise_multiplier == 1.0) < steps + AHEAD
 
 
 @pytest.mark.parametrize("cut", range(1, 60, 7))

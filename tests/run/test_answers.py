@@ -14,8 +14,7 @@ from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import read_state_dict, write_state_dict
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.one_bit import RandomizedResponse, Respondents
-from dpmi.run.job import prepared_data
-from dpmi.run.parts import features_of
+from dpmi.run.parts import features_of, prepared_data
 from dpmi.run.record import read_record
 from dpmi.run.terminal import run_job
 

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from dpmi.config import load_config
 from dpmi.models.gradient import MeanGradient
-from dpmi.run.job import Run, prepared_data
+from dpmi.run.job import Run
+from dpmi.run.parts import prepared_data
 from dpmi.train import config_dir
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,7 +21,7 @@ from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy import randomness
 from dpmi.privacy.noise import PIECE
-from dpmi.run.job import prepared_data
+from dpmi.run.parts import prepared_data
 from dpmi.run.record import read_record
 from dpmi.run.terminal import run_job
 
