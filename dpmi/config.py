@@ -83,10 +83,12 @@ class Config(Section):
             )
         check_heads(self)
         self._can_be_frozen()
-        if isinstance(self.mechanism, LdpMechanism) and self.data.image_size % self.mechanism.pool:
+        side = self.data.resize or self.data.image_size
+        if isinstance(self.mechanism, LdpMechanism) and side % self.mechanism.pool:
             raise ValueError(
-                f"mechanism.pool={self.mechanism.pool}: blocks of that side do not fill images of "
-                f"data.image_size={self.data.image_size}; allowed are its divisors up to 16"
+                f"mechanism.pool={self.mechanism.pool}: blocks of that side do not fill an image "
+                f"of {side} x {side} pixels (data.resize, else data.image_size); allowed is what "
+                f"divides {side}"
             )
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)

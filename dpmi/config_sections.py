@@ -134,7 +134,7 @@ class LdpMechanism(Section):
     """Local DP: Laplace noise on each pixel of each training image, once."""
 
     name: Literal["ldp"]
-    pool: Annotated[int, Field(ge=1, le=16)]
+    pool: Literal[1, 2, 4]
     matched: bool
 
 

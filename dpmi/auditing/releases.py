@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as L
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from dpmi.auditing.bounds import measured
 from dpmi.auditing.canaries import CLASSES, SIDE, CanaryNet, Cells, auditors_data
@@ -19,14 +21,17 @@ from dpmi.auditing.replica import again, claim, execute, replica
 from dpmi.auditing.result import Audit, Bound
 from dpmi.auditing.transcript import LEARNING_RATE
 from dpmi.config import Config
+from dpmi.config_sections import LdpMechanism
 from dpmi.mechanisms import batch_images
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.laplace import mean_moves
 from dpmi.run.given import Given
 from dpmi.run.stopping import StoppedByRequest
 
 MOST_IMAGES = 1024
-# Saturated on one side, on the other, and between; with the share of the error that each has.
-_TESTS = ((254.5, 0.5), (0.5, 0.4), (127.5, 0.1))
+# Between the two values a pixel gives what is released: at one end, at the other, in the middle;
+# in units of their distance less one, with the share of the error that each has.
+_TESTS = ((1.0, 0.5), (0.0, 0.4), (0.5, 0.1))
 
 ASSUMES = "the values of an image are independent trials, as they are in local DP as claimed"
 
@@ -37,12 +42,12 @@ class SeenByNetwork(L.Callback):
     Noise that is drawn once gives the same value again, and the mean is the release itself.
 
     Args:
-        shape: (n, S, S).
+        n: training images.
         lost_step: that the process is to die after, so that the next one goes on.
     """
 
-    def __init__(self, shape: tuple[int, int, int], lost_step: int) -> None:
-        self._sums, self._times = np.zeros(shape), np.zeros(shape[0])
+    def __init__(self, n: int, lost_step: int) -> None:
+        self._sums, self._times = np.zeros((n, SIDE, SIDE)), np.zeros(n)
         self._lost_step: int | None = lost_step
 
     def on_train_batch_start(
@@ -60,9 +65,14 @@ class SeenByNetwork(L.Callback):
             self._lost_step = None
             raise StoppedByRequest
 
-    def means(self) -> NDArray[np.float64]:
-        """(n, S, S), in 8-bit units."""
-        return self._sums / self._times[:, None, None]
+    def means(self, pool: int) -> NDArray[np.float64]:
+        """(n, S / pool, S / pool), in 8-bit units: as what the mean of each block was released.
+
+        The network sees what was interpolated between the means, and rounded; it is undone.
+        """
+        blocks = torch.eye(SIDE // pool)[None]
+        undo = np.linalg.pinv(functional.interpolate(blocks, SIDE, mode="linear")[0].numpy())
+        return np.asarray(undo.T @ (self._sums / self._times[:, None, None]) @ undo)
 
 
 def audit_releases(
@@ -74,7 +84,9 @@ def audit_releases(
     claimed: float | None = None,
     progress: Callable[[int, float], None] = lambda runs, passed: None,
 ) -> Audit:
-    """Run ``config`` on images whose values are black or white by fair coins, and bound its ε.
+    """Run ``config`` on images with pixels that fair coins make black or white, and bound its ε.
+
+    One pixel of each block that gets noise of its own: all of them where none are pooled.
 
     Args:
         config: of a run with ``mechanism=ldp``.
@@ -92,16 +104,22 @@ def audit_releases(
     rng = np.random.default_rng(int(coins, 16))
     images = min(n, MOST_IMAGES)
 
+    assert isinstance(config.mechanism, LdpMechanism)
+    pool = config.mechanism.pool
+
     def run(_: int) -> tuple[Guarantee | None, NDArray[np.float64], NDArray[np.bool_]]:
-        white = rng.random((images, SIDE, SIDE)) < 0.5
-        told, means = _released(config, white, rng.integers(0, len(CLASSES), images))
+        white = rng.random((images, SIDE // pool, SIDE // pool)) < 0.5
+        told, means = _released(config, pool, white, rng.integers(0, len(CLASSES), images))
         return told, means.ravel(), white.ravel()
 
     told, means, white = zip(*again(run, seconds, progress), strict=True)
     epsilon, delta, unit = claim(told[-1])
     included, score = np.concatenate(white), np.concatenate(means)
+    apart = mean_moves(pool)  # of all that is released from a black pixel and from a white one
     rates = [
-        measured(score[included], score[~included], at, share * (1 - confidence))
+        measured(
+            score[included], score[~included], at * (apart - 1) + 0.5, share * (1 - confidence)
+        )
         for at, share in _TESTS
     ]
     return Audit(
@@ -118,7 +136,7 @@ def audit_releases(
 
 
 def _released(
-    config: Config, white: NDArray[np.bool_], labels: NDArray[np.int64]
+    config: Config, pool: int, white: NDArray[np.bool_], labels: NDArray[np.int64]
 ) -> tuple[Guarantee | None, NDArray[np.float64]]:
     """The run's guarantee, and what was released in place of each value."""
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
@@ -130,10 +148,11 @@ def _released(
             model={"learning_rate": LEARNING_RATE},
             trainer={"devices": 1, "checkpoint_seconds": 0.0},
         )
-        pixels = np.where(white, 255, 0).astype(np.uint8)[:, None]
+        pixels = np.zeros((len(white), 1, SIDE, SIDE), np.uint8)
+        pixels[:, 0, ::pool, ::pool] = np.where(white, 255, 0)
         data = auditors_data(pixels, labels)
         batches = -(-len(pixels) // batch_images(own, len(pixels)))
-        seen = SeenByNetwork(white.shape, (batches * own.trainer.max_epochs + 1) // 2)
+        seen = SeenByNetwork(len(white), (batches * own.trainer.max_epochs + 1) // 2)
         net = CanaryNet(Cells(SIDE * SIDE, False), 1.0)
         record = execute(own, Path(name), Given(data, net, (seen,)))
-        return record.guarantee, seen.means()
+        return record.guarantee, seen.means(pool)

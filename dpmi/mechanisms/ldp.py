@@ -16,7 +16,7 @@ from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData, Split
 from dpmi.errors import UserError
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
-from dpmi.mechanisms.ldp_release import Release, gray_images, noised, shared_release, spread
+from dpmi.mechanisms.ldp_release import Release, coarse, gray_images, noised, shared_release
 from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import (
@@ -26,7 +26,7 @@ from dpmi.privacy.guarantee import (
     Guarantee,
     printed_delta,
 )
-from dpmi.privacy.laplace import WHITE, mean_moves, pixel_epsilon, pooled
+from dpmi.privacy.laplace import WHITE, mean_moves, pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.ranks import ALONE, Ranks
 
@@ -113,14 +113,11 @@ class LocalDP:
             released = self._release.pixels
         splits = {
             name: dataclasses.replace(
-                split, pixels=released if name == "train" else self._pooled(split.pixels)
+                split, pixels=released if name == "train" else coarse(split.pixels, self._pool)
             )
             for name, split in data.splits.items()
         }
         return dataclasses.replace(data, splits=splits)
-
-    def _pooled(self, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return spread(pooled(clean, self._pool), self._pool) if self._pool > 1 else clean
 
     def _shared(self, train: NDArray[np.uint8]) -> Release:
         found: list[Release] = []
@@ -155,7 +152,7 @@ class LocalDP:
         )
         source = NoiseSource(self._seed)
         drawn = noised(both.pixels, self._beta, self._pool, source, "laplace_test")
-        seen = dataclasses.replace(clean, pixels=self._pooled(clean.pixels))
+        seen = dataclasses.replace(clean, pixels=coarse(clean.pixels, self._pool))
         return seen, dataclasses.replace(both, pixels=np.concatenate(list(drawn)))
 
     def _tell(self, release: str) -> None:

@@ -105,9 +105,7 @@ def noised(
         purpose: of the randomness, as the noise source knows it.
     """
     stream = noise.stream(purpose)
-    at_once = max(1, _BYTES_AT_ONCE // int(np.prod(pixels.shape[1:])))
-    for start in range(0, len(pixels), at_once):
-        whole = pixels[start : start + at_once]
+    for _, whole in _pieces(pixels):
         gray, clean = gray_images(whole), pooled(whole, pool)
         colour, one_channel = clean[~gray], clean[gray][:, :1]
         values = np.concatenate([colour.reshape(-1), one_channel.reshape(-1)])
@@ -116,6 +114,21 @@ def noised(
         released[~gray] = drawn[: colour.size].reshape(colour.shape)
         released[gray] = drawn[colour.size :].reshape(one_channel.shape)  # the same in each channel
         yield spread(released, pool)
+
+
+def coarse(pixels: NDArray[np.uint8], pool: int) -> NDArray[np.uint8]:
+    """Clean images as the released ones are but for the noise: block means, and between them.
+
+    Args:
+        pixels: uint8 (n, C, R, R).
+        pool: side of a block; at 1 they are returned as they are.
+    """
+    if pool == 1:
+        return pixels
+    seen = np.empty_like(pixels)
+    for start, piece in _pieces(pixels):
+        seen[start : start + len(piece)] = spread(pooled(piece, pool), pool)
+    return seen
 
 
 def spread(means: NDArray[np.uint8], pool: int) -> NDArray[np.uint8]:
@@ -129,6 +142,12 @@ def spread(means: NDArray[np.uint8], pool: int) -> NDArray[np.uint8]:
     values = torch.from_numpy(means).float()
     wide = functional.interpolate(values, scale_factor=pool, mode="bilinear", align_corners=False)
     return np.asarray(wide.round().clamp(0, 255).byte())
+
+
+def _pieces(pixels: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    at_once = max(1, _BYTES_AT_ONCE // int(np.prod(pixels.shape[1:])))
+    for start in range(0, len(pixels), at_once):
+        yield start, pixels[start : start + at_once]
 
 
 def gray_images(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:

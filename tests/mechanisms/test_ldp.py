@@ -57,6 +57,24 @@ def test_every_epoch_sees_the_same_noised_image(numbered, num_workers, noised_by
     assert (np.abs(first - clean).mean(axis=(1, 2, 3)) > 0.2).all()  # and each is noised
 
 
+@pytest.mark.parametrize("noise_seed", [None, 5])
+def test_a_block_is_released_by_its_mean_and_every_split_is_as_coarse(
+    stripes, noised_by, noise_seed
+):
+    """With nearly no noise what is released is what the clean images are seen as."""
+    data = stripes(side=64)
+    mechanism, released = noised_by(data, beta=0.5, pool=4, noise_seed=noise_seed)
+    means = data.splits["test"].pixels.reshape(-1, 16, 4, 16, 4).mean((2, 4))
+    seen = released.splits["test"].pixels[:, 0].astype(float)
+    middles = seen.reshape(-1, 16, 4, 16, 4)[:, :, 1:3, :, 1:3].mean((2, 4))  # next to the mean
+    inner = np.s_[:, 1:-1, 1:-1]
+    assert np.abs(middles - means)[inner].mean() < 5
+    assert np.abs(seen - data.splits["test"].pixels[:, 0]).mean() > 50  # stripes are 2 wide
+    clean, noisy = mechanism.reference(data)
+    np.testing.assert_array_equal(clean.pixels, released.splits["test"].pixels)
+    assert 1 < np.abs(noisy.pixels[:32].astype(int) - clean.pixels).mean() < 8  # its scale
+
+
 def test_equal_images_get_noise_of_their_own(stripes, noised_by):
     data = stripes(train=20)
     data.splits["train"].pixels[:] = 128
@@ -89,7 +107,7 @@ def test_a_run_is_matched_by_the_noise_of_its_seed_and_on_validation_images(stri
     data = stripes()
     data.splits["val"] = data.splits["train"]
     clean, first = noised_by(data, seed=1)[0].reference(data)
-    assert clean is data.splits["val"]
+    assert clean.pixels is data.splits["val"].pixels
     again, other = (noised_by(data, seed=s)[0].reference(data)[1] for s in (1, 2))
     np.testing.assert_array_equal(first.pixels, again.pixels)
     assert (first.pixels == other.pixels).mean() < 0.6
@@ -125,6 +143,16 @@ def test_the_guarantee_tells_epsilon_of_the_pixel_and_of_the_image(stripes, beta
     assert promise.replace_one_epsilon == promise.image_epsilon
     assert promise.epsilons == {"1e-5": 1 / beta, "1e-6": 1 / beta}  # pure: at any δ
     assert any("test images" in words for words in promise.assumptions)
+
+
+@pytest.mark.parametrize(("pool", "moves"), [(2, 64), (4, 16)])
+def test_blocks_keep_the_epsilon_of_a_pixel_and_all_their_pixels_move_a_mean_wholly(
+    stripes, noised_by, pool, moves
+):
+    promise = noised_by(stripes(), 2.0, pool=pool)[0].guarantee()
+    assert (promise.epsilon, promise.unit) == (0.5, "pixel")
+    assert promise.image_epsilon == (32 // pool) ** 2 * 255 / moves / 2
+    assert f"mean of each block of {pool} x {pool}" in " ".join(promise.assumptions)
 
 
 def test_pure_epsilon_adds_up_over_the_images_of_a_patient(stripes, noised_by):

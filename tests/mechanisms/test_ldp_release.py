@@ -15,8 +15,8 @@ from dpmi.privacy.randomness import NoiseSource
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 1, 32, 32), dtype=np.uint8)
 
 
-def release(cache_dir, pixels=IMAGES, beta=1.0):
-    return shared_release(pixels, beta, 1, cache_dir)
+def release(cache_dir, pixels=IMAGES, beta=1.0, pool=1):
+    return shared_release(pixels, beta, pool, cache_dir)
 
 
 def homes(cache_dir):
@@ -37,10 +37,10 @@ def test_other_noise_and_other_pixels_are_other_releases(tmp_path):
     changed[3, 0, 5, 5] ^= 1
     releases = [
         release(tmp_path), release(tmp_path, beta=2.0), release(tmp_path, changed),
-        release(tmp_path, IMAGES[:-1]), release(tmp_path, IMAGES[::-1]),
+        release(tmp_path, IMAGES[:-1]), release(tmp_path, IMAGES[::-1]), release(tmp_path, pool=2),
     ]  # fmt: skip
     assert all(one.made for one in releases)
-    assert len({one.id for one in releases}) == 5
+    assert len({one.id for one in releases}) == 6
     noise = [one.pixels[:20].astype(int) - IMAGES[:20] for one in (releases[0], releases[2])]
     assert (noise[0] == noise[1]).mean() < 0.5  # saturated alike, no more
 

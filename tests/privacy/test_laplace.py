@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpmi.privacy.laplace import PixelNoise, laplace_mechanism, pixel_epsilon
+from dpmi.privacy.laplace import PixelNoise, laplace_mechanism, mean_moves, pixel_epsilon, pooled
 from dpmi.privacy.randomness import NoiseSource, SecretStream
 
 FALSE_ALARM = 1e-6  # of each statistical test below, were its key not fixed
@@ -42,6 +42,55 @@ def test_no_output_tells_two_values_apart_by_more_than_exp_epsilon(beta):
     assert executed <= 1 / Decimal(beta)
     assert float(executed) == pytest.approx(pixel_epsilon(beta), rel=2e-3)  # and nothing is wasted
     assert float(law.epsilon()) == pytest.approx(float(executed), rel=1e-15)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_one_pixel_moves_one_mean_by_no_more_than_the_noise_is_made_for(side):
+    rng = np.random.default_rng(side)
+    pixels = rng.integers(0, 256, (40, 1, 48, 48), dtype=np.uint8)
+    before, changed = pooled(pixels, side).astype(int), pixels.copy()
+    rows, columns = rng.integers(0, 48, (2, 40))
+    changed[np.arange(40), 0, rows, columns] = np.where(rng.random(40) < 0.5, 0, 255)
+    moved = np.abs(pooled(changed, side) - before)
+    assert ((moved > 0).sum((1, 2, 3)) <= 1).all()
+    assert moved.max() <= mean_moves(side)
+    ends = np.zeros((2, 1, side, side), np.uint8)  # the most: from black to white
+    ends[:, 0, :, 0] = 255  # some half of the sum is rounded up
+    ends[:, 0, 0, side - 1] = (0, 255)
+    assert 0 <= np.ptp(pooled(ends, side).astype(int)) <= mean_moves(side)
+    np.testing.assert_allclose(
+        before[:, 0, 1, 0], pixels[:, 0, side : 2 * side, :side].mean((1, 2)), atol=0.5
+    )
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("moves", [16, 64])
+def test_no_output_tells_two_means_apart_by_more_than_exp_epsilon(beta, moves):
+    """Means that one pixel makes differ; and those that all of a block does."""
+    law = PixelNoise(beta, moves)
+    for apart, epsilon in ((moves, 1 / beta), (255, 255 / moves / beta)):
+        worst = max(
+            Fraction(odds[v], odds[w])
+            for odds in map(law.chances, range(0, 256, 5))
+            for v in range(0, 256 - apart)
+            for w in {v + 1, v + apart}
+            for v, w in ((v, w), (w, v))
+        )
+        executed = (Decimal(worst.numerator) / Decimal(worst.denominator)).ln()
+        assert executed <= Decimal(255 if apart == 255 else moves) / (moves * Decimal(beta))
+        assert float(executed) == pytest.approx(epsilon, rel=5e-3)
+
+
+def test_means_have_the_noise_of_their_own_scale():
+    means = np.full((200, 1, 16, 16), 100, np.uint8)
+    released = laplace_mechanism(means, 1.0, stream(9), mean_moves(4)).ravel()
+    counts = np.bincount(released, minlength=256)
+    law = claimed(16 / 255, 100) * released.size
+    used = law > 5
+    assert (
+        stats.chisquare([*counts[used], counts[~used].sum()], [*law[used], law[~used].sum()]).pvalue
+        > FALSE_ALARM
+    )
 
 
 @pytest.mark.parametrize("beta", [0.001, 0.02, 1e9])

@@ -113,25 +113,55 @@ def test_without_a_mechanism_the_network_sees_each_clean_image_once_an_epoch(job
     assert done.record.guarantee.epsilon is None
 
 
-@pytest.mark.parametrize("matched", [False, True])
-def test_under_local_dp_the_network_is_trained_on_released_images_alone(job, matched):
-    words = ("mechanism=ldp", "beta=0.5", "trainer.max_epochs=2", f"mechanism.matched={matched}")
-    done = job(*words)
-    clean, (test, released) = done.pixels("train"), done.evaluated_in_order()
-    assert torch.equal(test, done.pixels("test"))
+@pytest.mark.parametrize(
+    ("pool", "beta", "matched"), [(1, 0.5, False), (1, 0.5, True), (4, 4.0, True)]
+)
+def test_under_local_dp_the_network_is_trained_on_released_images_alone(job, pool, beta, matched):
+    words = (f"mechanism.matched={matched}", f"mechanism.pool={pool}", "trainer.max_epochs=2")
+    done = job("mechanism=ldp", f"beta={beta}", *words)
+    clean, (test, released) = block_means(done.pixels("train"), pool), done.evaluated_in_order()
+    scale = beta * math.ceil(255 / pool**2) / 255
+    assert torch.equal(test, widened(block_means(done.pixels("test"), pool), pool))
     for epoch in (done.trained[:STEPS], done.trained[STEPS:]):  # one release: the same images again
         assert sorted(numbers_of(torch.cat(epoch), released).tolist()) == list(range(60))
-    noise = follows_the_laplace_mechanism(released, clean, beta=0.5)
+    noise = follows_the_laplace_mechanism(narrowed(released, pool), clean, scale)
     val, seen = done.pixels("val"), torch.cat(done.evaluated)[2 * 10 : -90]  # after two epochs
+    val = block_means(val, pool)
     assert len(seen) == (3 * len(val) if matched else 0)
     if not matched:
         return
-    assert torch.equal(seen[:10], val)
-    fresh = follows_the_laplace_mechanism(seen[10:], torch.cat([val, val]), beta=0.5)
+    assert torch.equal(seen[:10], widened(val, pool))
+    fresh = follows_the_laplace_mechanism(narrowed(seen[10:], pool), torch.cat([val, val]), scale)
     # Not the training images' noise again: five standard errors.
     both = ~(noise[:20].isnan() | fresh.isnan())
     paired = noise[:20][both], fresh[both]
     assert abs(np.corrcoef(*paired)[0, 1]) < 5 / math.sqrt(both.sum())
+
+
+def block_means(images, pool):
+    """Means of blocks of (n, C, S, S) images in [0, 1], rounded to 8 bits."""
+    means = nn.functional.avg_pool2d(255 * images.double(), pool)
+    return ((means + 0.5 + 1e-9).floor() / 255).float()
+
+
+def widened(means, pool):
+    """(n, C, s, s) means with what lies linearly between their blocks' middles, to 8 bits."""
+    wide = nn.functional.interpolate((255 * means).round(), scale_factor=pool, mode="bilinear")
+    return wide.round() / 255
+
+
+def narrowed(images, pool):
+    """The means of which ``widened`` makes the images, found by least squares."""
+    if pool == 1:
+        return images
+    side = images.shape[-1]
+    one_by_one = nn.functional.interpolate(torch.eye(side // pool)[None], side, mode="linear")
+    undo = torch.linalg.pinv(one_by_one[0].double())
+    means = ((undo.T @ (255 * images.double()) @ undo).round().clamp(0, 255) / 255).float()
+    off = (255 * (widened(means, pool) - images)).abs()
+    assert off.max() < 1.5
+    assert (off > 0.5).float().mean() < 1e-3  # a mean is missed by one, rarely
+    return means
 
 
 REACH = 80  # gray values: what is nearer to black or white than this may be cut off
