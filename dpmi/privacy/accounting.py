@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import dp_accounting
 from dp_accounting import pld
 from opacus.accountants import IAccountant, create_accountant
+from opacus.accountants.analysis import rdp
 from opacus.accountants.registry import register_accountant
 from opacus.accountants.utils import get_noise_multiplier
 
@@ -64,6 +65,10 @@ class PldAccountant(IAccountant):
 
 
 register_accountant("pld", PldAccountant, force=True)
+
+# Of a step with the same noise, PRV asks for the same 150 Rényi divergences twice a call and in
+# every call, at 2.6 ms for each fractional order: most of what a small run would wait for.
+rdp._compute_rdp = functools.lru_cache(maxsize=1 << 14)(rdp._compute_rdp)
 
 
 def _settings(accountant: str) -> dict[str, float]:
