@@ -130,7 +130,7 @@ def test_weights_of_noised_images_add_the_epsilon_of_other_releases_alone(train,
     assert same.guarantee.epsilon == 1.0
     other, _ = train("mechanism=ldp", "beta=2", f"model.weights={file}")
     assert other.guarantee.epsilon == 1.5
-    assert other.guarantee.image_epsilon == 1.5 * 32 * 32
+    assert other.guarantee.image_epsilon == 1.5 * 8 * 8 * 255 / 16  # means of blocks of 4 x 4
     refused, _ = train("mechanism=ldp", "beta=4", f"model.weights={file}", "privacy.max_epsilon=1")
     assert "would spend ε = 1.25 per channel value" in refused.reason
 
