@@ -95,7 +95,7 @@ def test_epsilon_of_an_ldp_record_is_of_the_pixel_and_the_image(records):
     for beta, record in of(records, "ldp").items():
         promise = record.guarantee
         assert (promise.epsilon, promise.delta, promise.unit) == (1 / beta, 0.0, "pixel")
-        assert promise.image_epsilon == 32 * 32 / beta  # gray: one value a pixel
+        assert promise.image_epsilon == 8 * 8 * 255 / 16 / beta  # gray: one mean a block of 4 x 4
 
 
 def test_the_original_promises_nothing_and_says_so(records):

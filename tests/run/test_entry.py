@@ -161,7 +161,7 @@ def test_every_kind_of_run_is_entered_with_its_epsilon_or_why_it_has_none(
     assert {e.status for e in account.entries.values()} == {"completed"}
     assert "without any mechanism" in took["none"].reason
     assert (took["ldp"].value_epsilon, took["ldp"].reason) == (0.5, None)
-    assert took["ldp"].image_epsilon == 0.5 * 32 * 32
+    assert took["ldp"].image_epsilon == 0.5 * 8 * 8 * 255 / 16  # means of blocks of 4 x 4
     assert "noise_seed" in took["seeded"].reason
     assert took["published"].reason
 
