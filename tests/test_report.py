@@ -14,7 +14,16 @@ from dpmi.run.record import read_records
 def test_the_report_is_a_page_markdown_csv_and_pictures(real_report):
     names = {path.name for path in real_report.iterdir()}
     assert {"report.html", "report.md", "cells.csv", "runs.csv"} <= names
-    charts = {"figure4-1", "tradeoff-1", "curves-1", "gap-1", "figure2-1", "cost-1", "figure4-2"}
+    charts = {
+        "price-1",
+        "figure4-1",
+        "tradeoff-1",
+        "curves-1",
+        "gap-1",
+        "figure2-1",
+        "cost-1",
+        "figure4-2",
+    }
     assert {f"{chart}{suffix}" for chart in charts for suffix in (".svg", ".png")} <= names
     for path in real_report.glob("*.svg"):
         ElementTree.parse(path)
@@ -121,7 +130,8 @@ def test_a_public_report_is_made_of_public_records_alone(real_sweeps, tmp_path):
     for heading in ('id="gap"', 'id="figure2"', 'id="cost"', "Train accuracy", "nonprivate"):
         assert heading not in written
     assert {p.name for p in out.glob("*.svg")} == {
-        *("figure4-1.svg", "figure4-2.svg", "tradeoff-1.svg", "tradeoff-2.svg"),
+        *("price-1.svg", "price-2.svg", "figure4-1.svg", "figure4-2.svg"),
+        *("tradeoff-1.svg", "tradeoff-2.svg"),
         *("reliability-1.svg", "reliability-2.svg"),
     }
 

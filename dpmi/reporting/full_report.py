@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from dpmi.errors import UserError
 from dpmi.reporting.as_public import MADE_OF, as_far_as_public
 from dpmi.reporting.cells import Panel
-from dpmi.reporting.charts.style import save
+from dpmi.reporting.charts.style import Chart, save
 from dpmi.reporting.cost import Cost
 from dpmi.reporting.figure2 import Noised
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.page import page
-from dpmi.reporting.sections import Sections, sections
+from dpmi.reporting.sections import Sections, prices, sections
 from dpmi.reporting.sorting import figure4, merge, with_missing
 from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_csv
 from dpmi.run.record import RunRecord, read_public_records, read_records
@@ -39,20 +40,19 @@ def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) ->
     sweeps = [_records(folder, public) for folder in folders]
     runs = merge(sweeps)
     panels = [with_missing(panel) for panel in figure4(runs)]
-    made = sections(panels)
+    made, on_one_axis = sections(panels), prices(panels)
     files = {
-        PAGE: page(made, runs, sum(map(len, sweeps)) - len(runs), public=public),
-        MARKDOWN: _markdown(panels, made, public),
+        PAGE: page(made, on_one_axis, runs, sum(map(len, sweeps)) - len(runs), public=public),
+        MARKDOWN: _markdown(panels, made, on_one_axis, public),
         CELLS: cells_csv(panels),
         RUNS: runs_csv(panels),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
-    for its in made:
-        for chart in its.charts():
-            for suffix in (".svg", ".png"):
-                save(chart, out / f"{chart.name}{suffix}")
+    for chart in chain(on_one_axis, *(its.charts() for its in made)):
+        for suffix in (".svg", ".png"):
+            save(chart, out / f"{chart.name}{suffix}")
     return runs
 
 
@@ -68,8 +68,12 @@ def _records(folder: Path, public: bool) -> list[RunRecord]:
     return records
 
 
-def _markdown(panels: Sequence[Panel], made: Sequence[Sections], public: bool) -> str:
-    parts = ["# Report", MADE_OF[public], "## Accuracy by mechanism and β", as_markdown(panels)]
+def _markdown(
+    panels: Sequence[Panel], made: Sequence[Sections], on_one_axis: Sequence[Chart], public: bool
+) -> str:
+    parts = ["# Report", MADE_OF[public]]
+    parts += [f"![{chart.title}]({chart.name}.svg)" for chart in on_one_axis]
+    parts += ["## Accuracy by mechanism and β", as_markdown(panels)]
     for its in made:
         parts.append(f"## {its.panel.title}")
         parts += [f"![{chart.title}]({chart.name}.svg)" for chart in its.charts()]

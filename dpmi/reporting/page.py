@@ -12,7 +12,7 @@ from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.as_public import MADE_OF
 from dpmi.reporting.as_published import why_no_epsilon
 from dpmi.reporting.charts.figure4 import tip
-from dpmi.reporting.charts.style import inline_svg
+from dpmi.reporting.charts.style import Chart, inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
@@ -23,12 +23,18 @@ _TEMPLATES = "templates"
 
 
 def page(
-    sections: Sequence[Sections], runs: Sequence[RunRecord], repeated: int, *, public: bool = False
+    sections: Sequence[Sections],
+    prices: Sequence[Chart],
+    runs: Sequence[RunRecord],
+    repeated: int,
+    *,
+    public: bool = False,
 ) -> str:
     """The whole page.
 
     Args:
         sections: of each panel.
+        prices: of each data set, all its mechanisms on one axis.
         runs: all records that were read, each once.
         repeated: records that were left out because another of the same digest stands for them.
         public: they are what public records tell; sections that need more are left out.
@@ -53,6 +59,7 @@ def page(
     completed = [run for run in runs if run.status == "completed"]
     return environment.get_template("report.html.j2").render(
         sections=sections,
+        prices=prices,
         posters=any(cell.poster for cell in tests),
         looked=any(cell.best_on_test is not None for cell in tests),
         runs=runs,

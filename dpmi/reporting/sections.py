@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.curves import authors_chart, curves_chart
 from dpmi.reporting.charts.figure4 import figure4_chart
+from dpmi.reporting.charts.price import price_chart
 from dpmi.reporting.charts.reliability import reliability_chart
 from dpmi.reporting.charts.style import Chart
 from dpmi.reporting.charts.tradeoff import tradeoff_chart
@@ -39,6 +40,16 @@ class Sections:
         every = (self.figure4, self.tradeoff, self.reliability, self.curves, self.authors)
         others = (self.gap, self.samples, self.cost)
         yield from (chart for chart in (*every, *others) if chart is not None)
+
+
+def prices(panels: Sequence[Panel]) -> list[Chart]:
+    """A chart for each data set that has an ε, of all its set-ups."""
+    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
+    charts = [
+        price_chart([panel for panel in panels if panel.dataset == dataset], f"price-{number}")
+        for number, dataset in enumerate(datasets, 1)
+    ]
+    return [chart for chart in charts if chart is not None]
 
 
 def sections(panels: Sequence[Panel]) -> list[Sections]:
