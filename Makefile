@@ -7,9 +7,11 @@ SWEEP := $(BIN)/python -m dpmi.train -m mechanism=none,ldp,dpsgd beta=1,2,4
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 SEEDS ?= 1
 FIGURE4 := outputs/figure4
+RESULTS := outputs/results
+WEIGHTS ?= imagenet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all chaos planted lint data figure4 report audit dashboard wandb-sync bench clean
+.PHONY: help setup sweep test test-all chaos planted lint data figure4 results report audit dashboard wandb-sync bench clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,6 +60,27 @@ figure4: $(READY) ## run the poster's fourteen cells, SEEDS=3 times, then the re
 			{ status=$$?; [ $$status -eq 1 ] || exit $$status; }; \
 	done; \
 	$(BIN)/python -m dpmi.report $(FIGURE4) && exit $$status
+
+# Heads on public features first, which take minutes; then whole networks, which take hours on a CPU.
+# What is done is not run again: the same command goes on where it was stopped.
+results: $(READY) ## run all mechanisms on the chest X-rays, then the report: DATA=FOLDER WEIGHTS=FILE SEEDS=5 (hours)
+	@[ -d "$(DATA)" ] || { echo 'error: DATA="$(DATA)" is no folder; give that of the chest X-rays: make results DATA=FOLDER' >&2; exit 2; }
+	@status=0; seeds=$$($(BIN)/python -c 'print(*range(42, 42 + $(SEEDS)), sep=",")') || exit; \
+	run() { \
+		$(BIN)/python -m dpmi.train -m "$$@" seed=$$seeds data.root="$(DATA)" model.weights="$(WEIGHTS)" \
+			output_dir=$(RESULTS) $(ARGS) || { status=$$?; [ $$status -eq 1 ] || exit $$status; }; \
+	}; \
+	for test in official other_patients; do \
+		run experiment=frontier_pneumonia mechanism=none,dpsgd beta=1,2,4 data.test=$$test; \
+		run experiment=frontier_class_means beta=1,2,4 data.test=$$test; \
+		run experiment=frontier_ldp_features beta=1,2,4 data.test=$$test; \
+	done; \
+	run experiment=frontier_pneumonia mechanism=none,dpsgd beta=1,2,4 data.test=held_out \
+		model.prior=train model.learning_rate=2; \
+	run data=chest_xray data.image_size=64 mechanism=none,ldp,dpsgd beta=1,2,4; \
+	run experiment=as_published_pneumonia data.resize=72 data.image_size=64 trainer.max_epochs=5 \
+		mechanism=ldp_published,dpsgd_published beta=1,2,4; \
+	$(BIN)/python -m dpmi.report $(RESULTS) && exit $$status
 
 report: $(READY) ## write the report of all runs in outputs/, or of ARGS="FOLDER ..."
 	$(BIN)/python -m dpmi.report $(ARGS)

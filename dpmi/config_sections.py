@@ -85,7 +85,7 @@ class BenchmarkData(_Images):
 
     name: Literal["chest_xray", "aptos"]
     root: str
-    test: Literal["official", "held_out"]
+    test: Literal["official", "other_patients", "held_out"]
 
 
 class MedmnistData(_Images):

@@ -141,6 +141,36 @@ def held_out_patients(catalogue: Catalogue) -> Catalogue:
     )
 
 
+def patients_of_test_left_out(catalogue: Catalogue) -> Catalogue:
+    """The official test images, and of all others those of patients who are not among them.
+
+    Raises:
+        UserError: it is not known whose the images are.
+    """
+    tested = {
+        patient
+        for patient, split in zip(catalogue.patients, catalogue.splits, strict=True)
+        if split == "test" and patient
+    }
+    if not tested:
+        raise UserError(
+            "data.test=other_patients: it is not known whose the test images are; allowed are "
+            "official and held_out."
+        )
+    rows = [
+        row
+        for row, split in enumerate(catalogue.splits)
+        if split == "test" or catalogue.patients[row] not in tested
+    ]
+    return replace(
+        catalogue,
+        paths=tuple(catalogue.paths[row] for row in rows),
+        labels=catalogue.labels[rows],
+        patients=tuple(catalogue.patients[row] for row in rows),
+        splits=tuple(catalogue.splits[row] for row in rows),
+    )
+
+
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:
     if not test_fraction:
         raise UserError(

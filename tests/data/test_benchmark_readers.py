@@ -92,6 +92,36 @@ def test_held_out_patients_are_training_patients_whom_training_never_sees(
     assert held.splits.count("test") == 6
 
 
+def test_no_patient_of_a_test_image_is_trained_on_where_other_patients_are_asked_for(
+    config: Config, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    for seed, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"] * 3):
+        for folder, kind in (("NORMAL", ""), ("PNEUMONIA", "_virus")):
+            draw(tmp_path / split / folder / f"person{seed % 4}{kind}_{seed}.jpeg", seed)
+    both = (
+        read_catalogue(config("chest_xray", root=tmp_path, test=test), tmp_path)
+        for test in ("official", "other_patients")
+    )
+    official, kept = both
+    test = [path for path in official.paths if path.startswith("test/")]
+    assert [path for path in kept.paths if path.startswith("test/")] == test
+    rest = set(official.paths) - set(kept.paths)
+    assert rest
+    whose = dict(zip(official.paths, official.patients, strict=True))
+    tested = {whose[path] for path in test}
+    assert rest == {path for path in official.paths if path not in test and whose[path] in tested}
+    for path, label, patient in zip(kept.paths, kept.labels, kept.patients, strict=True):
+        assert official.labels[official.paths.index(path)] == label
+        assert whose[path] == patient
+
+
+def test_other_patients_are_refused_where_nobody_knows_whose_the_images_are(
+    config: Config, aptos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"data\.test=other_patients: it is not known whose"):
+        read_catalogue(config("aptos", root=aptos, test="other_patients"), tmp_path)
+
+
 def test_macos_leftovers_are_no_images(
     config: Config, draw: Callable[..., Path], tmp_path: Path
 ) -> None:

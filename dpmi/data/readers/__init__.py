@@ -14,7 +14,7 @@ from dpmi.data.readers.csv_file import read_csv_file
 from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.medmnist import read_medmnist
 from dpmi.data.readers.phantom import read_phantom
-from dpmi.data.splitting import held_out_patients
+from dpmi.data.splitting import held_out_patients, patients_of_test_left_out
 
 # By the config's data.name. Each reader takes its own section and the folder for downloads.
 READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
@@ -29,6 +29,13 @@ READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
 }
 
 
+_TESTS: dict[str, Callable[[Catalogue], Catalogue]] = {
+    "official": lambda catalogue: catalogue,
+    "other_patients": patients_of_test_left_out,
+    "held_out": held_out_patients,
+}
+
+
 def read_catalogue(config: DataConfig, cache_dir: Path) -> Catalogue:
     """Find the images of a data set, their labels, patients and splits; decode nothing.
 
@@ -36,5 +43,4 @@ def read_catalogue(config: DataConfig, cache_dir: Path) -> Catalogue:
         UserError: there are no such data, or they cannot be used.
     """
     catalogue = READERS[config.name](config, cache_dir)
-    held_out = isinstance(config, BenchmarkData) and config.test == "held_out"
-    return held_out_patients(catalogue) if held_out else catalogue
+    return _TESTS[config.test](catalogue) if isinstance(config, BenchmarkData) else catalogue
