@@ -202,6 +202,33 @@ def test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted(change
     assert any(f"{lost} steps" in words for words in record.guarantee.assumptions)
 
 
+def test_a_threshold_that_cannot_be_repeated_to_the_bit_is_counted_as_often_as_it_was_released(
+    words, tmp_path
+):
+    """Released after the last step, and killed before the run could say so."""
+    its = ("mechanism.calibration=epsilon", "noise_seed=null", "model.prior=midway")
+    folder, command = tmp_path / "job", (*words("dpsgd"), *its)
+    process = job_processes.start(folder, *command)
+    journal, settled = folder / "journal.jsonl", []
+    while process.is_alive() and not settled:
+        settled = [r for r in read_journal(journal) if r.first >= STEPS and r.sample_rate == 1.0]
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    (settled,) = settled
+    state = json.loads((folder / "resume.json").read_text())
+    state["place"]["torch"] = "0.0.0"  # as if it had been begun there
+    (folder / "resume.json").write_text(json.dumps(state))
+    assert job_processes.run(folder, *command) == 0
+    record = read_record(folder / "record.json")
+    entries = [LedgerEntry(**entry) for entry in record.mechanism["ledger"]]
+    noise = settled.noise_multiplier
+    assert sum(e.steps for e in entries if (e.noise_multiplier, e.sample_rate) == (noise, 1.0)) == 2
+    assert sum(e.steps for e in entries if e.sample_rate < 1.0) >= STEPS
+    plan = record.mechanism["plan"]
+    assert record.guarantee.epsilon == epsilon(entries, plan["delta"], "rdp")
+
+
 def test_local_dp_does_not_go_on_with_another_release_than_it_began_with(words, tmp_path):
     folder, cache = tmp_path / "job", tmp_path / "cache"
     command = (*words("ldp"), f"cache_dir={cache}")
