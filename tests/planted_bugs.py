@@ -239,7 +239,7 @@ NOISE = (
     Planted(
         "a resumed attempt that cannot repeat its steps has the same noise",
         "dpmi/privacy/randomness.py",
-        'attempt = 0 if purpose.startswith("laplace") else self.attempt',
+        "attempt = 0 if purpose in _ONCE else self.attempt",
         "attempt = 0",
         "tests/privacy/test_randomness.py::"
         "test_purposes_steps_and_attempts_have_streams_that_have_nothing_in_common",
@@ -389,16 +389,16 @@ LOCAL_DP = (
     Planted(
         "three equal channels get three noises",
         "dpmi/mechanisms/ldp_release.py",
-        "        gray = gray_images(clean)\n",
-        "        gray = gray_images(clean) & (clean.shape[1] == 1)\n",
+        "        gray, clean = gray_images(whole), pooled(whole, pool)\n",
+        "        gray, clean = gray_images(whole) & (whole.shape[1] == 1), pooled(whole, pool)\n",
         "tests/mechanisms/test_ldp.py::"
         "test_a_gray_value_gets_one_noise_however_many_channels_repeat_it",
     ),
     Planted(
         "each run makes a release of its own",
         "dpmi/mechanisms/ldp_release.py",
-        "[pixels.shape, float(beta)]",
-        "[pixels.shape, float(beta), secrets.token_hex()]",
+        "[pixels.shape, float(beta), pool]",
+        "[pixels.shape, float(beta), pool, secrets.token_hex()]",
         "tests/mechanisms/test_ldp_release.py::test_who_asks_again_gets_the_same_release",
     ),
     Planted(
@@ -406,6 +406,30 @@ LOCAL_DP = (
         "dpmi/privacy/laplace.py",
         "        noisy += clean\n",
         "        noisy += clean\n        noisy &= ~1\n",
+        "tests/run/test_wiring.py::"
+        "test_under_local_dp_the_network_is_trained_on_released_images_alone",
+    ),
+    Planted(
+        "the noise of a mean is for less than what a pixel moves it by",
+        "dpmi/privacy/laplace.py",
+        "    return -(-WHITE // side**2)\n",
+        "    return WHITE // side**2\n",
+        "tests/privacy/test_laplace.py::"
+        "test_one_pixel_moves_one_mean_by_no_more_than_the_noise_is_made_for",
+    ),
+    Planted(
+        "an image's ε counts each mean as if it moved no further than by one pixel",
+        "dpmi/mechanisms/ldp.py",
+        "        return pixel_epsilon(self._beta) * means * WHITE / mean_moves(self._pool)\n",
+        "        return pixel_epsilon(self._beta) * means\n",
+        "tests/mechanisms/test_ldp.py::"
+        "test_blocks_keep_the_epsilon_of_a_pixel_and_all_their_pixels_move_a_mean_wholly",
+    ),
+    Planted(
+        "noise of blocks is drawn for a mean as it is made of fewer pixels",
+        "dpmi/mechanisms/ldp_release.py",
+        "        drawn = laplace_mechanism(values, beta, stream, mean_moves(pool))\n",
+        "        drawn = laplace_mechanism(values, beta, stream, mean_moves(pool) // 2 + 1)\n",
         "tests/run/test_wiring.py::"
         "test_under_local_dp_the_network_is_trained_on_released_images_alone",
     ),

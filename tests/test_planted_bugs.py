@@ -53,6 +53,15 @@ def test_no_bug_is_planted_twice():
     assert len({(bug.file, bug.code, bug.planted) for bug in PLANTED}) == len(PLANTED)
 
 
+def test_each_bug_can_be_planted_in_the_program_as_it_is():
+    """Planting them is slow and not part of every run of the tests; that the code is there is."""
+    for bug in PLANTED:
+        found = (REPOSITORY / bug.file).read_text(encoding="utf-8").count(bug.code)
+        assert found == 1, f"{bug.file} has changed, {bug.name}: plant the bug anew"
+        file, test = bug.caught_by.split("::")
+        assert f"def {test.split('[')[0]}(" in (REPOSITORY / file).read_text(encoding="utf-8")
+
+
 def test_the_documents_list_every_planted_bug():
     told = (REPOSITORY / "docs" / "privacy.md").read_text(encoding="utf-8")
     for bug in PLANTED:
