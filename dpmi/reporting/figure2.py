@@ -17,7 +17,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from dpmi.privacy.laplace import laplace_mechanism
+from dpmi.mechanisms.ldp_release import noised
 from dpmi.privacy.published import expected_blank_share, scalar_laplace
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.reporting.cells import Panel
@@ -26,8 +26,7 @@ from dpmi.run.record import RunRecord
 
 DRAWS = 101
 _SEED = 0  # public images, shown beside their originals: the noise protects nobody here
-_NOISES = {"ldp": laplace_mechanism, "ldp_published": scalar_laplace}
-MECHANISMS = tuple(_NOISES)
+MECHANISMS = ("ldp", "ldp_published")
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Noised:
 
     Attributes:
         mechanism, beta: which.
+        pool: side of the blocks of pixels that have noise of their own.
         png: it, in base64.
         drawn: "in the run", or "for this page" where no run of the cell left one.
         ssim, psnr: structural similarity, in [-1, 1], and peak signal-to-noise ratio, in dB, of
@@ -47,6 +47,7 @@ class Noised:
 
     mechanism: str
     beta: float
+    pool: int
     png: str
     drawn: str
     ssim: float
@@ -58,7 +59,8 @@ class Noised:
     @property
     def title(self) -> str:
         """Which noise, at which β."""
-        which = "independent" if self.mechanism == "ldp" else "as published"
+        ours = "independent" if self.pool == 1 else f"on blocks of {self.pool} x {self.pool}"
+        which = ours if self.mechanism == "ldp" else "as published"
         return f"{which}, β={self.beta:g}"
 
     @property
@@ -75,7 +77,7 @@ class Figure2:
         dataset, label: what the image is.
         side, every: as in the record's sample.
         before: PNG in base64.
-        rows: β to the noised images, independent noise first.
+        rows: β to the noised images, ours first.
     """
 
     dataset: str
@@ -109,9 +111,9 @@ def figure2(panel: Panel) -> Figure2 | None:
 def _noised(
     mechanism: str, beta: float, clean: NDArray[np.uint8], before: str, shown: Sequence[RunRecord]
 ) -> Noised:
-    noise = _NOISES[mechanism]
-    stream = NoiseSource(_SEED).stream("laplace_train")  # no secret: the clean image is beside it
-    draws = noise(np.repeat(clean[None], DRAWS, axis=0), beta, stream)
+    pools = [run.config["mechanism"].get("pool", 1) for run in shown]
+    pool = max(pools) if mechanism == "ldp" else 1  # the panel's runs of LDP have one
+    draws = _draws(mechanism, beta, pool, clean)
     png, drawn = _png(draws[0]), "for this page"
     for run in shown:
         of = run.config["mechanism"]["name"], run.config["beta"], run.sample and run.sample.before
@@ -122,9 +124,21 @@ def _noised(
     ssims, psnrs = similarity(clean, draws)
     blank = expected_blank_share(clean[None], beta) if mechanism == "ldp_published" else None
     return Noised(
-        mechanism, beta, png, drawn, ssim, psnr, float(np.median(ssims)), float(np.median(psnrs)),
-        blank,
+        mechanism, beta, pool, png, drawn, ssim, psnr,
+        float(np.median(ssims)), float(np.median(psnrs)), blank,
     )  # fmt: skip
+
+
+def _draws(mechanism: str, beta: float, pool: int, clean: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    source = NoiseSource(_SEED)  # no secret: the clean image is beside it
+    copies = np.repeat(clean[None], DRAWS, axis=0)
+    if mechanism == "ldp_published":
+        return scalar_laplace(copies, beta, source.stream("laplace_train"))
+    _, height, width = clean.shape  # of every second, third, ... pixel: blocks may not fill it
+    missing = [(0, 0), (0, 0), (0, -height % pool), (0, -width % pool)]
+    whole = np.pad(copies, missing, mode="edge")
+    drawn = np.concatenate(list(noised(whole, beta, pool, source, "laplace_train")))
+    return drawn[:, :, :height, :width]
 
 
 def similarity(
@@ -151,7 +165,7 @@ def _tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 
 def figure2_chart(shown: Figure2, name: str) -> Chart:
-    """A row a β: before, independent noise, the published noise."""
+    """A row a β: before, our noise, the published noise."""
     figure, axes = new_figure(len(shown.rows), 3, 6.6, 0.5 + 2.15 * len(shown.rows))
     for row, (beta, images) in zip(axes, shown.rows.items(), strict=True):
         pictures = [

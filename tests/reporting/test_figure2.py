@@ -44,6 +44,17 @@ def test_published_noise_keeps_differences_of_pixels_and_independent_noise_does_
             assert len(moved) <= 1 if image.mechanism == "ldp_published" else len(moved) > 30
 
 
+def test_noise_of_blocks_is_shown_as_the_runs_had_it(shown):
+    """In the run's own image and in one that is drawn for the page: smooth between the means."""
+    _, figure = shown
+    for beta, (ours, published) in figure.rows.items():
+        assert (ours.pool, published.pool) == (4, 1)
+        assert ours.title == f"on blocks of 4 x 4, β={beta:g}"
+        steps = np.abs(np.diff(pixels(ours.png).astype(int), axis=1))
+        assert steps[:, 2::4].mean() <= 255 / 4  # within a block's middle half
+        assert (steps <= 64).all()  # a quarter of what two means can differ by
+
+
 def test_the_blank_share_is_the_closed_form_and_at_least_exp_of_minus_epsilon(shown):
     _, figure = shown
     clean = pixels(figure.before)[None, None]
