@@ -131,7 +131,7 @@ class NoMechanism(Section):
 
 
 class LdpMechanism(Section):
-    """Local DP: Laplace noise on each pixel of each training image, once."""
+    """Local DP: Laplace noise on each training image, once."""
 
     name: Literal["ldp"]
     pool: Literal[1, 2, 4]
