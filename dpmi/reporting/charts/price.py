@@ -50,7 +50,7 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
         name,
         f"What the privacy of an image costs: {dataset}",
         "AUROC and accuracy on test images against the ε of an image that is replaced by another, "
-        "for all mechanisms. " + _words(points),
+        "for all mechanisms. " + _words(panels, points),
         figure,
     )
     low, high = min(epsilons) / 1.5, max(epsilons) * 1.5
@@ -123,18 +123,24 @@ def _draw(
 def _ticks(axes: Axes, low: float, high: float, nowhere: float) -> None:
     decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     ticks = [10.0**decade for decade in decades]
+    if len(ticks) < 3:
+        below = math.floor(math.log10(low))
+        finer = [step * 10.0**decade for decade in range(below, below + 4) for step in (1, 2, 5)]
+        ticks = [tick for tick in finer if low <= tick <= high]
     axes.set_xticks([*ticks, nowhere], [*(f"{tick:g}" for tick in ticks), "no ε"])
 
 
-def _words(points: Sequence[tuple[int, Sequence[_Point]]]) -> str:
+def _words(panels: Sequence[Panel], points: Sequence[tuple[int, Sequence[_Point]]]) -> str:
     said = []
-    for _, of in points:
+    for number, of in points:
+        where = f" in set-up {number + 1}" if len(panels) > 1 else ""
         for epsilon, column, cell in of:
             value = cell.mean_of("auroc")
             if value is not None:
                 holds = f"ε {printed_epsilon(epsilon)}" if math.isfinite(epsilon) else "no ε"
-                said.append(f"{column.title} {value:.3f} at {holds}")
-    return f"AUROC: {'; '.join(said)}."
+                said.append(f"{column.title} {value:.3f} at {holds}{where}")
+    setups = [f"Set-up {n}: {panel.setup}." for n, panel in enumerate(panels, 1) if panel.setup]
+    return " ".join([f"AUROC: {'; '.join(said)}.", *setups])
 
 
 def _legend(
@@ -147,7 +153,7 @@ def _legend(
     ]
     if len(panels) > 1:
         handles += [
-            Line2D([], [], color=INK, ls=_LINES[number % 4], label=panels[number].setup)
+            Line2D([], [], color=INK, ls=_LINES[number % 4], label=f"set-up {number + 1}")
             for number, of in points
             if of
         ]

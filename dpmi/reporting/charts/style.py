@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,7 +201,8 @@ def _columns(handles: Sequence[Artist], width: float) -> int:
     """Most columns of a legend of ``width`` inches, which is filled column by column."""
     entries = [_ENTRY + _LETTER * len(str(handle.get_label())) for handle in handles]
     for columns in range(len(entries), 1, -1):
-        lines = math.ceil(len(entries) / columns)
-        if sum(max(entries[at : at + lines]) for at in range(0, len(entries), lines)) <= width:
+        fewer, longer = divmod(len(entries), columns)  # so many columns have one entry more
+        ends = [fewer * k + min(k, longer) for k in range(columns + 1)]
+        if sum(max(entries[a:b]) for a, b in pairwise(ends)) <= width:
             return columns
     return 1
