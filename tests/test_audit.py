@@ -72,3 +72,14 @@ def test_ctrl_c_ends_it(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(command, "audit_folders", interrupted)
     assert audit.main([str(tmp_path)]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_record_of_another_versions_config_is_refused_in_one_line(run, capsys):
+    folder = run / "ldp"
+    record = read_record(folder / RECORD_FILE)
+    config = record.config | {"model": dict(record.config["model"])}
+    del config["model"]["frozen"]
+    record.model_copy(update={"config": config}).write(folder)
+    assert audit.main([str(folder), "--seconds", "0"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "record.json: its config is of another version of dpmi (model.frozen: Field req" in line

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -43,7 +44,7 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
     """Audit every run below some folders that states an ε, and write it into its record.
 
     Raises:
-        UserError: there is none, or a record cannot be read.
+        UserError: there is none, or a record cannot be read, or is of another version's config.
     """
     console = Console()
     found: list[Audit | None] = []
@@ -56,7 +57,7 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             continue
         assert record.guarantee is not None
         assert record.data is not None
-        config = Config.model_validate(record.config)
+        config = _config_of(record, path)
         n = record.data["counts"]["train"]
         claimed = record.guarantee.epsilon
         real = _real(record, config, seconds, console)
@@ -71,6 +72,18 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             "none at all"
         )
     return found
+
+
+def _config_of(record: RunRecord, path: Path) -> Config:
+    try:
+        return Config.model_validate(record.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}: its config is of another version of dpmi ({key}: {first['msg']}); run it "
+            "again, or audit it with the version that it was run with"
+        ) from error
 
 
 def _nothing_to_audit(record: RunRecord) -> str | None:
