@@ -38,8 +38,8 @@ PUBLIC_WEIGHTS = FirstWeights(assumptions=("the weights before training come fro
 
 NO_GROUPS: Mapping[str, int] = MappingProxyType({})  # no images that are known to belong together
 COUNTED = (
-    "counted after files that cannot be read and copies of validation and test images were left "
-    "out, so that it depends on the data"
+    "counted after files that cannot be read, copies of validation and test images, and images of "
+    "patients whom data.test keeps out were left out, so that it depends on the data"
 )
 EVALUATED = "validation and test images, and every figure computed on them, are covered by no ε"
 

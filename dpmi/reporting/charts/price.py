@@ -14,6 +14,7 @@ from dpmi.reporting.cells import TITLES, Cell, Column, Panel
 from dpmi.reporting.charts.style import (
     COLOURS,
     INK,
+    LINES,
     MARKERS,
     RULE,
     Chart,
@@ -22,7 +23,6 @@ from dpmi.reporting.charts.style import (
 )  # fmt: skip
 
 _METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
-_LINES = ("-", "--", ":", "-.")  # of the first set-up of a data set, the second, ...
 _Point = tuple[float, Column, Cell]  # ε of an image
 
 
@@ -58,7 +58,7 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
     for (each,), (metric, label) in zip(axes, _METRICS.items(), strict=True):
         each.set_xscale("log")
         for number, of in points:
-            _draw(chart, each, panels[number], of, metric, _LINES[number % 4], nowhere)
+            _draw(chart, each, panels[number], of, metric, LINES[number % len(LINES)], nowhere)
         each.minorticks_off()
         each.axvspan(high, nowhere * nowhere / high, color=RULE, alpha=0.12, linewidth=0)
         each.set_ylabel(label)
@@ -153,7 +153,7 @@ def _legend(
     ]
     if len(panels) > 1:
         handles += [
-            Line2D([], [], color=INK, ls=_LINES[number % 4], label=f"set-up {number + 1}")
+            Line2D([], [], color=INK, ls=LINES[number % len(LINES)], label=f"set-up {number + 1}")
             for number, of in points
             if of
         ]
