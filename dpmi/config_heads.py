@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dpmi.config import Config
 
+_OF_FIRST_HEADS = ("none", "dpsgd")
 _OF_HEADS = ("none", "dpsgd", "class_means", "ldp_features")
 # These release what a head is computed from: they train nothing.
 _COMPUTED = {"class_means": "sums of features", "ldp_features": "a bit of each image's features"}
@@ -19,12 +20,14 @@ def check_heads(config: Config) -> None:
         ValueError: names the key, its value and what is allowed.
     """
     model, mechanism = config.model, config.mechanism.name
-    if model.train == "all":
+    if model.train != "head":
         if released := _COMPUTED.get(mechanism):
             raise ValueError(
-                f"model.train=all: mechanism={mechanism} releases {released} and trains no "
-                "network; allowed is head"
+                f"model.train={model.train}: mechanism={mechanism} releases {released} and trains "
+                "no network; allowed is head"
             )
+        if model.train == "head_then_all":
+            _check_first_head(config)
         return
     if mechanism not in _OF_HEADS:
         raise ValueError(
@@ -60,4 +63,18 @@ def check_heads(config: Config) -> None:
         raise ValueError(
             "trainer.compile=True: a head is one product of matrices, with nothing to compile; "
             "under model.train=head allowed is false"
+        )
+
+
+def _check_first_head(config: Config) -> None:
+    mechanism, norm = config.mechanism.name, config.model.norm
+    if mechanism not in _OF_FIRST_HEADS:
+        raise ValueError(
+            "model.train=head_then_all: a head comes first under mechanism "
+            f"{' and '.join(_OF_FIRST_HEADS)}; under mechanism={mechanism} allowed is all"
+        )
+    if norm != "frozen_batch":
+        raise ValueError(
+            f"model.norm={norm}: under model.train=head_then_all the head comes from features of "
+            "the network as it was pretrained, its BatchNorm too; allowed is frozen_batch"
         )

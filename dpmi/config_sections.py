@@ -148,6 +148,7 @@ class BudgetShares(Section):
     """Shares of a run's budget, in μ², of what is released beside the steps."""
 
     centre: Share
+    head: Share
     counts: Share
     logits: Share
 
@@ -221,7 +222,7 @@ class ModelSettings(Section):
 
     name: Literal["resnet18"]
     weights: str | None
-    train: Literal["all", "head"]
+    train: Literal["all", "head", "head_then_all"]
     frozen: Literal["stem", "layer1", "layer2", "layer3"] | None
     head: Literal["linear", "ordinal"]
     features: FeatureSettings

@@ -600,20 +600,37 @@ STATISTICS = (
     Planted(
         "the features' mean has no noise",
         "dpmi/mechanisms/planned.py",
-        "                hand_over(net, planned.name, released, self.plan.n)\n",
+        "                hand_over(net, planned.name, released, self._train, std)\n",
         "                centre = planned.name == 'centre'\n"
         "                released = exact if centre else released\n"
-        "                hand_over(net, planned.name, released, self.plan.n)\n",
+        "                hand_over(net, planned.name, released, self._train, std)\n",
         f"{_PLANNED}::test_the_centre_is_released_with_its_noise_and_no_more",
     ),
     Planted(
         "the counts of the classes have no noise",
         "dpmi/mechanisms/planned.py",
-        "                hand_over(net, planned.name, released, self.plan.n)\n",
+        "                hand_over(net, planned.name, released, self._train, std)\n",
         "                centre = planned.name == 'centre'\n"
         "                released = released if centre else exact\n"
-        "                hand_over(net, planned.name, released, self.plan.n)\n",
+        "                hand_over(net, planned.name, released, self._train, std)\n",
         f"{_PLANNED}::test_class_counts_are_released_with_their_noise",
+    ),
+    Planted(
+        "a first head is computed from sums without noise",
+        "dpmi/mechanisms/planned.py",
+        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                sums = planned.name == 'class_sums'\n"
+        "                released = exact if sums else released\n"
+        "                hand_over(net, planned.name, released, self._train, std)\n",
+        f"{_PLANNED}::test_a_first_head_is_computed_from_class_sums_with_their_noise",
+    ),
+    Planted(
+        "the count beside a class's sum is left out of the sensitivity",
+        "dpmi/privacy/statistics.py",
+        "        return sums / class_sensitivity(COUNT_SCALE)\n",
+        "        return sums\n",
+        "tests/privacy/test_statistics.py::"
+        "test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity",
     ),
     Planted(
         "the sums of the classes' logits have no noise",

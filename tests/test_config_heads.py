@@ -10,6 +10,7 @@ PRESETS = (
     "frontier_pneumonia", "frontier_aptos", "frontier_class_means", "frontier_ldp_features",
 )  # fmt: skip
 HEAD = ("model.train=head", "model.norm=frozen_batch")
+FIRST = ("model.train=head_then_all", "model.norm=frozen_batch")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,9 @@ HEAD = ("model.train=head", "model.norm=frozen_batch")
         (["mechanism=ldp_features"], r"^model\.train=all: .*allowed is head"),
         (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),
         (["model.features.views=[mirror,mirror]"], r"^model\.features\.views=.*each once"),
+        ([*FIRST, "mechanism=ldp"], r"^model\.train=head_then_all: .*allowed is all"),
+        ([*FIRST, "mechanism=class_means"], r"^model\.train=head_then_all: .*allowed is head"),
+        (["model.train=head_then_all"], r"^model\.norm=group: .*allowed is frozen_batch"),
         (["data.batch_size=0"], r"^data\.batch_size=0: allowed are all and integers"),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +28,6 @@ class Features:
 
     vectors: dict[str, Tensor]
     labels: dict[str, Tensor]
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of all vectors, on whose last bit a release depends."""
-        sha256 = hashlib.sha256()
-        for split, rows in sorted(self.vectors.items()):
-            sha256.update(f"{split} {tuple(rows.shape)};".encode())
-            sha256.update(rows.numpy().data)
-        return sha256.hexdigest()
 
 
 def extract_features(

@@ -26,7 +26,13 @@ from dpmi.mechanisms.ldp_features import LocalDPOfFeatures
 from dpmi.mechanisms.ldp_published import LocalDPAsPublished
 from dpmi.mechanisms.none import NonPrivate
 from dpmi.mechanisms.planned import PlannedMechanism
-from dpmi.mechanisms.statistics import CENTRE, CLASS_COUNTS, CLASS_LOGITS, ExactStatistics
+from dpmi.mechanisms.statistics import (
+    CENTRE,
+    CLASS_COUNTS,
+    CLASS_LOGITS,
+    CLASS_SUMS,
+    ExactStatistics,
+)
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
@@ -175,7 +181,9 @@ def epochs(config: Config) -> int:
 
 def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:
     """Of one image as the network sees it, gray ones repeated in colour; or of one vector."""
-    if train is not None and train.vectors is not None:
+    if config.model.train == "head":
+        assert train is not None
+        assert train.vectors is not None
         return tuple(train.vectors.shape[1:])
     return 3, config.data.image_size, config.data.image_size
 
@@ -183,6 +191,7 @@ def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:
 def _statistics(config: Config) -> tuple[str, ...]:
     """Names of what a config releases of all training images beside the steps, in their order."""
     names = [CENTRE] if config.model.train == "head" and config.model.features.centre else []
+    names += [CLASS_SUMS] if config.model.train == "head_then_all" else []
     discriminant = config.mechanism.name == "class_means"  # which counts, and decides midway
     if config.model.prior != "train" and not discriminant:
         names.append(CLASS_COUNTS)
@@ -261,4 +270,6 @@ def _share(settings: DpsgdMechanism | ClassMeansMechanism, name: str) -> float:
         return settings.shares.counts
     if name == CLASS_LOGITS and isinstance(settings, DpsgdMechanism):
         return settings.shares.logits
+    if name == CLASS_SUMS and isinstance(settings, DpsgdMechanism):
+        return settings.shares.head
     return settings.shares.centre

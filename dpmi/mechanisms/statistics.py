@@ -9,11 +9,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dpmi.models.discriminant import first_head
 from dpmi.models.head import FeatureHead
 from dpmi.models.prior import DecidingNetwork, midway
-from dpmi.privacy.statistics import LOGIT_BOUND, TrainingSet, class_logit_sums
+from dpmi.models.resnet import ResNet18
+from dpmi.privacy.statistics import (
+    COUNT_SCALE,
+    LOGIT_BOUND,
+    TrainingSet,
+    class_logit_sums,
+    class_sensitivity,
+)
 
-CENTRE, CLASS_COUNTS = "centre", "class_counts"  # before the first step
+CENTRE, CLASS_SUMS, CLASS_COUNTS = "centre", "class_sums", "class_counts"  # before the first step
 CLASS_LOGITS = "class_logits"  # after the last
 
 _EXPECTED_SHIFT = 1.0  # standard deviation of what training leaves of a threshold, a priori
@@ -30,13 +38,34 @@ def statistic(train: TrainingSet | None, name: str) -> Tensor:
     """
     if train is None:
         raise ValueError(f"{name} is of training images, and none were given")
-    return train.vector_sum() if name == CENTRE else train.class_counts()
+    made = {CENTRE: train.vector_sum, CLASS_SUMS: train.class_sums}
+    return made.get(name, train.class_counts)()
 
 
-def hand_over(net: nn.Module, name: str, value: Tensor, n: int) -> None:
-    """Give a network the statistic of this name, of n images; its buffers keep it."""
+def hand_over(
+    net: nn.Module, name: str, value: Tensor, train: TrainingSet | None, noise_std: float
+) -> None:
+    """Give a network the statistic of this name.
+
+    Args:
+        net: its buffers keep it; of class sums its head does.
+        name: of the statistic.
+        value: noised or not.
+        train: what it is of; used for its number of images, and of what is public, alone.
+        noise_std: standard deviation of the noise of each value.
+    """
+    assert train is not None
     if name == CENTRE:
-        cast(FeatureHead, net).centre.copy_(value / n)
+        cast(FeatureHead, net).centre.copy_(value / train.n)
+    elif name == CLASS_SUMS:
+        classes, scale = train.num_classes, class_sensitivity(COUNT_SCALE)
+        sums, counts = scale * value[:-classes].view(classes, -1), value[-classes:]
+        weight, bias = first_head(
+            *(sums, counts * scale / COUNT_SCALE),
+            noise_std=noise_std * scale,
+            count_std=noise_std * scale / COUNT_SCALE,
+        )
+        cast(ResNet18, net).set_head(weight / train.length, bias)
     else:
         cast(DecidingNetwork, net).set_class_counts(value)
 
@@ -97,8 +126,7 @@ class ExactStatistics:
         for name in () if first_step else self.names:
             if name == CLASS_LOGITS:
                 continue
-            value = statistic(self.train, name)
-            hand_over(net, name, value, self.train.n if self.train else 0)
+            hand_over(net, name, statistic(self.train, name), self.train, 0.0)
 
     def settle(self, net: nn.Module, logits: Logits) -> None:
         """Give a network what it is to have after its last step.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 # In how many directions the variance within a class is taken to lie. It scales all logits alike:
@@ -9,6 +10,7 @@ from torch import Tensor
 # features is of this size, far below the number of their channels.
 DIRECTIONS = 16
 _LEAST_VARIANCE = 1e-3  # of vectors of length one, in all
+_DEVIATIONS = 4.0  # standard deviations by which noise may be larger than expected
 
 
 def discriminant(
@@ -39,3 +41,41 @@ def discriminant(
     variance = (1.0 - shares @ squares).clamp(min=_LEAST_VARIANCE) / DIRECTIONS
     bias = shares.log() - squares / (2 * variance)
     return (means / variance).float(), bias.float()
+
+
+def first_head(
+    sums: Tensor, counts: Tensor, noise_std: float, count_std: float
+) -> tuple[Tensor, Tensor]:
+    """The discriminant as a head that training goes on from: no surer than the noise allows.
+
+    Only differences between logits matter, so what all classes have in common is taken off. What is
+    left is shrunk by the share of it that noise does not explain (after James and Stein 1961), to
+    nothing where it explains all; and a variance within the classes is taken to be no smaller than
+    what it may be off by. Neither moves a decision.
+
+    Args:
+        sums: (K, D), noisy.
+        counts: (K,), noisy.
+        noise_std: of each value of ``sums``.
+        count_std: of each count.
+
+    Returns:
+        (K, D) and (K,), float32.
+    """
+    known = counts.double().clamp(min=max(1.0, count_std))
+    means, noise = (
+        sums.double() / known[:, None],
+        noise_std / known,
+    )  # noise: of each value of a mean
+    shares, (classes, dimensions) = known / known.sum(), sums.shape
+    squares = (means.square().sum(1) - dimensions * noise.square()).clamp(min=0.0)
+    unsure = shares @ (2 * squares.sqrt() * noise + (2 * dimensions) ** 0.5 * noise.square())
+    variance = torch.maximum(1.0 - shares @ squares, unsure).clamp(min=_LEAST_VARIANCE) / DIRECTIONS
+    away = means - means.mean(0)
+    apart = away.square().sum().clamp(min=_LEAST_VARIANCE**2)
+    degrees = dimensions * (classes - 1)
+    expected = dimensions * (1 - 1 / classes) * noise.square().sum()
+    most = expected * (1 + _DEVIATIONS * (2 / degrees) ** 0.5)
+    kept = (1 - most / apart).clamp(min=0.0)
+    bias = shares.log() - kept * squares / (2 * variance)
+    return (kept * away / variance).float(), bias.float()

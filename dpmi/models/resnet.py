@@ -141,6 +141,12 @@ class ResNet18(DecidingNetwork):
             if name == {"stem": "bn1"}.get(last, last):
                 return
 
+    @torch.no_grad()
+    def set_head(self, weight: Tensor, bias: Tensor) -> None:
+        """Take a head over: (K, 512) and (K,)."""
+        self.net.fc.weight.copy_(weight)
+        self.net.fc.bias.copy_(bias)
+
     def exported(self) -> dict[str, Tensor]:
         """A state dict of torchvision's ``resnet18``."""
         state: dict[str, Tensor] = self.net.state_dict()

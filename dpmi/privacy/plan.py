@@ -27,8 +27,9 @@ class StatisticRelease:
     """One Gaussian release of a statistic of all images, before the first step or after the last.
 
     Attributes:
-        name: "centre", the sum of the images' vectors; "class_counts"; or, after the last step,
-            "class_logits", the sums of the trained network's logits by class.
+        name: "centre", the sum of the images' vectors; "class_sums", of each class's vectors, and
+            their numbers; "class_counts"; or, after the last step, "class_logits", the sums of the
+            trained network's logits by class.
         noise_multiplier: standard deviation of the noise in units of the sensitivity, which is 1.
         share: of the plan's budget, in μ² (Dong, Roth and Su 2022, arXiv 1905.02383).
     """

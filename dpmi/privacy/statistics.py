@@ -7,6 +7,7 @@ than it should be is shortened, one that is not finite contributes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 SENSITIVITY = 1.0  # of a sum of unit vectors, and of a count of classes: an image has one class
+COUNT_SCALE = 0.3  # weight of a count beside a sum of unit vectors, a priori
 LOGIT_BOUND = 4.0  # L2 norm of an image's centred logits in a sum of them, a priori
 
 
@@ -24,12 +26,14 @@ class TrainingSet:
     Attributes:
         labels: (n,) class indices.
         num_classes: K.
-        vectors: (n, D) of norm at most 1; None where a network is trained on images.
+        vectors: (n, D) of norm at most 1; None where no statistic is made of any.
+        length: public; what a network's own features have where these have length 1.
     """
 
     labels: Tensor
     num_classes: int
     vectors: Tensor | None = None
+    length: float = 1.0
 
     @property
     def n(self) -> int:
@@ -45,6 +49,24 @@ class TrainingSet:
         if self.vectors is None:
             raise ValueError("only vectors have a mean that can be released: these are images")
         return bounded(self.vectors).sum(0)
+
+    def class_sums(self) -> Tensor:
+        """(K (D + 1),) float64: ``class_statistics`` in units of their sensitivity, of 1.
+
+        Raises:
+            ValueError: there are no vectors.
+        """
+        if self.vectors is None:
+            raise ValueError("class sums are of vectors, and none were given")
+        sums = class_statistics(self.vectors, self.labels, self.num_classes, COUNT_SCALE)
+        return sums / class_sensitivity(COUNT_SCALE)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the vectors, on whose last bits a release depends; of none, "none"."""
+        if self.vectors is None:
+            return "none"
+        return hashlib.sha256(self.vectors.contiguous().numpy().data).hexdigest()
 
     def class_counts(self) -> Tensor:
         """(K,) float64: images of each class, of sensitivity 1."""

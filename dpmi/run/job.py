@@ -163,16 +163,16 @@ class Run:
             None if given else config.model.weights, data.channels, self.cache_dir, self.console
         )
         with self._timed("features"):
-            features = features_of(config, data, start.state, self.console, _device(config))
-        # Releases depend on their last bits.
-        weights = f"{start.digest} {features.digest}" if features else start.digest
+            asked = (start.state, self.console, _device(config))
+            features = features_of(config, data, *asked)
+            train = training_set(config, data, features, *asked)
+        weights = f"{start.digest} {train.digest}"  # releases depend on their last bits
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
                 *(self.folder, config, fingerprint, _device(config), weights, self.console),
                 processes=ranks.size,
             )
         )
-        train = training_set(data, features)
         self._entry = entry = RunEntry(self.folder, config, data)
         first = start.first_weights(entry.accounts(), config.mechanism.name)
         entry.before = first.taken

@@ -14,6 +14,7 @@ from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.datamodule import FeatureDataModule
 from dpmi.features.extract import Features, extract_features
+from dpmi.features.penultimate import penultimate_vectors
 from dpmi.mechanisms import Mechanism, batch_images
 from dpmi.models.head import FeatureHead
 from dpmi.models.prior import DecidingNetwork
@@ -64,11 +65,32 @@ def features_of(
     )
 
 
-def training_set(data: PreparedData, features: Features | None) -> TrainingSet:
-    """What statistics of the training images are made of."""
-    labels = torch.from_numpy(data.splits["train"].labels)
-    vectors = features.vectors["train"] if features else None
-    return TrainingSet(labels, len(data.classes), vectors)
+def training_set(
+    config: Config,
+    data: PreparedData,
+    features: Features | None,
+    state: dict[str, Tensor] | None,
+    console: Console,
+    device: str,
+) -> TrainingSet:
+    """What statistics of the training images are made of.
+
+    Raises:
+        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+    """
+    labels, classes = torch.from_numpy(data.splits["train"].labels), len(data.classes)
+    if config.model.train == "head_then_all":
+        assert state is not None  # model.norm=frozen_batch needs weights
+        vectors, length = penultimate_vectors(
+            data,
+            image_size=config.data.image_size,
+            state=state,
+            cache_dir=Path(config.cache_dir).expanduser(),
+            console=console,
+            device="cpu" if device == "cpu" else "cuda",
+        )
+        return TrainingSet(labels, classes, vectors, length)
+    return TrainingSet(labels, classes, features.vectors["train"] if features else None)
 
 
 def network(

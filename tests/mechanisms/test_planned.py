@@ -10,7 +10,7 @@ from scipy import stats
 from dpmi.errors import UserError
 from dpmi.mechanisms import build_mechanism
 from dpmi.mechanisms.statistics import decide_midway
-from dpmi.models.discriminant import discriminant
+from dpmi.models.discriminant import discriminant, first_head
 from dpmi.models.head import FeatureHead
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
@@ -19,6 +19,7 @@ from dpmi.privacy.plan import ROUNDING
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.releases import release_sum
 from dpmi.privacy.statistics import (
+    COUNT_SCALE,
     TrainingSet,
     class_logit_sums,
     class_sensitivity,
@@ -99,12 +100,13 @@ def test_each_statistic_costs_its_share_of_the_budget(build):
         build("dpsgd", "beta=2"),
         build("class_means", "beta=2"),
         build("dpsgd", "beta=2", "model.prior=midway"),
+        build("dpsgd", "beta=2", "model.train=head_then_all"),
     ):
         plan = mechanism.plan
         whole = sum(1 / s.noise_multiplier**2 for s in plan.statistics)
         whole += plan.steps / plan.noise_multiplier**2
         shares = {s.name: s.noise_multiplier**-2 / whole for s in plan.statistics}
-        named = {"centre": 0.10, "class_counts": 0.02, "class_logits": 0.05}
+        named = {"centre": 0.10, "class_sums": 0.10, "class_counts": 0.02, "class_logits": 0.05}
         for name, share in shares.items():
             assert share == pytest.approx(named[name], rel=0.003)
 
@@ -136,6 +138,37 @@ def test_class_counts_are_released_with_their_noise(build, monkeypatch, name):
     }[name]
     low, high = stats.chi2.interval(1 - 1e-4, 500)
     assert low < float(((counts - train.class_counts()) / std).square().sum()) < high
+
+
+def test_a_first_head_is_computed_from_class_sums_with_their_noise(build, monkeypatch):
+    """Chi-squared over 2 (512 + 1) values: a false alarm in ten thousand."""
+    told, train = [], training_set(d=512, classes=2)
+    monkeypatch.setattr(
+        "dpmi.mechanisms.statistics.first_head",
+        lambda sums, counts, **std: (
+            told.append((sums, counts, std)) or first_head(sums, counts, **std)
+        ),
+    )
+    net = build_resnet18(2, "frozen_batch", build_resnet18(2, "batch", None).net.state_dict())
+    mechanism = build("dpsgd", "model.train=head_then_all", train=train)
+    mechanism.make_gradient(net)
+    ((sums, counts, std),) = told
+    planned = mechanism.plan.statistics[0]
+    assert planned.name == "class_sums"
+    sensitivity = class_sensitivity(COUNT_SCALE)
+    expected = planned.noise_multiplier * sensitivity
+    assert std["noise_std"] == pytest.approx(expected, rel=2 * ROUNDING)
+    assert std["count_std"] == pytest.approx(expected / COUNT_SCALE, rel=2 * ROUNDING)
+    exact = class_statistics(train.vectors, train.labels, 2, 1.0)
+    noise = torch.cat(
+        [(sums.flatten() - exact[:-2]) / std["noise_std"], (counts - exact[-2:]) / std["count_std"]]
+    )
+    low, high = stats.chi2.interval(1 - 1e-4, len(noise))
+    assert low < float(noise.square().sum()) < high
+    assert mechanism.ledger.entries[0].noise_multiplier == planned.noise_multiplier
+    weight, bias = first_head(sums, counts, **std)
+    torch.testing.assert_close(net.net.fc.weight.detach(), weight)
+    torch.testing.assert_close(net.net.fc.bias.detach(), bias)
 
 
 def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(build, monkeypatch):

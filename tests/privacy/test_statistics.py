@@ -33,18 +33,20 @@ def test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity(
     assert class_sensitivity(scale) == pytest.approx(math.sqrt(1.09))
     logits = 10 * data.vectors[:, :3]
     sums = class_logit_sums(logits, data.labels, 3)
-    largest, of_logits = 0.0, 0.0
+    largest, of_logits, of_sums = 0.0, 0.0, 0.0
     for row in range(len(data.labels)):
         fewer = without(data, row)
         assert (data.vector_sum() - fewer.vector_sum()).norm() <= SENSITIVITY + 1e-12
         assert (data.class_counts() - fewer.class_counts()).norm() <= SENSITIVITY
         moved = joint - class_statistics(fewer.vectors, fewer.labels, 3, scale)
         largest = max(largest, float(moved.norm()))
+        of_sums = max(of_sums, float((data.class_sums() - fewer.class_sums()).norm()))
         kept = torch.arange(len(data.labels)) != row
         moved = sums - class_logit_sums(logits[kept], fewer.labels, 3)
         of_logits = max(of_logits, float(moved.norm()))
     assert largest == pytest.approx(class_sensitivity(scale))  # and no less is enough
     assert of_logits == pytest.approx(SENSITIVITY)
+    assert of_sums == pytest.approx(SENSITIVITY)
 
 
 def test_statistics_are_the_sums_and_counts_they_say():
@@ -70,3 +72,5 @@ def test_sums_of_logits_are_by_class_of_centred_logits_no_longer_than_the_bound(
 def test_images_have_no_mean_to_release():
     with pytest.raises(ValueError, match="these are images"):
         TrainingSet(torch.zeros(3, dtype=torch.long), 2).vector_sum()
+    with pytest.raises(ValueError, match="none were given"):
+        TrainingSet(torch.zeros(3, dtype=torch.long), 2).class_sums()
