@@ -1,9 +1,10 @@
-"""Features on disk: computed once for a data set, a view and weights, shared by every run.
+"""Features on disk: computed once for an image, a view and weights, shared by every run.
 
-``cache_dir/features/<key>.safetensors`` holds, for each split and each stage up to the deepest
-asked, the channel means of every image. The key is made of the data set's fingerprint (which is of
-contents and order), the digest of the weights, the crop, the view and the exposure: of all that the
-features depend on, and of nothing else.
+``cache_dir/features/<recipe>-<data>.safetensors`` holds, for each split and each stage up to the
+deepest asked, the channel means of every image, and a digest of its pixels. The recipe is a hash of
+the weights' digest, the crop, the view and the exposure; the data is one of the data set's
+fingerprint (which is of contents and order): together all that the features depend on. A data set
+that shares images with another, as a new split of the same images does, takes theirs from its file.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -32,8 +34,9 @@ from dpmi.errors import UserError
 from dpmi.features.backbone import STAGES, FrozenBackbone, seen, stages_to
 from dpmi.models.weights import SUFFIX, read_state_dict, weights_digest, write_state_dict
 
-VERSION = 1  # of what is computed; another number leaves old files alone
+VERSION = 2  # of what is computed; another number leaves old files alone
 _BATCH = 32
+_DIGESTS = "sha256"  # beside the stages' names
 
 Pooled = dict[str, dict[str, Tensor]]  # split to stage to (n, C) float32
 
@@ -57,11 +60,16 @@ class FeatureRequest:
     view: str
     exposure: str
 
-    def key(self, deepest: str) -> str:
-        """Name of the file that these features are kept in, with those of stages to ``deepest``."""
-        asked = [VERSION, self.data.fingerprint.sha256, self.image_size, deepest]
+    def recipe(self, deepest: str) -> str:
+        """Part of a file's name: of how features are computed, for stages to ``deepest``."""
+        asked = [VERSION, self.image_size, deepest]
         asked += [weights_digest(self.state), self.view, self.exposure]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+
+    def file(self, deepest: str) -> str:
+        """Name of the file that these features are kept in, with those of stages to ``deepest``."""
+        data = hashlib.sha256(self.data.fingerprint.sha256.encode()).hexdigest()[:32]
+        return f"{self.recipe(deepest)}-{data}{SUFFIX}"
 
 
 def pooled_features(
@@ -82,18 +90,20 @@ def pooled_features(
         UserError: the cache cannot be written.
     """
     folder = cache_dir / "features"
-    for deepest in list(STAGES)[len(stages_to(request.deepest)) - 1 :]:  # a deeper file serves, too
-        path = folder / f"{request.key(deepest)}{SUFFIX}"
-        if (found := _read(path, request, console)) is not None:
+    deep_enough = list(STAGES)[len(stages_to(request.deepest)) - 1 :]  # a deeper file serves, too
+    for deepest in deep_enough:
+        if (found := _read(folder / request.file(deepest), request, console)) is not None:
             return found
-    path = folder / f"{request.key(request.deepest)}{SUFFIX}"
+    path = folder / request.file(request.deepest)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             if (found := _read(path, request, None)) is None:  # not made by another meanwhile
-                found = _compute(request, console, device)
+                files = [f for d in deep_enough for f in folder.glob(f"{request.recipe(d)}-*")]
+                known = _rows([f for f in sorted(files) if f.suffix == SUFFIX], request.deepest)
+                found, digests = _compute(request, known, console, device)
                 named = {f"{s}/{stage}": x for s, of in found.items() for stage, x in of.items()}
-                write_state_dict(named, path)
+                write_state_dict(named | {f"{s}/{_DIGESTS}": d for s, d in digests.items()}, path)
     except OSError as error:
         raise UserError(
             f"cache_dir={cache_dir}: the features cannot be kept there "
@@ -116,38 +126,70 @@ def _read(path: Path, request: FeatureRequest, console: Console | None) -> Poole
     return {s: {stage: named[f"{s}/{stage}"] for stage in stages} for s in request.data.splits}
 
 
-def _compute(request: FeatureRequest, console: Console, device: str) -> Pooled:
-    """One pass over all images of all splits."""
+def _rows(files: list[Path], deepest: str) -> dict[bytes, dict[str, Tensor]]:
+    """Features of single images that other data sets have, by the digests of their pixels."""
+    rows: dict[bytes, dict[str, Tensor]] = {}
+    for file in files:
+        try:
+            named = read_state_dict(file)
+        except UserError:  # damaged; its own data set will say so
+            continue
+        for split in {name.rpartition("/")[0] for name in named}:
+            of = {stage: named[f"{split}/{stage}"] for stage in stages_to(deepest)}
+            for row, digest in enumerate(named[f"{split}/{_DIGESTS}"]):
+                rows[digest.numpy().tobytes()] = {stage: x[row] for stage, x in of.items()}
+    return rows
+
+
+def _compute(
+    request: FeatureRequest, known: dict[bytes, dict[str, Tensor]], console: Console, device: str
+) -> tuple[Pooled, dict[str, Tensor]]:
+    """Features of all images of all splits, and the digests of their pixels, (n, 32) uint8."""
     started = time.perf_counter()
     backbone = FrozenBackbone(request.state, request.deepest).to(device)
-    splits = request.data.splits
-    total = sum(len(split.labels) for split in splits.values())
+    splits, size, stages = request.data.splits, request.image_size, stages_to(request.deepest)
+    digests = {name: [_digest(x) for x in _cut(s.pixels, size)] for name, s in splits.items()}
+    todo = {
+        name: np.array([i for i, digest in enumerate(of) if digest not in known], dtype=np.int64)
+        for name, of in digests.items()
+    }
+    count, every = sum(map(len, todo.values())), sum(map(len, digests.values()))
+    said = f"{count} images" if count == every else f"{count} of {every} images, others are known"
     if not console.is_terminal:
-        console.print(f"computing the features of {total} images ({request.view}), once")
+        console.print(f"computing the features of {said} ({request.view}), once")
     pooled: Pooled = {}
     with _progress(console) as progress, torch.inference_mode():
-        task = progress.add_task(f"features ({request.view})", total=total)
+        task = progress.add_task(f"features ({request.view})", total=count)
         for name, split in splits.items():
-            parts: dict[str, list[Tensor]] = {stage: [] for stage in stages_to(request.deepest)}
-            for start in range(0, len(split.labels), _BATCH):
-                images = _cropped(split.pixels[start : start + _BATCH], request.image_size)
-                for stage, values in backbone(
-                    seen(images.to(device), request.view, request.exposure)
-                ).items():
-                    parts[stage].append(values.cpu())
-                progress.advance(task, len(images))
-            pooled[name] = {stage: torch.cat(values) for stage, values in parts.items()}
-    console.print(
-        f"features of {total} images ({request.view}): {time.perf_counter() - started:.0f} s"
-    )
-    return pooled
+            of = {stage: torch.empty(len(digests[name]), STAGES[stage]) for stage in stages}
+            for start in range(0, len(todo[name]), _BATCH):
+                rows = todo[name][start : start + _BATCH]
+                images = torch.from_numpy(_cut(split.pixels[rows], size).astype(np.float32))
+                shown = seen(images.div_(255).to(device), request.view, request.exposure)
+                for stage, values in backbone(shown).items():
+                    of[stage][rows] = values.cpu()
+                progress.advance(task, len(rows))
+            for row, digest in enumerate(digests[name]):
+                for stage, value in known.get(digest, {}).items():
+                    of[stage][row] = value
+            pooled[name] = of
+    console.print(f"features of {said} ({request.view}): {time.perf_counter() - started:.0f} s")
+    told = {
+        name: torch.from_numpy(np.frombuffer(b"".join(of), dtype=np.uint8).reshape(-1, 32).copy())
+        for name, of in digests.items()
+    }
+    return pooled, told
 
 
-def _cropped(pixels: np.ndarray, size: int) -> Tensor:
-    """(B, C, R, R) 8-bit values to the centre (B, C, size, size) in [0, 1]."""
+def _cut(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """(B, C, R, R) to the centre (B, C, size, size)."""
     edge = round((pixels.shape[-1] - size) / 2)  # as torchvision's CenterCrop
-    cut = pixels[..., edge : edge + size, edge : edge + size]
-    return torch.from_numpy(cut.astype(np.float32)).div_(255)
+    return pixels[..., edge : edge + size, edge : edge + size]
+
+
+def _digest(image: NDArray[np.uint8]) -> bytes:
+    """SHA-256 of shape and values."""
+    return hashlib.sha256(f"{image.shape};".encode() + image.tobytes()).digest()
 
 
 def _progress(console: Console) -> Progress:

@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -56,6 +57,39 @@ def test_whatever_features_depend_on_makes_others(request_for, computed, pretrai
     for request in requests:
         ask(request, tmp_path)
     assert len(computed) == len(requests)
+
+
+def test_images_that_another_data_set_has_are_not_computed_again(
+    request_for, monkeypatch, tmp_path
+):
+    """A new split of the same images and one more: each image has the features it had."""
+    asked, passed, forward = request_for(deepest="layer2"), [], cache.FrozenBackbone.forward
+    whole = ask(asked, tmp_path)
+    order = [5, 0, 3, 1]
+    old, test = asked.data.splits["train"], asked.data.splits["test"]
+    new = 255 - old.pixels[:1]
+    split = dataclasses.replace(
+        old,
+        pixels=np.concatenate([old.pixels[order], new, test.pixels[:1]]),
+        labels=np.concatenate([old.labels[order], old.labels[:1], test.labels[:1]]),
+    )
+    fingerprint = dataclasses.replace(asked.data.fingerprint, sha256="1" * 64)
+    data = dataclasses.replace(
+        asked.data, splits=asked.data.splits | {"train": split}, fingerprint=fingerprint
+    )
+    monkeypatch.setattr(
+        cache.FrozenBackbone, "forward", lambda s, x: passed.append(len(x)) or forward(s, x)
+    )
+    console = Console(record=True, width=500)
+    request = dataclasses.replace(asked, data=data, deepest="layer1")
+    got = pooled_features(request, tmp_path, console)["train"]["layer1"]
+    assert passed == [1]
+    total = 6 + len(test.labels)
+    assert f"features of 1 of {total} images, others are known" in console.export_text()
+    assert torch.equal(got[:4], whole["train"]["layer1"][order])
+    assert torch.equal(got[5:], whole["test"]["layer1"][:1])
+    alone = ask(request, tmp_path / "fresh")["train"]["layer1"]
+    torch.testing.assert_close(got, alone)
 
 
 def test_a_file_of_deeper_stages_serves_a_shallower_request(request_for, computed, tmp_path):
