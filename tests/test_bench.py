@@ -8,7 +8,8 @@ from dpmi.run import feed_benchmark
 from dpmi.run.step_benchmark import METHODS
 
 
-@pytest.mark.parametrize("norm", ["group", pytest.param("frozen_batch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("norm", ["group", "frozen_batch"])
 def test_the_bench_measures_each_method_and_writes_rows(tmp_path, monkeypatch, norm, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["bench", "--rounds", "1", "--sizes", "32:4", "--norm", norm]

@@ -166,6 +166,7 @@ ALIKE = {  # another is planted beside it
     "noise without the clipping norm",
     "images twice in a batch",
     "batches of all images",
+    "noise the same in every step",
 }
 
 

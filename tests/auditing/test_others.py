@@ -34,6 +34,7 @@ def test_one_image_more_or_less_stays_within_the_claim(audited):
     assert {"known others", "known others, trials", "one run"} <= audit.bounds.keys()
 
 
+@pytest.mark.slow
 def test_an_augmentation_by_place_in_the_batch_is_refuted(audited, monkeypatch):
     by_index = datamodule.draw_affine
     monkeypatch.setattr(

@@ -67,6 +67,7 @@ def test_a_launcher_without_a_sweep_is_refused(place):
     assert place.files(place.cwd) == set()
 
 
+@pytest.mark.slow
 def test_each_job_has_a_gpu_to_itself_from_before_torch_is_imported(place):
     """With the names of GPUs that are not there: nothing is computed on them."""
     seeds = ("-m", "seed=1,2,3,4")

@@ -231,6 +231,7 @@ def trained_accuracy(composed, data, noise_multiplier):
     return float(metrics["nonprivate/train/accuracy"]), float(metrics["test/accuracy"])
 
 
+@pytest.mark.slow
 def test_a_huge_noise_multiplier_brings_accuracy_to_chance(composed, stripes):
     """Two equal classes: chance is one half. The same set-up without much noise learns them."""
     data = stripes(train=64)

@@ -63,6 +63,7 @@ def test_batches_are_shuffled_of_a_fixed_size_and_images_stay_as_they_are(compos
     assert mechanism.release_data(data) is data
 
 
+@pytest.mark.slow
 def test_it_trains_a_resnet_with_batch_norm_in_training_mode_and_counts_its_steps(composed):
     torch.manual_seed(0)
     mechanism = build(composed, "max_grad_norm=1")

@@ -147,6 +147,7 @@ def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_pat
     assert refused > 0.9 * len(damaged)
 
 
+@pytest.mark.slow
 def test_the_weights_that_a_run_leaves_are_weights_to_start_from(real_sweeps):
     (file,) = (real_sweeps[1] / "3").glob("model.*")  # trained with BatchNorm
     left = read_state_dict(file)

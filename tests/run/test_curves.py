@@ -181,9 +181,10 @@ def test_the_best_test_epoch_is_named_as_selected_and_counted_from_one():
         pytest.param(
             ["mechanism=none"], {"nonprivate/accuracy", "val/accuracy"}, marks=pytest.mark.slow
         ),
-        (
+        pytest.param(
             ["mechanism=none", "trainer.test_every_epoch=true"],
             {"nonprivate/accuracy", "val/accuracy", "test/accuracy"},
+            marks=pytest.mark.slow,
         ),
         (
             ["mechanism=dpsgd", "mechanism.accountant=rdp", "data.val_images=0"],

@@ -181,9 +181,8 @@ def test_when_the_job_itself_is_killed_its_processes_go_with_it(words, whole, tm
     assert_same(folder, whole("dpsgd", 2))
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_all_stop_at_the_same_step_with_a_checkpoint(number, words, whole, tmp_path):
     folder, command = tmp_path / "job", words("dpsgd", 2)
     process = job_processes.start(folder, *command)

@@ -44,6 +44,7 @@ def test_the_lines_of_a_run_without_privacy_tell_no_epsilon(composed, tiny, tmp_
     assert re.fullmatch(r"epoch 1/1  loss \S+  accuracy \S+  \d+ s left", line)
 
 
+@pytest.mark.slow
 def test_the_bar_tells_loss_accuracy_epsilon_and_the_time_left(place, tiny):
     """On a terminal of its own, as a person sees it."""
     reader, terminal = pty.openpty()

@@ -55,6 +55,7 @@ def test_bfloat16_changes_the_rounding_and_not_the_promise(trained, mechanism):
     assert rounded.mechanism == record.mechanism  # the ledger, among others
 
 
+@pytest.mark.slow
 def test_channels_last_trains_the_same_network(trained):
     _, weights = trained("mechanism=dpsgd")
     _, changed = trained("mechanism=dpsgd", "trainer.channels_last=true")
