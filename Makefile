@@ -73,6 +73,7 @@ results: $(READY) ## run all mechanisms on the chest X-rays, then the report: DA
 	for test in official other_patients; do \
 		run experiment=frontier_pneumonia mechanism=none,dpsgd beta=1,2,4 data.test=$$test; \
 		run experiment=frontier_class_means beta=1,2,4 data.test=$$test; \
+		run experiment=frontier_second_moments beta=1,2,4 data.test=$$test; \
 		run experiment=frontier_ldp_features beta=1,2,4 data.test=$$test; \
 	done; \
 	run experiment=frontier_pneumonia mechanism=none,dpsgd beta=1,2,4 data.test=held_out \

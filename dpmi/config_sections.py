@@ -171,12 +171,13 @@ class DpsgdMechanism(Section):
 
 
 class ClassMeansMechanism(Section):
-    """One Gaussian release of class sums and counts; the classifier is post-processing."""
+    """One Gaussian release of class sums, counts, moments; the classifier is post-processing."""
 
     name: Literal["class_means"]
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
     count_scale: Positive
+    moment_scale: Positive | None
     shares: CentreShare
 
 

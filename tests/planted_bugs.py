@@ -595,6 +595,7 @@ LEAVING = (
 
 
 _PLANNED = "tests/mechanisms/test_planned.py"
+_SUMS = "tests/privacy/test_statistics.py"
 
 STATISTICS = (
     Planted(
@@ -657,9 +658,54 @@ STATISTICS = (
     Planted(
         "a mean of a class is by its exact count",
         "dpmi/mechanisms/class_means.py",
-        "released[-classes:] / scale\n",
-        "torch.bincount(labels, minlength=classes).double()\n",
+        "sums.view(classes, -1), counts / scale,",
+        "sums.view(classes, -1), torch.bincount(labels, minlength=classes).double(),",
         f"{_PLANNED}::test_class_means_use_what_was_released_and_nothing_else",
+    ),
+    Planted(
+        "what stands twice in the second moment is released twice over",
+        "dpmi/privacy/statistics.py",
+        "    weights = like.new_full(row.shape, math.sqrt(2.0))\n",
+        "    weights = like.new_full(row.shape, 2.0)\n",
+        f"{_SUMS}::test_dropping_any_one_image_moves_sums_counts_and_second_moment_by_no_more_than_"
+        "planned",
+    ),
+    Planted(
+        "what stands twice in the second moment counts once",
+        "dpmi/privacy/statistics.py",
+        "    weights = like.new_full(row.shape, math.sqrt(2.0))\n",
+        "    weights = like.new_full(row.shape, 1.0)\n",
+        f"{_SUMS}::test_a_packed_matrix_is_as_long_as_it_was_and_is_had_again",
+    ),
+    Planted(
+        "the second moment's weight is not in the sensitivity",
+        "dpmi/privacy/statistics.py",
+        "    return math.sqrt(1.0 + count_scale**2 + (moment_scale or 0.0) ** 2)\n",
+        "    return math.sqrt(1.0 + count_scale**2)\n",
+        f"{_SUMS}::test_dropping_any_one_image_moves_sums_counts_and_second_moment_by_no_more_than_"
+        "planned",
+    ),
+    Planted(
+        "the second moment is of vectors as they came",
+        "dpmi/privacy/statistics.py",
+        "packed(rows.T @ rows))",
+        "packed(vectors.double().T @ vectors.double()))",
+        f"{_SUMS}::test_dropping_any_one_image_moves_sums_counts_and_second_moment_by_no_more_than_"
+        "planned",
+    ),
+    Planted(
+        "the second moment has no noise",
+        "dpmi/mechanisms/class_means.py",
+        "            moment = unpacked(moment / moment_scale)\n",
+        "            moment = rows.double().T @ rows.double()\n",
+        f"{_PLANNED}::test_the_second_moment_is_released_with_the_noise_of_the_plan_in_every_part",
+    ),
+    Planted(
+        "the second moment's values are not counted where the noise ends",
+        "dpmi/mechanisms/class_means.py",
+        "sum(self._sizes(net)))",
+        "sum(self._sizes(net)[:2]))",
+        f"{_PLANNED}::test_a_delta_below_what_the_second_moments_values_can_keep_is_refused",
     ),
     Planted(
         "vectors are brought to length one after they are summed",

@@ -7,7 +7,8 @@ from dpmi.errors import UserError
 from dpmi.train import config_dir
 
 PRESETS = (
-    "frontier_pneumonia", "frontier_aptos", "frontier_class_means", "frontier_ldp_features",
+    "frontier_pneumonia", "frontier_aptos", "frontier_class_means", "frontier_second_moments",
+    "frontier_ldp_features",
 )  # fmt: skip
 HEAD = ("model.train=head", "model.norm=frozen_batch")
 FIRST = ("model.train=head_then_all", "model.norm=frozen_batch")
@@ -26,6 +27,10 @@ FIRST = ("model.train=head_then_all", "model.norm=frozen_batch")
         (
             [*HEAD, "mechanism=ldp_features", "model.features.centre=false"],
             r"^model\.features\.centre=False: .*allowed is true",
+        ),
+        (
+            [*HEAD, "mechanism=class_means", "mechanism.moment_scale=0"],
+            r"^mechanism\.moment_scale=0.*greater than 0",
         ),
         (["mechanism=ldp_features"], r"^model\.train=all: .*allowed is head"),
         (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),

@@ -126,10 +126,11 @@ def build_mechanism(
             "together": together, "first": first,
         }  # fmt: skip
         if isinstance(settings, ClassMeansMechanism):
-            bound = class_sensitivity(settings.count_scale)
+            bound = class_sensitivity(settings.count_scale, settings.moment_scale)
             return ClassMeans(
                 _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
                 count_scale=settings.count_scale,
+                moment_scale=settings.moment_scale,
                 uniform=config.model.prior != "train",
                 **common,
             )

@@ -1,6 +1,8 @@
-"""Linear discriminant analysis from released class sums and counts: post-processing."""
+"""Linear discriminant analysis from released sums, counts and moments: post-processing."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -33,12 +35,10 @@ def discriminant(
     Returns:
         (K, D) and (K,), float32.
     """
-    known = counts.double().clamp(min=max(1.0, count_std))
-    means = sums.double() / known[:, None]
-    squares = means.square().sum(1) - sums.shape[1] * (noise_std / known).square()
-    squares = squares.clamp(min=0.0)
-    shares = known / known.sum()
-    variance = (1.0 - shares @ squares).clamp(min=_LEAST_VARIANCE) / DIRECTIONS
+    known = _at_least_the_noise(counts, count_std)
+    means, shares = sums.double() / known[:, None], known / known.sum()
+    squares = _squares(means, torch.eye(sums.shape[1]).double(), noise_std / known)
+    variance = _variance(shares, squares) / DIRECTIONS
     bias = shares.log() - squares / (2 * variance)
     return (means / variance).float(), bias.float()
 
@@ -62,13 +62,10 @@ def first_head(
     Returns:
         (K, D) and (K,), float32.
     """
-    known = counts.double().clamp(min=max(1.0, count_std))
-    means, noise = (
-        sums.double() / known[:, None],
-        noise_std / known,
-    )  # noise: of each value of a mean
+    known = _at_least_the_noise(counts, count_std)
+    means, noise = sums.double() / known[:, None], noise_std / known
     shares, (classes, dimensions) = known / known.sum(), sums.shape
-    squares = (means.square().sum(1) - dimensions * noise.square()).clamp(min=0.0)
+    squares = _squares(means, torch.eye(dimensions).double(), noise)
     unsure = shares @ (2 * squares.sqrt() * noise + (2 * dimensions) ** 0.5 * noise.square())
     variance = torch.maximum(1.0 - shares @ squares, unsure).clamp(min=_LEAST_VARIANCE) / DIRECTIONS
     away = means - means.mean(0)
@@ -79,3 +76,87 @@ def first_head(
     kept = (1 - most / apart).clamp(min=0.0)
     bias = shares.log() - kept * squares / (2 * variance)
     return (kept * away / variance).float(), bias.float()
+
+
+def pooled_discriminant(
+    sums: Tensor,
+    counts: Tensor,
+    moment: Tensor,
+    noise_std: float,
+    count_std: float,
+    moment_std: float,
+) -> tuple[Tensor, Tensor]:
+    """Weights and biases of the classes, for vectors of length one with equal covariance Σ.
+
+    logit_k = x·Σ⁻¹m_k - m_k·Σ⁻¹m_k/2 + log π_k (Hastie, Tibshirani and Friedman, equation 4.10).
+    Σ is the second moment less that of the means, each known but for noise, whose expectation is
+    taken off: a released sum has E[S_k S_kᵀ] = its own + noise_std² I. From what is left its
+    variances are found by :func:`_variances_under_noise`. Without noise that is Σ itself.
+
+    Args:
+        sums: (K, D), noisy.
+        counts: (K,), noisy.
+        moment: (D, D), symmetric and noisy: Σ x xᵀ over all classes.
+        noise_std: of each value of ``sums``.
+        count_std: of each count; a smaller count than this, or than 1, is taken for this.
+        moment_std: of each value on the diagonal of ``moment``; beside it √2 less. 0 only where
+            Σ can be inverted.
+
+    Returns:
+        (K, D) and (K,), float32.
+    """
+    known = _at_least_the_noise(counts, count_std)
+    means, shares = sums.double() / known[:, None], known / known.sum()
+    one = torch.eye(len(moment)).double()
+    between = means.T @ (shares[:, None] * means) - one * (shares @ (noise_std / known).square())
+    values, axes = torch.linalg.eigh(moment / known.sum() - between)
+    total = _variance(shares, _squares(means, one, noise_std / known))
+    variances = _variances_under_noise(values, float(total), float(moment_std / known.sum()))
+    inverse = (axes / variances) @ axes.T
+    bias = shares.log() - _squares(means, inverse, noise_std / known) / 2
+    return (means @ inverse).float(), bias.float()
+
+
+def _variances_under_noise(values: Tensor, total: float, std: float) -> Tensor:
+    """Variances along the axes of a noisy covariance, shrunk towards a sphere.
+
+    Symmetric noise of ``std`` alone has eigenvalues to ± e, e = std √(2D) (Wigner's semicircle).
+    What exceeds the mean of all smaller eigenvalues by y > e is seen: its excess over the sphere is
+    √(y² - e²), which has the least squared error (Gavish and Donoho 2017, arXiv 1405.7511, for
+    square matrices; symmetric ones have the same formula). Noise hides the others: what is left of
+    the total is the sphere, the same along all axes, and taken for no less than e; or, where e
+    exceeds the mean variance, for no less than that.
+
+    Args:
+        values: (D,) eigenvalues, from the smallest up.
+        total: of the variances.
+        std: of a value on the diagonal of the covariance.
+
+    Returns:
+        (D,) in the order of ``values``.
+    """
+    size = len(values)
+    edge, largest = std * math.sqrt(2 * size), values.flip(0)
+    smaller = (largest.sum() - largest.cumsum(0))[:-1] / torch.arange(size - 1, 0, -1)
+    seen = int((largest[:-1] - smaller > edge).long().cumprod(0).sum())
+    excess = torch.zeros_like(largest)
+    above = largest[:seen] - largest[seen:].mean()
+    excess[:seen] = (above.square() - edge**2).clamp(min=0.0).sqrt()
+    sphere = max((total - float(excess.sum())) / size, min(edge, total / size))
+    return (sphere + excess).flip(0)
+
+
+def _at_least_the_noise(counts: Tensor, count_std: float) -> Tensor:
+    """(K,) float64: a count below its noise, or below 1, taken for that."""
+    return counts.double().clamp(min=max(1.0, count_std))
+
+
+def _squares(means: Tensor, inverse: Tensor, std: Tensor) -> Tensor:
+    """(K,): m·A m of each mean, less what noise of ``std`` in its values adds, tr A std²."""
+    squares = ((means @ inverse) * means).sum(1) - inverse.trace() * std.square()
+    return squares.clamp(min=0.0)
+
+
+def _variance(shares: Tensor, squares: Tensor) -> Tensor:
+    """Within the classes, of vectors of length one, in all directions together."""
+    return (1.0 - shares @ squares).clamp(min=_LEAST_VARIANCE)

@@ -100,28 +100,66 @@ def bounded(vectors: Tensor) -> Tensor:
 
 
 def class_statistics(
-    vectors: Tensor, labels: Tensor, num_classes: int, count_scale: float
+    vectors: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    count_scale: float,
+    moment_scale: float | None = None,
 ) -> Tensor:
-    """Sums and numbers of the vectors of each class, as one vector.
+    """Sums and numbers of the vectors of each class, and their second moment, as one vector.
 
-    An image adds x in one class's sum and ``count_scale`` in its count, which are orthogonal: its
-    contribution has norm sqrt(|x|² + count_scale²) at most ``class_sensitivity``.
+    An image adds x in one class's sum, ``count_scale`` in its count, and ``moment_scale`` times
+    x xᵀ, packed, of norm |x|². They are orthogonal: its contribution has norm
+    sqrt(|x|² + count_scale² + moment_scale² |x|⁴), at most :func:`class_sensitivity`.
 
     Args:
         vectors: (n, D) of norm at most 1.
         labels: (n,) class indices.
         num_classes: K.
         count_scale: weight of a count.
+        moment_scale: weight of the second moment of all classes together; None: it is left out.
 
     Returns:
-        (K (D + 1),) float64: the sums class by class, then the counts times ``count_scale``.
+        (K (D + 1),) or (K (D + 1) + D (D + 1) / 2,) float64: the sums class by class, the counts
+        times ``count_scale``, and Σ x xᵀ, packed (:func:`packed`), times ``moment_scale``.
     """
     rows = bounded(vectors)
     sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
     counts = torch.bincount(labels, minlength=num_classes).double()
-    return torch.cat([sums.flatten(), count_scale * counts])
+    parts = [sums.flatten(), count_scale * counts]
+    if moment_scale is not None:
+        parts.append(moment_scale * packed(rows.T @ rows))
+    return torch.cat(parts)
 
 
-def class_sensitivity(count_scale: float) -> float:
+def class_sensitivity(count_scale: float, moment_scale: float | None = None) -> float:
     """L2 norm of the most that one image contributes to :func:`class_statistics`."""
-    return math.sqrt(1.0 + count_scale**2)
+    return math.sqrt(1.0 + count_scale**2 + (moment_scale or 0.0) ** 2)
+
+
+def packed(matrix: Tensor) -> Tensor:
+    """(D, D), symmetric, to (D (D + 1) / 2,) of the same length: what stands twice counts √2.
+
+    So x xᵀ, whose Frobenius norm is |x|², has that norm, and noise of one size in each value is a
+    symmetric noise whose law no rotation changes. (Dwork et al. 2014, "Analyze Gauss", where what
+    stands twice counts once: for the same bound, more noise beside the diagonal.)
+    """
+    row, column, weights = _upper_triangle(len(matrix), matrix)
+    return matrix[row, column] * weights
+
+
+def unpacked(values: Tensor) -> Tensor:
+    """(D (D + 1) / 2,) of :func:`packed` to the symmetric (D, D)."""
+    size = (math.isqrt(8 * len(values) + 1) - 1) // 2
+    row, column, weights = _upper_triangle(size, values)
+    matrix = values.new_zeros(size, size)
+    matrix[row, column] = values / weights
+    return matrix + matrix.triu(1).T
+
+
+def _upper_triangle(size: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and weights of its values, row by row, the diagonal among them."""
+    row, column = torch.triu_indices(size, size, device=like.device)
+    weights = like.new_full(row.shape, math.sqrt(2.0))
+    weights[row == column] = 1.0
+    return row, column, weights

@@ -34,7 +34,7 @@ CONFIG = frozenset({
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
-        "shares.centre", "shares.head", "shares.counts", "shares.logits",
+        "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",
     )),
     *(f"model.{key}" for key in (
         "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",

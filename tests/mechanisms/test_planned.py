@@ -1,5 +1,6 @@
 """What is released beside the steps, and class means: noised, bounded, on the ledger, once."""
 
+import dataclasses
 import functools
 import math
 
@@ -10,11 +11,12 @@ from scipy import stats
 from dpmi.errors import UserError
 from dpmi.mechanisms import build_mechanism
 from dpmi.mechanisms.statistics import decide_midway
-from dpmi.models.discriminant import discriminant, first_head
+from dpmi.models.discriminant import discriminant, first_head, pooled_discriminant
 from dpmi.models.head import FeatureHead
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import Journal, read_journal, reserved_entries
+from dpmi.privacy.lattice import BEYOND_REACH
 from dpmi.privacy.plan import ROUNDING
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.releases import release_sum
@@ -24,6 +26,7 @@ from dpmi.privacy.statistics import (
     class_logit_sums,
     class_sensitivity,
     class_statistics,
+    packed,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -257,6 +260,68 @@ def test_class_means_use_what_was_released_and_nothing_else(build, monkeypatch):
     weight, bias = discriminant(*given[0])
     torch.testing.assert_close(net.weight, weight)
     torch.testing.assert_close(net.bias, bias)
+
+
+def test_the_second_moment_is_released_with_the_noise_of_the_plan_in_every_part(build, monkeypatch):
+    """Chi-squared and Kolmogorov-Smirnov, a false alarm in ten thousand each.
+
+    On the diagonal and beside it, where a value stands twice and its noise is √2 less.
+    """
+    given, train = [], training_set(n=600, d=60, classes=100)
+    monkeypatch.setattr(
+        "dpmi.mechanisms.class_means.pooled_discriminant",
+        lambda *arguments: given.append(arguments) or pooled_discriminant(*arguments),
+    )
+    words = "model.features.centre=false", "mechanism.moment_scale=2"
+    mechanism = build("class_means", *words, train=train)
+    net = run(mechanism, train)
+    plan, ((sums, counts, moment, *stds),) = mechanism.plan, given
+    assert plan.max_grad_norm == class_sensitivity(0.3, 2.0) == math.sqrt(5.09)
+    assert (plan.steps, plan.sample_rate, mechanism.ledger.steps) == (1, 1.0, 1)
+    assert stds == [plan.noise_std, plan.noise_std / 0.3, plan.noise_std / 2]
+    exact = class_statistics(train.vectors, train.labels, 100, 1.0, 1.0)
+    exact_sums, exact_counts, exact_moment = exact.split([6000, 100, 1830])
+    noise = packed(moment) - exact_moment
+    row, column = torch.triu_indices(60, 60)
+    parts = (
+        ((sums.flatten() - exact_sums) / stds[0]),
+        ((counts - exact_counts) / stds[1]),
+        (noise[row == column] / stds[2]),
+        (noise[row != column] / stds[2]),
+    )
+    for values in parts:
+        low, high = stats.chi2.interval(1 - 1e-4, len(values))
+        assert low < float(values.square().sum()) < high
+        assert stats.kstest(values.numpy(), "norm").pvalue > 1e-4
+    assert torch.equal(moment, moment.T)
+    weight, bias = pooled_discriminant(*given[0])
+    torch.testing.assert_close(net.weight, weight)
+    torch.testing.assert_close(net.bias, bias)
+
+
+def test_epsilon_is_the_same_with_a_second_moment_and_more_values_need_no_smaller_delta(build):
+    train = training_set(d=16)
+    for moment_scale in ("null", "1", "20"):
+        mechanism = build("class_means", f"mechanism.moment_scale={moment_scale}", train=train)
+        run(mechanism, train)
+        told = mechanism.guarantee().epsilon
+        assert told == pytest.approx(gdp_epsilon(mu_of(mechanism.ledger.entries)), rel=1e-6)
+        assert 0.998 <= told <= 1
+
+
+def test_a_delta_below_what_the_second_moments_values_can_keep_is_refused(build):
+    """Their number counts: of 256 features there are 32,896 beside 514 sums and counts."""
+    train = training_set(n=60, d=256, classes=2)
+    least = 2 * (514 + 32_896) * BEYOND_REACH  # of two releases: the centre is the other
+    for moment_scale, delta, refused in (("1", 0.9, True), ("1", 1.1, False), ("null", 0.9, False)):
+        mechanism = build("class_means", f"mechanism.moment_scale={moment_scale}", train=train)
+        mechanism.plan = dataclasses.replace(mechanism.plan, delta=delta * least)
+        net = FeatureHead(256, 2, "linear")
+        if refused:
+            with pytest.raises(ValueError, match="33410 noise values"):
+                mechanism.make_gradient(net)
+        else:
+            mechanism.make_gradient(net)
 
 
 def test_vectors_are_centred_and_brought_to_length_one_before_they_are_summed(build, monkeypatch):

@@ -1,10 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from dpmi.models.discriminant import discriminant
+from dpmi.models.discriminant import discriminant, pooled_discriminant
 from dpmi.models.head import FeatureHead, polynomials
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.engines.bookkeeping import BookKeeping
@@ -132,3 +133,90 @@ def test_the_discriminant_takes_the_noises_own_length_off_a_rare_class():
     weight, bias = discriminant(sums, counts, 0.0, 0.0)
     decided = (x @ weight.T + bias - (counts / counts.sum()).log().float()).argmax(1)
     assert (decided == labels).float().mean() > 0.9
+
+
+def with_covariance(counts, d=12, seed=0):
+    """Unit vectors that vary a hundred times more along some axes than along others."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    axes = torch.logspace(0, -1, d)
+    x = axes * torch.randn(len(labels), d, generator=generator).double()
+    x = x + 0.4 * unit_rows(len(counts), d, seed + 1).double()[labels]
+    return x / x.norm(dim=1, keepdim=True), labels
+
+
+def released(x, labels, classes):
+    sums = torch.zeros(classes, x.shape[1]).double().index_add_(0, labels, x)
+    return sums, torch.bincount(labels, minlength=classes).double(), x.T @ x
+
+
+@pytest.mark.parametrize("counts", [[300, 500], [400, 90, 30, 60, 20]])
+def test_without_noise_the_pooled_discriminant_is_linear_discriminant_analysis(counts):
+    """Computed image by image, as scikit-learn's does with solver="lsqr"."""
+    x, labels = with_covariance(counts)
+    rows, own = x.numpy(), labels.numpy()
+    shares = np.array(counts) / sum(counts)
+    means = np.stack([rows[own == k].mean(0) for k in range(len(counts))])
+    covariance = sum(
+        share * np.cov(rows[own == k], rowvar=False, bias=True) for k, share in enumerate(shares)
+    )
+    slopes = np.linalg.solve(covariance, means.T).T
+    intercepts = np.log(shares) - (slopes * means).sum(1) / 2
+    weight, bias = pooled_discriminant(*released(x, labels, len(counts)), 0.0, 0.0, 0.0)
+    np.testing.assert_allclose(weight.numpy(), slopes, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(bias.numpy(), intercepts, rtol=1e-4, atol=1e-4)
+
+
+def test_where_noise_hides_every_variance_the_pooled_discriminant_takes_a_sphere():
+    """As the spherical one does, but for the scale of the logits."""
+    x, labels = with_covariance([300, 500])
+    sums, counts, moment = released(x, labels, 2)
+    noise = 1e-3 * torch.randn(12, 12, generator=torch.Generator().manual_seed(1)).double()
+    weight, _ = pooled_discriminant(sums, counts, moment + noise + noise.T, 0.0, 0.0, 1e4)
+    sphere, _ = discriminant(sums, counts, 0.0, 0.0)
+    torch.testing.assert_close(weight / weight.norm(), sphere / sphere.norm())
+
+
+def test_noise_in_the_second_moment_leaves_the_discriminant_what_is_above_it():
+    """Of classes apart where features vary little: nearest means confuse them, and these do not.
+
+    With noise of the eigenvalues' own size no variance is negative, or taken for less than it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4000) % 2
+    x = 0.1 * torch.randn(4000, 60, generator=generator).double()
+    common = 2 * torch.randn(4000, generator=generator).double()
+    x[:, 0] += common + 0.5 * labels
+    x[:, 1] += common - 0.5 * labels
+    x[:, 2] += 1.0
+    x = x / x.norm(dim=1, keepdim=True)
+    sums, counts, moment = released(x, labels, 2)
+    noise = torch.randn(60, 60, generator=generator).double()
+    noise = 3.0 * (noise + noise.T) / 2  # on the diagonal 3, beside it 3 / √2
+    found = {}
+    for name, made in {
+        "sphere": discriminant(sums, counts, 3.0, 3.0),
+        "pooled": pooled_discriminant(sums, counts, moment + noise, 3.0, 3.0, 3.0),
+    }.items():
+        weight, bias = made
+        found[name] = float(((x.float() @ weight.T + bias).argmax(1) == labels).float().mean())
+    assert found["pooled"] > found["sphere"] + 0.05
+    for std in (30.0, 300.0, 3000.0):
+        weight, bias = pooled_discriminant(sums, counts, moment + std / 3 * noise, 0.0, 0.0, std)
+        assert weight.isfinite().all()
+        assert bias.isfinite().all()
+        assert weight.norm() < 1e3
+
+
+def test_the_pooled_discriminant_takes_the_noises_own_length_off_a_rare_class():
+    x, labels = with_covariance([2000, 100])
+    sums, counts, moment = released(x, labels, 2)
+    generator, found = torch.Generator().manual_seed(5), []
+    _, true = pooled_discriminant(sums, counts, moment, 0.0, 0.0, 0.0)
+    for _ in range(300):
+        noisy = sums + 4.0 * torch.randn(sums.shape, generator=generator)
+        # The means' part in the second moment moves with them: the covariance stays.
+        moved = moment + (noisy.T / counts) @ noisy - (sums.T / counts) @ sums
+        moved = moved - torch.eye(12).double() * (4.0**2 / counts).sum()
+        found.append(pooled_discriminant(noisy, counts, moved, 4.0, 4.0, 0.0)[1][1])
+    assert torch.stack(found).mean() == pytest.approx(float(true[1]), abs=0.3)

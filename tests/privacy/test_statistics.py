@@ -10,6 +10,8 @@ from dpmi.privacy.statistics import (
     class_logit_sums,
     class_sensitivity,
     class_statistics,
+    packed,
+    unpacked,
 )
 
 
@@ -47,6 +49,42 @@ def test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity(
     assert largest == pytest.approx(class_sensitivity(scale))  # and no less is enough
     assert of_logits == pytest.approx(SENSITIVITY)
     assert of_sums == pytest.approx(SENSITIVITY)
+
+
+@pytest.mark.parametrize("rows", ["hostile", "identical", "along one axis"])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_dropping_any_one_image_moves_sums_counts_and_second_moment_by_no_more_than_planned(
+    rows, scale
+):
+    """In float64: long rows, rows that are not finite, copies, and those where a bound is tight."""
+    data = training_set()
+    if rows != "hostile":
+        row = {"identical": torch.randn(7), "along one axis": torch.eye(7)[2]}[rows]
+        data = TrainingSet(data.labels, 3, 5 * row.expand(40, 7))
+    joint = class_statistics(data.vectors, data.labels, 3, 0.3, scale)
+    assert joint.dtype == torch.float64
+    assert joint.isfinite().all()
+    bound = class_sensitivity(0.3, scale)
+    assert bound == pytest.approx(math.sqrt(1.09 + scale**2))
+    moved = []
+    for row in range(data.n):
+        fewer = without(data, row)
+        less = class_statistics(fewer.vectors, fewer.labels, 3, 0.3, scale)
+        moved.append(float((joint - less).norm()))
+    assert max(moved) <= bound * (1 + 1e-12)
+    assert max(moved) == pytest.approx(bound)  # and no less is enough
+    if rows == "hostile":  # one that is not finite has a count and no more
+        assert moved[5] == pytest.approx(0.3)
+
+
+def test_a_packed_matrix_is_as_long_as_it_was_and_is_had_again():
+    x = torch.randn(9, 6, dtype=torch.float64)
+    matrix = x.T @ x
+    assert packed(matrix).shape == (21,)
+    assert packed(matrix).norm() == pytest.approx(float(matrix.norm()))
+    torch.testing.assert_close(unpacked(packed(matrix)), matrix)
+    joint = class_statistics(x / 9, torch.zeros(9, dtype=torch.long), 1, 0.3, 2.0)
+    torch.testing.assert_close(unpacked(joint[7:] / 2), matrix / 81)
 
 
 def test_statistics_are_the_sums_and_counts_they_say():

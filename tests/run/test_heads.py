@@ -29,6 +29,9 @@ CELLS = {
         *("model.features.views=[identity,mirror,half_turn]", "model.prior=train"),
     ),
     "class_means": ("mechanism=class_means", "mechanism.delta=1e-3"),
+    "second_moments": (
+        *("mechanism=class_means", "mechanism.delta=1e-3", "mechanism.moment_scale=1"),
+    ),
     "ldp_features": ("mechanism=ldp_features", "model.features.project=5"),
 }
 
@@ -72,7 +75,7 @@ def test_a_head_leaves_a_good_record_and_weights_that_decide_alone(cell, whole):
     assert record.timings["features"] >= 0
 
 
-@pytest.mark.parametrize("cell", ["dpsgd", "views", "class_means"])
+@pytest.mark.parametrize("cell", ["dpsgd", "views", "class_means", "second_moments"])
 def test_epsilon_of_a_heads_record_is_what_an_independent_accountant_gives_its_ledger(cell, whole):
     """By the closed form of μ-GDP (Dong, Roth and Su 2022, corollary 2.13)."""
     record = read_record(whole(cell) / "record.json")
@@ -80,8 +83,12 @@ def test_epsilon_of_a_heads_record_is_what_an_independent_accountant_gives_its_l
     # Three views of an image are one contribution: the plan counts images.
     assert plan["n"] == plan["expected_batch_size"] == record.data["counts"]["train"] == 60
     assert all(entry["sample_rate"] == 1.0 for entry in ledger)
-    statistics = {"dpsgd": 2, "views": 1, "class_means": 1}[cell]
-    assert [e["steps"] for e in ledger] == [1] * statistics + [1 if cell == "class_means" else 8]
+    statistics, steps = {
+        "dpsgd": (2, 8), "views": (1, 8), "class_means": (1, 1), "second_moments": (1, 1),
+    }[cell]  # fmt: skip
+    assert [e["steps"] for e in ledger] == [1] * statistics + [steps]
+    if cell == "second_moments":
+        assert plan["max_grad_norm"] == pytest.approx(math.sqrt(1 + 0.3**2 + 1))
     mu = math.sqrt(sum(entry["steps"] / entry["noise_multiplier"] ** 2 for entry in ledger))
     told = record.guarantee.epsilon
     left = stats.norm.cdf(mu / 2 - told / mu) - math.exp(told) * stats.norm.cdf(-mu / 2 - told / mu)
