@@ -127,6 +127,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "image_size": 224,
         "batch_size": 128,
         "augment": "affine",
+        "multiplicity": 1,
         "on_corrupt": "error",
         "num_workers": 0,
         "resident": "auto",
