@@ -82,6 +82,7 @@ class Config(Section):
                 "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
         check_heads(self)
+        self._can_show_views()
         self._can_be_frozen()
         side = self.data.resize or self.data.image_size
         if isinstance(self.mechanism, LdpMechanism) and side % self.mechanism.pool:
@@ -124,6 +125,18 @@ class Config(Section):
                 "model.weights=null has none; allowed are batch and group, or give model.weights"
             )
         return self
+
+    def _can_show_views(self) -> None:
+        refused = None
+        if self.data.augment == "none":
+            refused = "under data.augment=none all views of an image are the same; allowed is 1"
+        elif self.mechanism.name == "dpsgd_published":
+            refused = (
+                "mechanism=dpsgd_published is what the poster's authors ran, one view of an image "
+                "at each step; allowed is 1"
+            )
+        if self.data.multiplicity > 1 and refused:
+            raise ValueError(f"data.multiplicity={self.data.multiplicity}: {refused}")
 
     def _can_be_frozen(self) -> None:
         model = self.model

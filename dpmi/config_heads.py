@@ -54,6 +54,11 @@ def check_heads(config: Config) -> None:
             f"data.augment={config.data.augment}: under model.train=head the features of an image "
             "are computed once; allowed is none (model.features.views averages fixed views)"
         )
+    if config.data.multiplicity > 1:
+        raise ValueError(
+            f"data.multiplicity={config.data.multiplicity}: under model.train=head the features of "
+            "an image are computed once; allowed is 1 (model.features.views averages fixed views)"
+        )
     if config.trainer.devices > 1:
         raise ValueError(
             f"trainer.devices={config.trainer.devices}: a head is trained in seconds by one "

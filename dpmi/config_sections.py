@@ -65,6 +65,7 @@ class _Images(Section):
     resize: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)] | None
     batch_size: CountOrAll
     augment: Literal["none", "affine"]
+    multiplicity: Count
     on_corrupt: Literal["error", "skip"]
     num_workers: Annotated[int, Field(ge=0)]
     resident: TruthOrAuto

@@ -162,6 +162,7 @@ def _images(name: str, place: Path) -> int:
             "resize": None,
             "batch_size": 1,
             "augment": "none",
+            "multiplicity": 1,
             "on_corrupt": "error",
             "num_workers": 0,
             "resident": False,

@@ -88,6 +88,31 @@ CLIPPING = (
         "tests/privacy/test_gradients.py::test_no_example_contributes_more_than_the_clip_norm",
     ),
     Planted(
+        "the views of an image are clipped apart",
+        "dpmi/privacy/engines/bookkeeping.py",
+        "        images, self._views = as_one_batch(images)\n",
+        "        images, views = as_one_batch(images)\n"
+        "        labels = labels.repeat_interleave(views)\n",
+        "tests/privacy/engines/test_multiplicity.py::"
+        "test_no_image_contributes_more_than_the_clip_norm_in_however_many_views",
+    ),
+    Planted(
+        "Opacus' hooks clip the views of an image apart",
+        "dpmi/privacy/engines/opacus_hooks.py",
+        'of_examples(getattr(parameter, "grad_sample"), views)',
+        'getattr(parameter, "grad_sample")',
+        "tests/privacy/engines/test_multiplicity.py::"
+        "test_no_image_contributes_more_than_the_clip_norm_in_however_many_views",
+    ),
+    Planted(
+        "a Gram matrix leaves out what two views have in common",
+        "dpmi/privacy/engines/convolution.py",
+        "gram_squared_norms(self.layer, self.x, self.grad_output, self.views)",
+        "of_examples(gram_squared_norms(self.layer, self.x, self.grad_output, 1), self.views)",
+        "tests/privacy/engines/test_multiplicity.py::"
+        "test_any_convolutions_clipped_sum_over_views_equals_a_loop_over_images",
+    ),
+    Planted(
         "BatchNorm is let in",
         "dpmi/privacy/gradients.py",
         "        if isinstance(layer, _BatchNorm):\n            raise",
@@ -365,6 +390,13 @@ SAMPLING = (
         "dpmi/data/augment.py",
         "number = np.asarray(indices, dtype=np.uint64) * np.uint64(count)",
         "number = np.arange(len(indices), dtype=np.uint64) * np.uint64(count)",
+        "tests/data/test_augment.py::test_what_is_drawn_for_an_image_depends_on_no_other",
+    ),
+    Planted(
+        "an image's second view depends on its place in the batch",
+        "dpmi/data/augment.py",
+        "_uniform(indices, 2, step_seed(seed, step, view))",
+        "_uniform(range(len(indices)) if view else indices, 2, step_seed(seed, step, view))",
         "tests/data/test_augment.py::test_what_is_drawn_for_an_image_depends_on_no_other",
     ),
 )

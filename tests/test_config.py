@@ -58,6 +58,13 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "trainer.compile=true mechanism.engine=opacus": ("trainer.compile=True", "fast"),
     "data.resident=gpu": ("data.resident=gpu", "auto, true and false"),
     "data.resident=true data.num_workers=2": ("data.num_workers=2", "allowed is 0"),
+    "data.multiplicity=0": ("data.multiplicity=0", "greater than or equal to 1"),
+    "data.multiplicity=2 data.augment=none": ("data.multiplicity=2", "the same", "allowed is 1"),
+    "mechanism=dpsgd_published data=chest_xray data.root=x model.norm=batch data.multiplicity=2": (
+        "data.multiplicity=2",
+        "mechanism=dpsgd_published",
+        "allowed is 1",
+    ),
     "trainer.devices=0": ("trainer.devices=0", "greater than or equal to 1"),
     "trainer=ddp mechanism=none model.norm=batch": (
         "model.norm=batch",
@@ -127,6 +134,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "image_size": 224,
         "batch_size": 128,
         "augment": "affine",
+        "multiplicity": 1,
         "on_corrupt": "error",
         "num_workers": 0,
         "resident": "auto",

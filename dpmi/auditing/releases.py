@@ -144,7 +144,7 @@ def _released(
             config,
             Path(name),
             # What follows the release costs nothing: it is left out where it would hide values.
-            data={"image_size": SIDE, "resize": None, "augment": "none"},
+            data={"image_size": SIDE, "resize": None, "augment": "none", "multiplicity": 1},
             model={"learning_rate": LEARNING_RATE},
             trainer={"devices": 1, "checkpoint_seconds": 0.0},
         )

@@ -15,24 +15,27 @@ LARGEST_SHIFT = 0.1  # of the side, up or down
 LARGEST_SCALE = 1.1
 
 
-def draw_affine(indices: Sequence[int], side: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def draw_affine(
+    indices: Sequence[int], side: int, seed: int, step: int, view: int = 0
+) -> tuple[Tensor, Tensor]:
     """Draw how each image is moved: torchvision's RandomAffine(translate=(0, 0.1), scale=(1, 1.1)).
 
-    What is drawn for an image is a function of ``seed``, ``step`` and its own index alone. Were it
-    one of the image's place in the batch, whether one image is sampled would change what all later
-    ones contribute, and no clipping would bound that.
+    What is drawn for an image is a function of ``seed``, ``step``, ``view`` and its own index
+    alone. Were it one of the image's place in the batch, whether one image is sampled would change
+    what all later ones contribute, and no clipping would bound that.
 
     Args:
         indices: of the images, in the data set.
         side: R, of the images, in pixels.
         seed: of the run, public.
         step: of training.
+        view: which of the views of each image at this step, from 0.
 
     Returns:
         Shifts downwards in whole pixels, at most a tenth of the side, and scales from 1 to 1.1;
         both ``(len(indices),)``, float64, on the CPU wherever the images lie.
     """
-    drawn = _uniform(indices, 2, step_seed(seed, step))
+    drawn = _uniform(indices, 2, step_seed(seed, step, view))
     most = LARGEST_SHIFT * side
     shifts = np.rint(most * (2 * drawn[0] - 1))
     scales = 1 + (LARGEST_SCALE - 1) * drawn[1]

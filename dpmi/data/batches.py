@@ -47,9 +47,10 @@ class ShuffledBatches:
         return members
 
 
-def step_seed(seed: int, step: int) -> int:
-    """64 bits to seed what is public and drawn at a step (or epoch)."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0])
+def step_seed(seed: int, step: int, stream: int = 0) -> int:
+    """64 bits to seed what is public and drawn at a step (or epoch), in streams from 0."""
+    words = [seed, step, stream] if stream else [seed, step]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 
 class NumberedBatch(list[int]):

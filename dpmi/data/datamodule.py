@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,14 +26,16 @@ from dpmi.ranks import ALONE, Ranks
 _SHARE_OF_FREE = 0.25  # of a GPU's memory, for images; the network has the rest
 _BYTES_AT_ONCE = 1 << 28
 
-Batch = tuple[Tensor, Tensor]  # images float32 (B, C, S, S) in [0, 1]; labels int64 (B,)
+# Images float32 (B, C, S, S) in [0, 1], or K views of each (B, K, C, S, S); labels int64 (B,).
+Batch = tuple[Tensor, Tensor]
 
 
 class ImageDataset(Dataset[Batch]):
     """One split, served a batch at a time.
 
     A loader hands over all indices of a batch at once, so that an empty list, which Poisson
-    sampling may draw, gives an empty batch: images ``(0, C, S, S)``, labels ``(0,)``.
+    sampling may draw, gives an empty batch: images ``(0, C, S, S)``, labels ``(0,)``. With a
+    multiplicity K above 1 they are ``(B, K, C, S, S)``.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class ImageDataset(Dataset[Batch]):
         augment: str = "none",
         seed: int = 0,
         resident: Tensor | None = None,
+        multiplicity: int = 1,
     ) -> None:
         """Serve the centre ``image_size`` square of each image.
 
@@ -54,13 +58,17 @@ class ImageDataset(Dataset[Batch]):
             seed: of the augmentation.
             resident: the split's pixels on the device where batches are wanted; None takes them
                 from the split, on the CPU. The batches are the same.
+            multiplicity: views of each image in a batch, each augmented by itself (augmentation
+                multiplicity, De et al. 2022, arXiv 2204.13650, section 3.2).
         """
         if augment not in ("none", "affine"):
             raise ValueError(f"augment must be 'none' or 'affine', not {augment!r}")
+        if augment == "none" and multiplicity > 1:
+            raise ValueError(f"{multiplicity} views that are not augmented would be the same")
         self._split = split
         self._size = image_size
         self._affine = augment == "affine"
-        self._seed, self._resident = seed, resident
+        self._seed, self._resident, self._multiplicity = seed, resident, multiplicity
 
     def __len__(self) -> int:
         return len(self._split.labels)
@@ -74,12 +82,15 @@ class ImageDataset(Dataset[Batch]):
         if self._affine:
             if not isinstance(indices, NumberedBatch):
                 raise TypeError("an augmented batch must know its step: give a NumberedBatch")
-            moves = draw_affine(indices, pixels.shape[-1], self._seed, indices.step)
-            pixels = affine_crops(pixels, self._size, *moves)
+            draw = partial(draw_affine, indices, pixels.shape[-1], self._seed, indices.step)
+            views = [
+                affine_crops(pixels, self._size, *draw(view)) for view in range(self._multiplicity)
+            ]
+            pixels = torch.stack(views, 1) if len(views) > 1 else views[0]
         else:
             edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
             pixels = pixels[..., edge : edge + self._size, edge : edge + self._size]
-        images = pixels.contiguous()  # (B, C, S, S)
+        images = pixels.contiguous()  # (B, C, S, S) or (B, K, C, S, S)
         labels = torch.from_numpy(self._split.labels[rows]).to(images.device)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32).div_(255)
@@ -106,6 +117,7 @@ class ImageDataModule(L.LightningDataModule):
         train_batches: Batches | None = None,
         first_step: int = 0,
         ranks: Ranks = ALONE,
+        multiplicity: int = 1,
     ) -> None:
         """Make the loaders' parts.
 
@@ -122,12 +134,13 @@ class ImageDataModule(L.LightningDataModule):
             train_batches: draws the training batches, instead of shuffling.
             first_step: of training; not 0 where a run is resumed.
             ranks: who trains; each process evaluates all images.
+            multiplicity: views of each training image in a batch (see ImageDataset).
         """
         super().__init__()
         self.prepared = prepared
         self._image_size = image_size
         self._batch_size = batch_size
-        self._augment = augment
+        self._augment, self._multiplicity = augment, multiplicity
         self._num_workers = num_workers
         self._seed = seed
         self._first_step, self._ranks = first_step, ranks
@@ -140,7 +153,9 @@ class ImageDataModule(L.LightningDataModule):
         """Training batches, from the first step on."""
         split, resident = self.prepared.splits["train"], self._resident_pixels()
         return DataLoader(
-            ImageDataset(split, self._image_size, self._augment, self._seed, resident),
+            ImageDataset(
+                *(split, self._image_size, self._augment, self._seed, resident, self._multiplicity)
+            ),
             batch_sampler=StepSampler(self._train_batches, self._first_step, self._ranks),
             num_workers=self._num_workers if resident is None else 0,
             collate_fn=_identity,

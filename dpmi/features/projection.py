@@ -53,6 +53,7 @@ def drawn_images(channels: int, size: int) -> PhantomData:
         resize=None,
         batch_size="all",
         augment="none",
+        multiplicity=1,
         on_corrupt="error",
         num_workers=0,
         resident=False,

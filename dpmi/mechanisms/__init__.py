@@ -143,6 +143,7 @@ def build_mechanism(
             max_physical_batch_size=piece or config.max_physical_batch_size,
             input_shape=_input_shape(config, train),
             engine=settings.engine,
+            multiplicity=config.data.multiplicity,
             **common,
         )
     if isinstance(settings, LdpPublishedMechanism):

@@ -28,6 +28,7 @@ class DPSGD(PlannedMechanism):
         max_physical_batch_size: most images in one forward and backward pass; "auto" takes what
             half of the free memory holds when training starts.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
+        multiplicity: views of each image in a batch.
         options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
             the same noise.
     """
@@ -41,11 +42,12 @@ class DPSGD(PlannedMechanism):
         input_shape: tuple[int, ...],
         max_physical_batch_size: int | Literal["auto"],
         engine: str,
+        multiplicity: int = 1,
         **options: Any,
     ) -> None:
         super().__init__(plan, **options)
         self._piece, self._input_shape = max_physical_batch_size, input_shape
-        self._engine, self._dropped = engine, 0
+        self._engine, self._multiplicity, self._dropped = engine, multiplicity, 0
         self._gradient: PrivateGradient | None = None
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> PrivateGradient:
@@ -62,6 +64,7 @@ class DPSGD(PlannedMechanism):
                 self._input_shape,
                 expected_batch_size=-(-self.plan.expected_batch_size // self.ranks.size),
                 keeps_gradients=self._engine == "opacus",
+                views=self._multiplicity,
                 sharers=self.ranks.size if next(net.parameters()).device.type == "cpu" else 1,
             )
         size = min(row[0] for row in self.ranks.gather(piece))  # one for all, for the journal

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.models.resnet import FrozenStatisticsBatchNorm
+from dpmi.privacy.engines.clipping import of_examples
 from dpmi.privacy.engines.rules import Contribution, Rows
 
 
@@ -46,8 +47,9 @@ class FrozenBatchNormRule:
         saved: tuple[Tensor, ...],
         grad_output: Tensor,
         needs_input: bool,
+        views: int,
     ) -> tuple[Tensor | None, Contribution]:
-        """(B, C, H, W) to the same shape."""
+        """(B K, C, H, W) to the same shape."""
         (x,) = saved
         b, c, h, w = x.shape
         grad_input, weight, bias = torch.ops.aten.native_batch_norm_backward(
@@ -55,8 +57,8 @@ class FrozenBatchNormRule:
             layer.weight.repeat(b), layer.running_mean.repeat(b), layer.running_var.repeat(b),
             None, None, False, layer.eps, [needs_input, True, True],
         )  # fmt: skip
-        rows = {layer.weight: [weight.view(b, c)], layer.bias: [bias.view(b, c)]}
-        kept = Rows({p: row for p, row in rows.items() if p.requires_grad})
+        own = {layer.weight: weight.view(b, c), layer.bias: bias.view(b, c)}
+        kept = Rows({p: [of_examples(row, views)] for p, row in own.items() if p.requires_grad})
         return grad_input.view_as(x) if needs_input else None, kept
 
 

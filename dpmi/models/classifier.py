@@ -113,8 +113,9 @@ class ImageClassifier(L.LightningModule):
         schedule.step()
         means = torch.zeros(2, device=images.device)
         if len(labels):
-            loss = nn.functional.cross_entropy(logits, labels)
-            accuracy = (logits.argmax(1) == labels).float().mean()
+            of_views = labels.repeat_interleave(len(logits) // len(labels))
+            loss = nn.functional.cross_entropy(logits, of_views)
+            accuracy = (logits.argmax(1) == of_views).float().mean()
             means = torch.stack([loss, accuracy])
         (loss, accuracy), count = self._ranks.mean(means, len(labels))
         if count:

@@ -8,13 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.ranks import ALONE, Ranks
+from dpmi.views import as_one_batch
 
 
 class Gradient(Protocol):
     """Leaves a batch's gradient in ``p.grad`` of the network it was made for."""
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Process (B, C, H, W) images in [0, 1] and (B,) labels; return detached logits."""
+        """Process a batch.
+
+        Args:
+            images: (B, C, H, W) in [0, 1]; or K views of each, (B, K, C, H, W), whose mean loss
+                is the image's.
+            labels: (B,) class indices.
+
+        Returns:
+            Detached logits, (B, classes), or of all views (B K, classes).
+        """
         ...
 
 
@@ -32,6 +42,8 @@ class MeanGradient:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one batch of at least one image; one process's part of it may be empty."""
         self._net.zero_grad()
+        images, views = as_one_batch(images)
+        labels = labels.repeat_interleave(views)
         if self._ranks.size > 1:
             return self._shared(images, labels)
         logits: Tensor = self._net(images).float()
@@ -39,7 +51,7 @@ class MeanGradient:
         return logits.detach()
 
     def _shared(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Sum what the parts give, which may be of unequal size, over the number of all images."""
+        """Sum what the parts give, which may be of unequal size, over the number of all views."""
         count = sum(row[0] for row in self._ranks.gather(len(labels)))
         logits = images.new_zeros((0, 0))
         if len(labels):

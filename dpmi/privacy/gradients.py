@@ -36,7 +36,7 @@ class PrivateGradient:
     """Leaves in ``p.grad`` the noised mean gradient of a logical batch.
 
     Contract: with C = ``plan.max_grad_norm``, h = :func:`lattice_step` and S = sum_i clip_C(g_i)
-    rounded to multiples of h, one call releases
+    rounded to multiples of h, g_i the mean gradient of image i's views, one call releases
     (S + h round(N(0, (plan.noise_std / h)^2 I))) / plan.expected_batch_size
     and writes it on the journal and the ledger first. S moves by at most ``plan.sensitivity`` in L2
     with one image. S + h round(...) is S + N(0, plan.noise_std^2 I), the Gaussian mechanism,
@@ -111,11 +111,13 @@ class PrivateGradient:
         """Process one logical batch.
 
         Args:
-            images: (B, C, H, W) in [0, 1]; B may be 0.
+            images: (B, C, H, W) in [0, 1], or several views of each, (B, K, C, H, W), which go
+                through the network together; B may be 0.
             labels: (B,) class indices.
 
         Returns:
-            Logits (B, K), detached: computed on private data without noise.
+            Logits (B, classes), or of all views (B K, classes), detached: computed on private data
+            without noise.
         """
         plan, step = self.plan, self._step
         self._write_ahead()

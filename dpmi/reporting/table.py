@@ -168,13 +168,13 @@ def footnote(panels: Sequence[Panel]) -> str:
 def protocols(panels: Sequence[Panel]) -> list[tuple[str, ...]]:
     """How the runs learned, averaged and decided, as their configs say it; each once."""
     keys = ("schedule", "average", "prior")
-    return list(
-        dict.fromkeys(
-            tuple(f"model.{key}={model[key]}" for key in keys)
-            for model in (run.config["model"] for panel in panels for run in panel.runs)
-            if all(key in model for key in keys)
-        )
-    )
+    told = []
+    for config in (run.config for panel in panels for run in panel.runs):
+        model, views = config["model"], config["data"].get("multiplicity", 1)
+        if all(key in model for key in keys):
+            several = (f"data.multiplicity={views}",) * (views > 1)
+            told.append((*(f"model.{key}={model[key]}" for key in keys), *several))
+    return list(dict.fromkeys(told))
 
 
 def runs_csv(panels: Sequence[Panel]) -> str:

@@ -31,7 +31,8 @@ _PUBLIC_NAMES = {TEST: "test_images/", SELECTED: "selected_on_test_images/"}
 # Of the config, whatever the data: what is to be known to judge the guarantee and the accuracy.
 CONFIG = frozenset({
     "seed", "beta", "max_grad_norm", "privacy.max_epsilon", "privacy.max_total_epsilon",
-    *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded", "augment")),
+    *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
+    "data.augment", "data.multiplicity",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
         "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",

@@ -138,6 +138,7 @@ def batches(
         image_size=config.data.image_size,
         batch_size=batch_size,
         augment=config.data.augment,
+        multiplicity=config.data.multiplicity,
         num_workers=config.data.num_workers,
         resident=config.data.resident,
         seed=config.seed,

@@ -27,6 +27,8 @@ COMMON = (
 )
 WHOLE = (*COMMON, "data.batch_size=all", "trainer.max_epochs=1")  # one step of all images
 
+TWO_VIEWS = ("data.augment=affine", "data.multiplicity=2")
+
 
 def poisson(n):
     """Four steps of a quarter of the images."""
@@ -47,10 +49,11 @@ def audited(composed):
         (WHOLE, 0.6),
         pytest.param(poisson(FINE), 0.5, marks=pytest.mark.slow),
         pytest.param((*WHOLE, "mechanism.engine=opacus"), 0.6, marks=pytest.mark.slow),
+        pytest.param((*WHOLE, *TWO_VIEWS), 0.3, marks=pytest.mark.slow),
         pytest.param((*poisson(FINE), "trainer.precision=bf16-mixed"), 0.5, marks=pytest.mark.slow),
         pytest.param((*poisson(FINE), "trainer=ddp"), 0.5, marks=pytest.mark.slow),
     ],
-    ids=["whole", "poisson", "opacus", "bf16", "two processes"],
+    ids=["whole", "poisson", "opacus", "two views", "bf16", "two processes"],
 )
 def test_the_bound_of_an_honest_run_is_near_its_epsilon_and_not_above(audited, words, share):
     audit = audited(words, FINE)
@@ -93,6 +96,16 @@ def clipped_layer_by_layer(monkeypatch):
         self._tape.clear()
 
     monkeypatch.setattr(bookkeeping.BookKeeping, "_add_weighted_sums", each_by_itself)
+
+
+def views_clipped_apart(monkeypatch):
+    honest = bookkeeping.BookKeeping.add_clipped_sum
+
+    def each_by_itself(self, images, labels, *more):
+        of_views = labels.repeat_interleave(images.shape[1])
+        return honest(self, images.flatten(0, 1), of_views, *more)
+
+    monkeypatch.setattr(bookkeeping.BookKeeping, "add_clipped_sum", each_by_itself)
 
 
 def batches(change):
@@ -153,6 +166,7 @@ PLANTED = {
     "clipping to twice the norm": (WHOLE, factors(lambda f, norms, bound: f(norms, 2 * bound))),
     "clipping forgotten": (WHOLE, factors(lambda f, norms, bound: (torch.ones_like(norms), None))),
     "clipping layer by layer": (WHOLE, clipped_layer_by_layer),
+    "views clipped apart": ((*WHOLE, *TWO_VIEWS), views_clipped_apart),
     "images twice in a batch": (WHOLE, batches(lambda f, self, step: 2 * f(self, step))),
     "batches at twice the rate": (poisson(COARSE), batches(at_twice_the_rate)),
     "batches of all images": (poisson(COARSE), batches(lambda f, self, step: list(range(COARSE)))),

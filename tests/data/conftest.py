@@ -18,6 +18,7 @@ COMMON = {
     "resize": None,
     "batch_size": 4,
     "augment": "none",
+    "multiplicity": 1,
     "on_corrupt": "error",
     "num_workers": 0,
     "resident": "auto",

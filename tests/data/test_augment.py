@@ -36,19 +36,21 @@ def test_shifts_and_scales_have_the_law_of_torchvisions(side: int) -> None:
     assert abs(stats.spearmanr(shifts, scales).statistic) < 3.3 / IMAGES**0.5
 
 
-def test_draws_of_neighbouring_images_steps_and_seeds_have_nothing_in_common() -> None:
+def test_draws_of_neighbouring_images_steps_seeds_and_views_have_nothing_in_common() -> None:
     def scales(seed: int, step: int) -> np.ndarray:
         return draw_affine(range(IMAGES), 64, seed, step)[1].numpy()
 
     one, *others = scales(1, 2), scales(1, 3), scales(2, 2), scales(2, 1)
-    assert len(np.unique([one, *others])) == 4 * IMAGES
+    others += [draw_affine(range(IMAGES), 64, 1, 2, view)[1].numpy() for view in (1, 2)]
+    assert len(np.unique([one, *others])) == 6 * IMAGES
     for first, second in [(one[1:], one[:-1]), *((one, other) for other in others)]:
         assert abs(stats.spearmanr(first, second).statistic) < 3.3 / len(first) ** 0.5
 
 
-def test_what_is_drawn_for_an_image_depends_on_no_other() -> None:
-    shifts, scales = draw_affine(range(100), 64, seed=1, step=2)
+@pytest.mark.parametrize("view", [0, 1, 3])
+def test_what_is_drawn_for_an_image_depends_on_no_other(view: int) -> None:
+    shifts, scales = draw_affine(range(100), 64, seed=1, step=2, view=view)
     for indices in ([], [99], [70, 3, 41], list(range(99, -1, -1))):
-        some = draw_affine(indices, 64, seed=1, step=2)
+        some = draw_affine(indices, 64, seed=1, step=2, view=view)
         assert torch.equal(some[0], shifts[indices])
         assert torch.equal(some[1], scales[indices])

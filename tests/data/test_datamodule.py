@@ -124,6 +124,32 @@ def test_an_image_is_augmented_alike_whoever_is_beside_it_in_the_batch() -> None
     assert not torch.equal(dataset.__getitems__(NumberedBatch(range(9), 4))[0], whole)
 
 
+@pytest.mark.parametrize(("workers", "resident"), [(0, False), (1, False), (0, True)])
+def test_views_of_an_image_are_drawn_each_by_itself_and_the_first_as_if_it_were_alone(
+    prepared: PreparedData, workers: int, resident: bool
+) -> None:
+    batches = Fixed([[4, 0], [], [6]])
+    common: dict[str, Any] = {"augment": "affine", "train_batches": batches}
+    one = module(prepared, **common)
+    three = module(prepared, multiplicity=3, num_workers=workers, resident=resident, **common)
+    three.trainer = OnTheCpu()  # type: ignore[assignment]
+    served = zip(one.train_dataloader(), three.train_dataloader(), strict=True)
+    for step, ((images, labels), (views, same_labels)) in enumerate(served):
+        indices = batches.draw(step)
+        assert views.shape == (len(indices), 3, 3, 32, 32)
+        assert torch.equal(labels, same_labels)
+        assert torch.equal(views[:, 0], images)
+        pixels = torch.from_numpy(prepared.splits["train"].pixels[indices])
+        for view in range(3):
+            moves = draw_affine(indices, 40, 1, step, view)
+            assert torch.equal(views[:, view], affine_crops(pixels, 32, *moves) / 255)
+
+
+def test_views_that_are_not_augmented_are_refused(prepared: PreparedData) -> None:
+    with pytest.raises(ValueError, match="would be the same"):
+        ImageDataset(prepared.splits["train"], 32, "none", multiplicity=2)
+
+
 def as_torchvision(image: torch.Tensor, shift: float, scale: float) -> torch.Tensor:
     """What RandomAffine does with these parameters."""
     moved = {"angle": 0.0, "translate": [0, int(shift)], "scale": scale, "shear": [0.0, 0.0]}

@@ -22,7 +22,8 @@ from dpmi.ranks import ALONE, Ranks
 CLIP, EXPECTED = 0.05, 4
 BATCH = (11, 2, 7, 5, 0, 9)  # out of order: no place equals an index
 TOLERANCE = 1e-5  # of float32 sums
-AUGMENTATIONS = get_args(PhantomData.model_fields["augment"].annotation)
+AUGMENTATIONS = [(name, 1) for name in get_args(PhantomData.model_fields["augment"].annotation)]
+AUGMENTATIONS += [("affine", views) for views in (2, 4)]
 PRECISIONS = get_args(TrainerConfig.model_fields["precision"].annotation)
 ENGINES = get_args(DpsgdMechanism.model_fields["engine"].annotation)
 
@@ -86,8 +87,9 @@ def released(data, net, batches, *, augment, precision, engine, feed, ranks):
         )  # fmt: skip
         place, workers = feed
         module = ImageDataModule(
-            data, image_size=32, batch_size=EXPECTED, augment=augment, num_workers=workers, seed=3,
-            resident=place == "resident", train_batches=batches, ranks=process,
+            data, image_size=32, batch_size=EXPECTED, augment=augment[0], multiplicity=augment[1],
+            num_workers=workers, seed=3, resident=place == "resident", train_batches=batches,
+            ranks=process,
         )  # fmt: skip
         module.trainer = OnTheCpu()
         gradient, sums = mechanism.make_gradient(net), []
@@ -113,7 +115,7 @@ def check(influences, how):
     assert influences.min() > 0.99, how  # all are clipped: nothing hides below the bound
 
 
-@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("augment", AUGMENTATIONS, ids=str)
 @pytest.mark.parametrize("resident", ["host", "resident"])
 def test_leaving_out_any_image_moves_the_clipped_sum_by_at_most_the_clip_norm(
     data, augment, resident
@@ -125,7 +127,7 @@ def test_leaving_out_any_image_moves_the_clipped_sum_by_at_most_the_clip_norm(
         check(influences(data, net, len(BATCH), feed=(resident, 0), **how), how)
 
 
-@pytest.mark.parametrize("augment", AUGMENTATIONS)
+@pytest.mark.parametrize("augment", AUGMENTATIONS, ids=str)
 def test_it_is_so_where_worker_processes_make_the_batches(data, augment):
     torch.manual_seed(0)
     how = {"precision": "32-true", "engine": "fast", "ranks": 2, "augment": augment}
@@ -133,9 +135,10 @@ def test_it_is_so_where_worker_processes_make_the_batches(data, augment):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_it_is_so_for_resnet18(data, engine):
+@pytest.mark.parametrize("views", [1, 2])
+def test_it_is_so_for_resnet18(data, engine, views):
     torch.manual_seed(0)
     net = ResNet18(3)
     convert_norms(net, "group")
-    how = {"precision": "32-true", "engine": engine, "ranks": 1, "augment": "affine"}
+    how = {"precision": "32-true", "engine": engine, "ranks": 1, "augment": ("affine", views)}
     check(influences(data, net, 1, feed=("host", 0), **how), how)

@@ -29,6 +29,7 @@ CELLS = {
     "none": ("mechanism=none",),
     "ldp": ("mechanism=ldp", "beta=2"),
     "dpsgd": (*GIVEN, "trainer.max_epochs=2"),
+    "dpsgd, two views": (*GIVEN, "trainer.max_epochs=2", "data.multiplicity=2"),
     # Most batches have one image or none.
     "dpsgd, few images": (
         *DPSGD,

@@ -29,6 +29,7 @@ CELLS = {
     "none": ("mechanism=none", "model.norm=batch"),
     "ldp": ("mechanism=ldp", "beta=2"),
     "dpsgd": (*DPSGD, "beta=2.5", "noise_seed=5"),
+    "dpsgd, two views": (*DPSGD, "beta=2.5", "noise_seed=5", "data.multiplicity=2"),
     "dpsgd_published": (
         *("mechanism=dpsgd_published", "model.norm=batch", "noise_seed=5"),
         "mechanism.microbatches.phantom_xray=2",

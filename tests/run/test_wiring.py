@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.models.prior import DecidingNetwork, midway
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18
@@ -261,6 +262,67 @@ def test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan
     test, train = done.evaluated_in_order()
     assert torch.equal(test, done.pixels("test"))
     assert torch.equal(train, done.pixels("train"))
+
+
+class NoiseOfViews:
+    """As ``Noise``, of images that are given in views: which must be those of the step."""
+
+    def __init__(self, data, config):
+        self._split, self._config = data.splits["train"], config
+        self._passes, self.of_steps, self.differ = 0, [], []
+
+    def __call__(self, done, parameters):
+        config, step, split = self._config, len(self.of_steps), self._split
+        pixels, everyone = torch.from_numpy(split.pixels.copy()), range(len(split.labels))
+        known = torch.stack([
+            affine_crops(pixels, 32, *draw_affine(everyone, 32, config.seed, step, view))
+            for view in range(config.data.multiplicity)
+        ], 1).float().div(255)  # fmt: skip
+        net = build_resnet18(2, "group", None)
+        net.load_state_dict(done.net.state_dict())
+        total = torch.zeros(sum(p.numel() for p in parameters))
+        for given in done.trained[self._passes :]:
+            views = given.unflatten(0, (-1, config.data.multiplicity))
+            for number in numbers_of(views, known).tolist():
+                self.differ.append(not torch.equal(known[number, 0], known[number, 1]))
+                label = torch.tensor(split.labels[number]).expand(len(known[number]))
+                loss = nn.functional.cross_entropy(net(known[number]), label)
+                grad = torch.cat(
+                    [g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))]
+                )
+                total += grad * min(1.0, config.max_grad_norm / float(grad.norm()))
+        self._passes = len(done.trained)
+        released = torch.cat([p.grad.flatten() for p in parameters])
+        self.of_steps.append(released * config.data.batch_size - total)
+
+
+@pytest.mark.parametrize("engine", ["fast", pytest.param("opacus", marks=pytest.mark.slow)])
+def test_the_network_is_given_each_image_in_views_of_the_step_whose_mean_gradient_is_clipped(
+    job, composed, tiny, tmp_path, engine
+):
+    """And the noise is that of the plan, whatever the multiplicity."""
+    words = (
+        *("mechanism=dpsgd", f"mechanism.engine={engine}", "max_physical_batch_size=3", *FEW),
+        *("data.augment=affine", "data.multiplicity=2"),
+    )
+    config = composed(*tiny, *words, f"cache_dir={tmp_path / 'cache'}")
+    noise = NoiseOfViews(prepared_data(config), config)
+    done = job(*words, on_step=noise)
+    assert all(len(passed) in (2, 4, 6) for passed in done.trained)  # pieces of whole images
+    assert done.record.config["data"]["multiplicity"] == 2
+    assert np.mean(noise.differ) > 0.7  # of 32 pixels some are moved alike
+    plan = done.record.mechanism["plan"]
+    assert len(noise.of_steps) == plan["steps"] == STEPS
+    std = plan["noise_multiplier"] * plan["sensitivity"]
+    size = len(noise.of_steps[0])
+    squares = sum(float(step.double().square().mean()) for step in noise.of_steps) / STEPS
+    assert math.sqrt(squares) == pytest.approx(std, rel=5 / math.sqrt(2 * size * STEPS))
+    assert torch.equal(done.evaluated_in_order()[1], done.pixels("train"))
+
+
+def test_without_a_mechanism_the_network_is_given_as_many_views(job):
+    done = job("mechanism=none", "data.augment=affine", "data.multiplicity=2")
+    assert [len(passed) for passed in done.trained] == [20] * STEPS
 
 
 class Small(DecidingNetwork):

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpmi.privacy.engines.clipping import clip_factors
+from dpmi.privacy.engines.clipping import clip_factors, total_loss
 from dpmi.privacy.engines.convolution import ConvolutionRule
 from dpmi.privacy.engines.rules import Contribution, GroupNormRule, LayerRule, LinearRule, Sums
+from dpmi.views import as_one_batch
 
 _RULES: dict[type[Any], LayerRule] = {
     nn.Conv2d: ConvolutionRule(),
@@ -46,7 +47,7 @@ class BookKeeping:
         max_grad_norm: float,
         rules: dict[type[Any], LayerRule],
     ) -> None:
-        self.dropped = 0
+        self.dropped, self._views = 0, 1
         self._net, self._max_grad_norm = net, max_grad_norm
         self._layers = _trainable_layers(net, _RULES | rules)
         self._tape: dict[str, Contribution] = {}
@@ -62,7 +63,8 @@ class BookKeeping:
         if not torch.is_grad_enabled():
             output: Tensor = plain(x)
             return output
-        y: Tensor = _Recorded.apply(x, anchor, layer, rule, partial(self._record, name))
+        record = partial(self._record, name)
+        y: Tensor = _Recorded.apply(x, anchor, layer, rule, self._views, record)
         return y
 
     def _record(self, name: str, contribution: Contribution) -> None:
@@ -76,11 +78,12 @@ class BookKeeping:
     def add_clipped_sum(self, images: Tensor, labels: Tensor, sums: Sums, scale: float) -> Tensor:
         """Process one piece of a batch."""
         self._tape.clear()
+        images, self._views = as_one_batch(images)
         logits: Tensor = self._net(images).float()
         # Autocast is for the forward pass alone: each rule's backward pass takes the type that its
         # forward pass took, and what is measured and summed is float32.
         with torch.autocast(images.device.type, enabled=False):
-            nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+            total_loss(logits, labels, self._views).backward()
             with torch.no_grad():  # the inputs that layers kept are part of a graph
                 self._add_weighted_sums(sums, scale)
         return logits.detach()
@@ -111,12 +114,18 @@ class _Recorded(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, anchor: Tensor, layer: nn.Module, rule: LayerRule, record: Any
+        ctx: Any,
+        x: Tensor,
+        anchor: Tensor,
+        layer: nn.Module,
+        rule: LayerRule,
+        views: int,
+        record: Any,
     ) -> Tensor:
         """``anchor`` requires a gradient, so that backward is called where ``x`` does not."""
         y, saved = rule.forward(layer, x)
         ctx.save_for_backward(*saved)
-        ctx.layer, ctx.rule, ctx.record = layer, rule, record
+        ctx.layer, ctx.rule, ctx.views, ctx.record = layer, rule, views, record
         return y
 
     @staticmethod
@@ -124,10 +133,10 @@ class _Recorded(torch.autograd.Function):
         """Gradient of ``x``; the layer's parameters are left to the tape."""
         needs_input = ctx.needs_input_grad[0]
         grad_input, contribution = ctx.rule.backward(
-            ctx.layer, ctx.saved_tensors, grad_outputs[0], needs_input
+            ctx.layer, ctx.saved_tensors, grad_outputs[0], needs_input, ctx.views
         )
         ctx.record(contribution)
-        return grad_input, None, None, None, None
+        return grad_input, None, None, None, None, None
 
 
 def _trainable_layers(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _ROUNDING = 1e-6  # added to a norm before dividing by it, as Opacus does: stays below the bound
 
@@ -16,6 +16,8 @@ class ClippingEngine(Protocol):
     Contract: for a piece of examples with gradients g_i over all trainable parameters,
     :meth:`add_clipped_sum` adds ``scale`` Σ_i clip_C(g_i) to the sums, clip_C(g) being
     g min(1, C / ||g||) and 0 where ||g|| is not finite. One example moves Σ_i by at most C in L2.
+    Of an example that is given in K views, g_i is the mean of their gradients, made before its
+    norm is taken (De et al. 2022, arXiv 2204.13650, section 3.2): the same bound holds.
     """
 
     dropped: int  # examples that contributed nothing because their gradient was not finite
@@ -23,7 +25,17 @@ class ClippingEngine(Protocol):
     def add_clipped_sum(
         self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
     ) -> Tensor:
-        """Process (B, C, H, W) images and (B,) labels, B at least 1; return detached logits."""
+        """Process one piece of a batch.
+
+        Args:
+            images: (B, C, H, W), or K views of each, (B, K, C, H, W); B at least 1.
+            labels: (B,).
+            sums: to add to.
+            scale: of what is added.
+
+        Returns:
+            Detached logits, (B, classes), or of all views (B K, classes).
+        """
         ...
 
     def forget(self) -> None:
@@ -33,6 +45,25 @@ class ClippingEngine(Protocol):
     def close(self) -> None:
         """Leave the network as it was found."""
         ...
+
+
+def total_loss(logits: Tensor, labels: Tensor, views: int) -> Tensor:
+    """Σ_i of the examples' losses, each the mean cross-entropy of its views.
+
+    Args:
+        logits: (B K, classes), the views of an example next to one another.
+        labels: (B,).
+        views: K.
+    """
+    of_views = labels.repeat_interleave(views)
+    return nn.functional.cross_entropy(logits, of_views, reduction="sum") / views
+
+
+def of_examples(rows: Tensor, views: int) -> Tensor:
+    """Add up each example's views, in float32: (B K, ...) to (B, ...)."""
+    if views == 1:
+        return rows
+    return rows.unflatten(0, (-1, views)).sum(1, dtype=torch.float32)
 
 
 def clip_factors(norms: Tensor, max_grad_norm: float) -> tuple[Tensor, Tensor | None]:

@@ -1,9 +1,10 @@
 """Convolutions under book-keeping: the examples' gradient norms by the cheaper of two exact ways.
 
-With T output positions, an example's weight gradient is g = Σ_t grad_output_t ⊗ patch_t. Either it
-is made, example by example; or its norm comes from two Gram matrices of T x T,
-||g||² = Σ_{t,t'} <patch_t, patch_t'> <grad_output_t, grad_output_t'>, and the weighted sum from
-one weight gradient of the whole batch ("mixed ghost norm", Bu et al. 2022, arXiv 2205.10683).
+With T output positions, in all views of an example together, its weight gradient is
+g = Σ_t grad_output_t ⊗ patch_t. Either it is made, example by example; or its norm comes from two
+Gram matrices of T x T, ||g||² = Σ_{t,t'} <patch_t, patch_t'> <grad_output_t, grad_output_t'>, and
+the weighted sum from one weight gradient of the whole batch ("mixed ghost norm", Bu et al. 2022,
+arXiv 2205.10683).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dpmi.privacy.engines.clipping import squared_norms
+from dpmi.privacy.engines.clipping import of_examples, squared_norms
 from dpmi.privacy.engines.rules import Contribution, Rows, Sums, in_compute_type
 
 # Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
@@ -49,22 +50,27 @@ class ConvolutionRule:
         return y, (x,)
 
     def backward(
-        self, layer: nn.Conv2d, saved: tuple[Tensor, ...], grad_output: Tensor, needs_input: bool
+        self,
+        layer: nn.Conv2d,
+        saved: tuple[Tensor, ...],
+        grad_output: Tensor,
+        needs_input: bool,
+        views: int,
     ) -> tuple[Tensor | None, Contribution]:
-        """(B, C', H', W') to (B, C, H, W)."""
+        """(B K, C', H', W') to (B K, C, H, W)."""
         (x,) = saved
         grad_input = _backward(layer, x, grad_output, 0) if needs_input else None
         bias = None
         if layer.bias is not None and layer.bias.requires_grad:
-            bias = grad_output.sum((2, 3), dtype=torch.float32)
+            bias = of_examples(grad_output.sum((2, 3), dtype=torch.float32), views)
         if not layer.weight.requires_grad:
             assert layer.bias is not None
             assert bias is not None
             return grad_input, Rows({layer.bias: [bias]})
-        if gram_is_cheaper(layer, grad_output):
-            return grad_input, GramContribution(layer, x, grad_output, bias)
+        if gram_is_cheaper(layer, grad_output, views):
+            return grad_input, GramContribution(layer, x, grad_output, bias, views)
         rows: dict[Tensor, Sequence[Tensor]] = {
-            layer.weight: _weight_gradients(layer, x, grad_output)
+            layer.weight: _weight_gradients(layer, x, grad_output, views)
         }
         if bias is not None:
             assert layer.bias is not None
@@ -72,9 +78,9 @@ class ConvolutionRule:
         return grad_input, Rows(rows)
 
 
-def gram_is_cheaper(layer: nn.Conv2d, grad_output: Tensor) -> bool:
+def gram_is_cheaper(layer: nn.Conv2d, grad_output: Tensor, views: int) -> bool:
     """Compare, for one example, what the two ways cost beyond one weight gradient of the batch."""
-    positions = grad_output[0, 0].numel()
+    positions = views * grad_output[0, 0].numel()
     phases = math.prod(min(s, k) for s, k in zip(layer.stride, layer.kernel_size, strict=True))
     kernel = math.prod(layer.kernel_size)
     grams = positions**2 * (layer.in_channels * phases + layer.out_channels)
@@ -96,10 +102,11 @@ class GramContribution:
     x: Tensor
     grad_output: Tensor
     bias: Tensor | None
+    views: int
 
     def __post_init__(self) -> None:
         """Measure without making the gradients."""
-        total = gram_squared_norms(self.layer, self.x, self.grad_output)
+        total = gram_squared_norms(self.layer, self.x, self.grad_output, self.views)
         if self.bias is not None:
             total = total + squared_norms(self.bias)
         self.squared_norms = total
@@ -109,10 +116,11 @@ class GramContribution:
         x, grad_output, bias = self.x.float(), self.grad_output.float(), self.bias
         if finite is not None:
             out = ~finite
-            x = x.masked_fill(out[:, None, None, None], 0.0)
-            grad_output = grad_output.masked_fill(out[:, None, None, None], 0.0)
+            of_views = out.repeat_interleave(self.views).view(-1, 1, 1, 1)
+            x = x.masked_fill(of_views, 0.0)
+            grad_output = grad_output.masked_fill(of_views, 0.0)
             bias = None if bias is None else bias.masked_fill(out[:, None], 0.0)
-        weighted = grad_output * factors.view(-1, 1, 1, 1)
+        weighted = grad_output * factors.repeat_interleave(self.views).view(-1, 1, 1, 1)
         with _whole_float32():
             sums[self.layer.weight].add_(_backward(self.layer, x, weighted, 1))
         if bias is not None:
@@ -150,33 +158,35 @@ def _backward(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, of: int) -> Tens
     return result
 
 
-def _weight_gradients(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> list[Tensor]:
+def _weight_gradients(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, views: int) -> list[Tensor]:
     """Pieces of (b, C', C/groups, kh, kw), in the order of the examples.
 
     Some examples at a time, as the groups of one convolution: its weight gradient has a part for
-    each. On a CPU that is up to three times as fast as a call an example, where there are channels
-    enough to fill a vector; and both are faster than unfolding and a batched product.
+    each, over a batch of their views. On a CPU that is up to three times as fast as a call an
+    example, where there are channels enough to fill a vector; and both are faster than unfolding
+    and a batched product.
     """
     at_once = _EXAMPLES_A_CALL if layer.in_channels >= _CHANNELS_OF_A_VECTOR * layer.groups else 1
     shape = layer.weight.shape
     pieces = []
-    for some_x, some_grad in zip(x.split(at_once), grad_output.split(at_once), strict=True):
-        b = len(some_x)
+    images = at_once * views
+    for some_x, some_grad in zip(x.split(images), grad_output.split(images), strict=True):
+        b = len(some_x) // views
         weight = x.new_empty(1).expand(b * shape[0], *shape[1:])  # only its shape is read
         gradients = torch.ops.aten.convolution_backward(
-            _as_one(some_grad), _as_one(some_x), weight, None, layer.stride, _padding(layer),
-            layer.dilation, False, [0, 0], b * layer.groups, [False, True, False],
+            _as_one(some_grad, views), _as_one(some_x, views), weight, None, layer.stride,
+            _padding(layer), layer.dilation, False, [0, 0], b * layer.groups, [False, True, False],
         )  # fmt: skip
         pieces.append(gradients[1].view(b, *shape))
     return pieces
 
 
-def _as_one(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (1, B C, H, W)."""
-    return x.reshape(1, -1, *x.shape[2:])
+def _as_one(x: Tensor, views: int) -> Tensor:
+    """(B K, C, H, W) to (K, B C, H, W)."""
+    return x.unflatten(0, (-1, views)).transpose(0, 1).reshape(views, -1, *x.shape[2:])
 
 
-def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tensor:
+def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, views: int) -> Tensor:
     """Squared norms (B,) of the examples' weight gradients, from Gram matrices.
 
     Patches are never unfolded. A patch is the input at the positions s t + d o - p for the kernel's
@@ -187,14 +197,16 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
     Positions are counted along rows of ``columns``, so that a shift in the plane is a shift of that
     count. The columns beyond the input are zeros, and a shift that leaves a row on either side
     ends in them; one that leaves the plane leaves the matrix. The columns beyond the output are
-    zeros too, and silence what is counted there.
+    zeros too, and silence what is counted there. Each view of an example has such a plane, and the
+    matrices a block for each two of them, which a shift moves alike.
 
     Args:
         layer: the convolution.
-        x: (B, C, H, W) input.
-        grad_output: (B, C', H', W').
+        x: (B K, C, H, W) input.
+        grad_output: (B K, C', H', W').
+        views: K, of each of the B examples.
     """
-    b, groups = len(x), layer.groups
+    b, groups = len(x) // views, layer.groups
     height, width = grad_output.shape[2:]
     squares = x.new_zeros(b * groups, dtype=torch.float32)
     outputs: dict[int, Tensor] = {}  # Gram matrix of the output gradient, by the columns it got
@@ -206,26 +218,32 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor) -> Tens
         to_right = max(0, *(shift[1] for shift in shifts))
         columns = max(lattice.shape[3] + to_left, width + to_right)
         if columns not in outputs:
-            outputs[columns] = _gram(grad_output, columns, groups)
-        inputs, output = _gram(lattice, columns, groups), outputs[columns]
-        positions, available = height * columns, inputs.shape[1]
+            outputs[columns] = _gram(grad_output, columns, groups, views)
+        inputs, output = _gram(lattice, columns, groups, views), outputs[columns]
+        positions, available = height * columns, inputs.shape[2]
         patches = torch.zeros_like(output)
         for shift_h, shift_w in shifts:
             shift = shift_h * columns + shift_w
             first, last = max(0, -shift), min(positions, available - shift)
             if first < last:
                 here, there = slice(first, last), slice(first + shift, last + shift)
-                patches[:, here, here] += inputs[:, there, there]
-        squares += patches.mul_(output).sum(2).sum(1)
+                patches[:, :, here, :, here] += inputs[:, :, there, :, there]
+        squares += patches.mul_(output).flatten(3).sum(3).flatten(1).sum(1)
     # A norm of nearly 0 may come out as a negative square.
     return squares.view(b, groups).sum(1).clamp(min=0.0)
 
 
-def _gram(maps: Tensor, columns: int, groups: int) -> Tensor:
-    """Inner products (B groups, T, T) of the T positions of (B, C, H, W), rows made ``columns``."""
+def _gram(maps: Tensor, columns: int, groups: int, views: int) -> Tensor:
+    """Inner products of the T positions of each view of (B K, C, H, W), rows made ``columns``.
+
+    Returns:
+        (B groups, K, T, K, T).
+    """
     wide = nn.functional.pad(maps.float(), (0, columns - maps.shape[3]))
-    vectors = wide.reshape(len(maps) * groups, -1, maps.shape[2] * columns)
-    return torch.bmm(vectors.transpose(1, 2), vectors)
+    planes = wide.reshape(-1, views, groups, maps.shape[1] // groups, maps.shape[2] * columns)
+    vectors = planes.permute(0, 2, 3, 1, 4).flatten(3).flatten(0, 1)  # (B groups, C/groups, K T)
+    products = torch.bmm(vectors.transpose(1, 2), vectors)
+    return products.unflatten(2, (views, -1)).unflatten(1, (views, -1))
 
 
 def _shifts(layer: nn.Conv2d) -> dict[tuple[int, int], list[tuple[int, int]]]:

@@ -9,7 +9,13 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
-from dpmi.privacy.engines.clipping import clip_factors, squared_norms
+from dpmi.privacy.engines.clipping import (
+    clip_factors,
+    of_examples,
+    squared_norms,
+    total_loss,
+)
+from dpmi.views import as_one_batch
 
 # Layer, activations, gradient of the output; to the examples' gradients (B, ...) of its parameters.
 GradSampler = Callable[[Any, list[Tensor], Tensor], dict[Tensor, Tensor]]
@@ -49,14 +55,18 @@ class OpacusHooks:
         self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
     ) -> Tensor:
         """Process one piece of a batch."""
+        images, views = as_one_batch(images)
         logits: Tensor = self._net(images).float()
-        nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+        total_loss(logits, labels, views).backward()
         with torch.autocast(images.device.type, enabled=False):
-            self._add_weighted_sums(sums, scale)
+            self._add_weighted_sums(sums, scale, views)
         return logits.detach()
 
-    def _add_weighted_sums(self, sums: dict[Tensor, Tensor], scale: float) -> None:
-        rows = {p: getattr(p, "grad_sample") for p in sums}  # noqa: B009
+    def _add_weighted_sums(self, sums: dict[Tensor, Tensor], scale: float, views: int) -> None:
+        rows: dict[Tensor, Tensor] = {}
+        for parameter in sums:
+            rows[parameter] = of_examples(getattr(parameter, "grad_sample"), views)  # noqa: B009
+            parameter.grad_sample = None  # type: ignore[attr-defined]
         norms = torch.stack([squared_norms(row) for row in rows.values()]).sum(0).sqrt()
         factors, finite = clip_factors(norms, self._max_grad_norm)
         if finite is not None:
@@ -66,7 +76,6 @@ class OpacusHooks:
         for parameter, row in rows.items():
             sums[parameter] += torch.einsum("b,b...->...", factors * scale, row.float())
             parameter.grad = None  # the plain gradient, made in passing
-            parameter.grad_sample = None  # type: ignore[attr-defined]
 
     def forget(self) -> None:
         """Start over with new hooks: the old ones have inputs without their backward pass."""

@@ -32,6 +32,7 @@ def physical_batch_size(
     *,
     expected_batch_size: int,
     keeps_gradients: bool,
+    views: int = 1,
     sharers: int = 1,
 ) -> int:
     """Choose a power of two that half of the free memory holds.
@@ -44,7 +45,8 @@ def physical_batch_size(
         net: the network, on its device, as it will train; one image of zeros is passed through.
         input_shape: of one image, (C, H, W), or of one vector, (D,).
         expected_batch_size: of a logical batch.
-        keeps_gradients: the engine keeps a gradient of all parameters for each image.
+        keeps_gradients: the engine keeps a gradient of all parameters for each view.
+        views: of each image.
         sharers: processes of this run that share the memory.
 
     Returns:
@@ -57,6 +59,7 @@ def physical_batch_size(
     an_image = _PEAK_OVER_KEPT * _bytes_kept(net, input_shape)
     if keeps_gradients:
         an_image += sum(p.nbytes for p in net.parameters() if p.requires_grad)
+    an_image *= views
     room = _SHARE_OF_FREE * free_memory(device) / sharers
     while most > 1 and most * an_image > room:
         most //= 2

@@ -3,6 +3,9 @@
 A rule computes a layer forward, and backward to its input alone. In passing it keeps what gives,
 later and for given factors, the weighted sum of the examples' gradients of the layer's own
 parameters; and, at once, their squared norms (Bu et al. 2022, arXiv 2210.00038).
+
+A layer meets K views of each example, next to one another in its batch of B K, whose losses were
+divided by K: to the example's gradient they are more positions, as those of a convolution are.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dpmi.privacy.engines.clipping import squared_norms
+from dpmi.privacy.engines.clipping import of_examples, squared_norms
 
 Sums = dict[Tensor, Tensor]
 
@@ -47,9 +50,22 @@ class LayerRule(Protocol):
         ...
 
     def backward(
-        self, layer: Any, saved: tuple[Tensor, ...], grad_output: Tensor, needs_input: bool
+        self,
+        layer: Any,
+        saved: tuple[Tensor, ...],
+        grad_output: Tensor,
+        needs_input: bool,
+        views: int,
     ) -> tuple[Tensor | None, Contribution]:
-        """Return the gradient of the input, if it is needed, and the examples' gradients."""
+        """Return the gradient of the input, if it is needed, and the examples' gradients.
+
+        Args:
+            layer: as in forward.
+            saved: what forward left.
+            grad_output: (B K, ...).
+            needs_input: whether the gradient of the input is needed.
+            views: K, of each example.
+        """
         ...
 
 
@@ -132,12 +148,23 @@ class LinearRule:
         return nn.functional.linear(x, layer.weight, layer.bias), (x,)
 
     def backward(
-        self, layer: nn.Linear, saved: tuple[Tensor, ...], grad_output: Tensor, needs_input: bool
+        self,
+        layer: nn.Linear,
+        saved: tuple[Tensor, ...],
+        grad_output: Tensor,
+        needs_input: bool,
+        views: int,
     ) -> tuple[Tensor | None, Contribution]:
-        """(B, O) to (B, I)."""
+        """(B K, O) to (B K, I). Of one view g_i is never made; of several it is, and measured."""
         weight = layer.weight.to(grad_output.dtype)
         grad_input = grad_output @ weight if needs_input else None
-        return grad_input, LinearContribution(layer, saved[0], grad_output)
+        if views == 1:
+            return grad_input, LinearContribution(layer, saved[0], grad_output)
+        x, wide = (t.float().unflatten(0, (-1, views)) for t in (saved[0], grad_output))
+        own: dict[Tensor, Tensor] = {layer.weight: wide.transpose(1, 2) @ x}
+        if layer.bias is not None:
+            own[layer.bias] = wide.sum(1)
+        return grad_input, Rows({p: [row] for p, row in own.items() if p.requires_grad})
 
 
 class GroupNormRule:
@@ -165,9 +192,14 @@ class GroupNormRule:
         return y.view_as(x), (x, mean, rstd)
 
     def backward(
-        self, layer: nn.GroupNorm, saved: tuple[Tensor, ...], grad_output: Tensor, needs_input: bool
+        self,
+        layer: nn.GroupNorm,
+        saved: tuple[Tensor, ...],
+        grad_output: Tensor,
+        needs_input: bool,
+        views: int,
     ) -> tuple[Tensor | None, Contribution]:
-        """(B, C, ...) to the same shape."""
+        """(B K, C, ...) to the same shape."""
         x, mean, rstd = saved
         b, c = x.shape[:2]
         grad_input, weight, bias = torch.ops.aten.native_group_norm_backward(
@@ -175,6 +207,6 @@ class GroupNormRule:
             layer.weight.repeat(b), 1, b * c, x[0, 0].numel(), b * layer.num_groups,
             [needs_input, True, True],
         )  # fmt: skip
-        rows = {layer.weight: [weight.view(b, c)], layer.bias: [bias.view(b, c)]}
-        kept = Rows({p: row for p, row in rows.items() if p.requires_grad})
+        own = {layer.weight: weight.view(b, c), layer.bias: bias.view(b, c)}
+        kept = Rows({p: [of_examples(row, views)] for p, row in own.items() if p.requires_grad})
         return grad_input.view_as(x) if needs_input else None, kept

@@ -21,7 +21,7 @@ def config(name, **changes):
     values = {
         "name": name, "seed": 3, "train_images": 30, "val_images": 5, "test_images": 10,
         "image_size": 32, "resize": None, "batch_size": 8, "augment": "none",
-        "on_corrupt": "error", "num_workers": 0, "resident": "auto",
+        "multiplicity": 1, "on_corrupt": "error", "num_workers": 0, "resident": "auto",
     }  # fmt: skip
     return PhantomData.model_validate(values | changes)
 

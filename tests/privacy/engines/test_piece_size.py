@@ -15,10 +15,14 @@ CPU = torch.device("cpu")
 MIB = 2**20
 
 
-def chosen(net, free_mb, monkeypatch, expected=32, keeps_gradients=False):
+def chosen(net, free_mb, monkeypatch, expected=32, keeps_gradients=False, views=1):
     monkeypatch.setattr(piece_size, "free_memory", lambda device: free_mb * MIB)
     return physical_batch_size(
-        net, (3, 32, 32), expected_batch_size=expected, keeps_gradients=keeps_gradients
+        net,
+        (3, 32, 32),
+        expected_batch_size=expected,
+        keeps_gradients=keeps_gradients,
+        views=views,
     )
 
 
@@ -40,6 +44,13 @@ def test_an_engine_that_keeps_every_gradient_gets_smaller_pieces(monkeypatch):
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 1000))  # 12 MB of parameters
     assert chosen(net, 400, monkeypatch) == 64
     assert chosen(net, 400, monkeypatch, keeps_gradients=True) == 16
+
+
+def test_images_in_several_views_are_so_many_fewer_in_a_piece(monkeypatch):
+    net = convolution()
+    sizes = [chosen(net, 32, monkeypatch, views=views) for views in (1, 2, 4)]
+    assert sizes == [sizes[0], sizes[0] // 2, sizes[0] // 4]
+    assert sizes[2] > 1
 
 
 def test_choosing_leaves_the_network_and_the_random_state_alone(monkeypatch):
@@ -68,11 +79,11 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
 ENGINES = {"fast": BookKeeping, "opacus": OpacusHooks}
 
 
-def peak_of_a_piece(engine, images):
+def peak_of_a_piece(engine, images, views):
     """MB that one pass takes on top of the network and the clipped sums, in this process."""
     torch.set_num_threads(1)
     net = build_resnet18(2, "group", None)
-    batch, labels = torch.rand(images, 1, 64, 64), torch.arange(images) % 2
+    batch, labels = torch.rand(images, views, 1, 64, 64), torch.arange(images) % 2
     sums = {p: torch.zeros_like(p) for p in net.parameters()}
     clipping = ENGINES[engine](net, 1.0, {})
     clipping.add_clipped_sum(batch[:1], labels[:1], sums, 1.0)  # what is loaded once and kept
@@ -83,16 +94,21 @@ def peak_of_a_piece(engine, images):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_piece_takes_no_more_memory_than_it_was_given(engine, monkeypatch):
+@pytest.mark.parametrize("views", [1, 2])
+def test_a_piece_takes_no_more_memory_than_it_was_given(engine, views, monkeypatch):
     net = build_resnet18(2, "group", None)
     free = 600
     monkeypatch.setattr(piece_size, "free_memory", lambda device: free * MIB)
     images = physical_batch_size(
-        net, (3, 64, 64), expected_batch_size=1000, keeps_gradients=engine == "opacus"
+        net,
+        (3, 64, 64),
+        expected_batch_size=1000,
+        keeps_gradients=engine == "opacus",
+        views=views,
     )
     assert images > 1
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        peak = pool.apply(peak_of_a_piece, (engine, images))
+        peak = pool.apply(peak_of_a_piece, (engine, images, views))
     if peak is None:
         pytest.skip("this system cannot forget an earlier peak of memory")
     assert peak < free

@@ -121,7 +121,7 @@ def test_a_sum_over_many_examples_is_not_rounded_to_bfloat16(layer, monkeypatch)
         # What a rule saved first has an axis of examples; statistics of GroupNorm are in order.
         mine = [s.view(64, -1)[chosen].reshape(-1, *s.shape[1:]) for s in saved]
         with torch.no_grad():
-            _, contribution = rule.backward(module, tuple(mine), upstream[chosen], True)
+            _, contribution = rule.backward(module, tuple(mine), upstream[chosen], True, 1)
             sums = {p: torch.zeros(p.shape) for p in module.parameters()}
             contribution.add_weighted_sum(factors[chosen], None, sums)
         assert contribution.squared_norms.dtype == torch.float32
