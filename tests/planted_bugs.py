@@ -558,8 +558,7 @@ SEARCH = (
         "dpmi/search/sweeper.py",
         "            _refuse_real_images(composed)\n",
         "",
-        "tests/search/test_sweeper.py::"
-        "test_a_search_on_images_that_are_not_drawn_is_refused_and_leaves_nothing",
+        "tests/search/test_sweeper.py::test_a_search_on_images_that_are_not_drawn_is_refused",
     ),
     Planted(
         "what a search launches is not looked at",

@@ -4,15 +4,18 @@ import re
 import shlex
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
-from hydra import compose
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.initialize import initialize_config_dir
+from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 from torchmetrics.functional.classification import multiclass_auroc
 
+from dpmi.composition import register_resolvers
 from dpmi.errors import UserError
 from dpmi.models.weights import build_resnet18, read_state_dict
 from dpmi.run.parts import prepared_data
@@ -82,7 +85,7 @@ def test_what_is_searched_for_is_of_validation_images_and_of_the_weights_that_ar
         val = prepared_data(config).splits["val"]
         net = build_resnet18(2, "group", read_state_dict(run / "model.safetensors")).eval()
         with torch.no_grad():
-            logits = net(torch.from_numpy(val.pixels).float() / 255)
+            logits = net(torch.from_numpy(val.pixels.copy()).float() / 255)
         expected = multiclass_auroc(logits.softmax(1), torch.from_numpy(val.labels), 2)
         assert trial.value == record.metrics["val/auroc"] == pytest.approx(float(expected))
 
@@ -98,36 +101,67 @@ def test_the_same_command_runs_nothing_again_and_more_trials_go_on(search):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@contextmanager
+def asked(*words):
+    """A sweeper as Hydra makes it for a command, in this process, and what sets it up."""
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        register_resolvers()
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration(
+            "config", ["hydra/sweeper=optuna", *words], run_mode=RunMode.MULTIRUN
+        )
+        keys = {key: value for key, value in config.hydra.sweeper.items() if key != "_target_"}
+        sweeper, context = OptunaSearch(**keys), HydraContext(loader, Callbacks(config))
+        yield (
+            sweeper,
+            lambda: sweeper.setup(hydra_context=context, task_function=job, config=config),
+        )
+
+
 REFUSED = {
     "a folder": ["data=folder"],
     "a CSV file, of which more is missing": ["data=csv"],
     "the second of two": ["data=phantom_xray,folder"],
     "by an experiment": ["experiment=figure4_pneumonia"],
-    "by the second of two experiments": ["experiment=null,frontier_aptos"],
     "public, but of patients": ["data=pneumoniamnist"],
     "by its name": ["data.name=folder"],
-    "without what else checks a sweep": ["~hydra.callbacks.sweep", "data=folder"],
-    "with a launcher that would start": ["hydra/launcher=ray", "data=folder"],
+    "by the second name": ["data.name=phantom_xray,folder"],
 }
 
 
 @pytest.mark.parametrize("how", REFUSED)
-def test_a_search_on_images_that_are_not_drawn_is_refused_and_leaves_nothing(place, how):
-    done = place.run(*SEARCH, RATE, *REFUSED[how])
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"error: data=(?!phantom)\w+: [^\n]+\n", done.stderr), done.stderr
+def test_a_search_on_images_that_are_not_drawn_is_refused(how):
+    with asked(RATE, *REFUSED[how]) as (_, set_up), pytest.raises(UserError) as told:
+        set_up()
+    assert re.match(r"data=(?!phantom)\w+: ", str(told.value))
     for word in ("privacy", "data=phantom_xray or data=phantom_fundus"):
-        assert word in done.stderr
-    assert place.files(place.cwd) == place.files(place.home) == set()
+        assert word in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment=mine,frontier_aptos", "--config-dir=mine"],
+        ["data=phantom_xray,folder", "~hydra.callbacks.sweep"],
+        ["data=folder", "hydra/launcher=ray"],
+    ],
+    ids=["by the second experiment", "without a sweep's other checks", "with a launcher to start"],
+)
+def test_the_command_refuses_images_that_are_not_drawn_and_leaves_nothing(place, words):
+    (place.cwd / "mine" / "experiment").mkdir(parents=True)
+    (place.cwd / "mine" / "experiment" / "mine.yaml").write_text("# @package _global_\nbeta: 2\n")
+    before = place.files(place.cwd)
+    done = place.run(*SEARCH, RATE, *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: data=(aptos|folder): [^\n]+\n", done.stderr), done.stderr
+    assert place.files(place.cwd) == before
+    assert place.files(place.home) == set()
     assert not place.cache.exists()
 
 
 def test_what_is_launched_is_held_to_the_same_whatever_was_checked_before(tiny):
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        sweeper = OptunaSearch(n_trials=1, n_jobs=1, seed=1, metric="val/auroc")
-        words = [*tiny, "hydra/sweeper=optuna"]
-        sweeper.config = compose("config", overrides=words, return_hydra_config=True)
-        sweeper._loader, sweeper._task = GlobalHydra.instance().config_loader(), job
+    with asked(*tiny, RATE, "mechanism=none") as (sweeper, set_up):
+        set_up()
         assert len(sweeper._jobs([["mechanism=none"]])) == 1
         with pytest.raises(UserError, match="data=folder"):
             sweeper._jobs([["mechanism=none"], ["data=folder"]])
@@ -135,29 +169,39 @@ def test_what_is_launched_is_held_to_the_same_whatever_was_checked_before(tiny):
 
 MISTAKES = {
     "model.learning_rate=interval(1,0)": "no interval of numbers",
-    "model.learning_rate=interval(1)": "missing a required argument",
     "model.momentum=interval(0.5,1.5)": "model.momentum=1.5: input should be less than 1",
-    "model.nothing=interval(0,1)": "model.nothing: no such key",
     "seed=1,2": "seed=1,2: a search compares runs of one seed",
     "data=phantom_xray,phantom_fundus": "data.name=phantom_xray,phantom_fundus",
-    "data.val_images=0,10": "data.val_images=0",
+    "data.val_images=0": "data.val_images=0",
+    "data.val_images=range(0,20)": "data.val_images=",
     "noise_seed=123456": "noise_seed: is for tests and teaching",
     "hydra.sweeper.metric=test/auroc": "test images choose nothing",
     "hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials=0: allowed is a whole number of at least 1",
     "hydra.sweeper.seed=-1": "at least 0",
     "hydra.sweeper.n_jobs=two": "hydra.sweeper.n_jobs=two",
-    "hydra.sweeper.direction=minimize": "no such key of this sweeper",
 }
 
 
 @pytest.mark.parametrize("word", MISTAKES)
-def test_a_mistake_is_one_line_before_anything_is_written(place, word):
-    done = place.run(*SEARCH, "beta=interval(1,4)", word)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
-    assert MISTAKES[word] in done.stderr
-    assert "123456" not in done.stderr
-    assert place.files(place.cwd) == set()
+def test_a_mistake_is_told_before_a_launcher_is_made(word):
+    with asked("beta=interval(1,4)", word) as (sweeper, set_up):
+        with pytest.raises(UserError) as told:
+            set_up()
+        assert MISTAKES[word] in str(told.value)
+        assert "123456" not in str(told.value)
+        assert not hasattr(sweeper, "launcher")
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(place):
+    for word, told in (
+        ("model.learning_rate=interval(1)", "missing a required argument"),
+        ("hydra.sweeper.direction=minimize", "no such key of this sweeper"),
+    ):
+        done = place.run(*SEARCH, "beta=interval(1,4)", word)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+        assert told in done.stderr
+        assert place.files(place.cwd) == set()
 
 
 def test_a_search_without_a_sweep_is_refused(place):
