@@ -29,6 +29,7 @@ TARGETS = frozenset(
         "dpmi.launch.local_pool.LocalPoolLauncher",
         "dpmi.launch.ray_cluster.RayLauncher",
         "dpmi.launch.slurm.SubmititLauncher",
+        "dpmi.search.sweeper.OptunaSearch",
         "dpmi.sweep.DistinctCells",
         "dpmi.sweep.SweepCallback",
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
@@ -136,7 +137,7 @@ def check_composed(composed: DictConfig) -> None:
             raise _refused(
                 path,
                 value,
-                "dpmi.sweep.SweepCallback, and Hydra's and dpmi's launchers and sweeper "
+                "dpmi.sweep.SweepCallback, and Hydra's and dpmi's launchers and sweepers "
                 "(docs/operations.md lists them)",
             )
     for section in ("hydra_logging", "job_logging"):

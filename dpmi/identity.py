@@ -22,6 +22,7 @@ NOT_IDENTITY = {
     "data.resident",
     "trainer.devices",
 }
+_OF_SEARCH = ("metric", "seed")  # keys of a sweeper that decide which runs it chooses
 # Root keys that mean something to some mechanisms only.
 _OF_MECHANISMS = {
     "beta": {"ldp", "ldp_features", "dpsgd", "class_means", "ldp_published", "dpsgd_published"},
@@ -75,10 +76,12 @@ def without_noise_seed(override: str) -> str:
 
 
 def sweep_folder(composed: DictConfig) -> str:
-    """Name of a sweep's folder: the same for the same sweep, so that it goes on where it was.
+    """Name of a sweep's folder: the same for the same sweep, so that it goes on where it was."""
+    return f"sweep-{_digest(sweep_terms(composed))[:8]}"
 
-    Falls back to "invalid" for a config that fails the schema, which is then refused.
-    """
+
+def sweep_terms(composed: DictConfig) -> list[str]:
+    """What a sweep computes: its overrides that change that; of a search also what it goes by."""
     asked = [without_noise_seed(str(override)) for override in composed.hydra.overrides.task]
     keys = [override.split("=")[0].lstrip("+~") for override in asked]
     cells = sorted(
@@ -86,4 +89,5 @@ def sweep_folder(composed: DictConfig) -> str:
         for key, override in zip(keys, asked, strict=True)
         if not {key, key.split(".")[0]} & NOT_IDENTITY
     )
-    return f"sweep-{_digest(cells)[:8]}"
+    sweeper = composed.hydra.sweeper
+    return cells + [f"hydra.sweeper.{key}={sweeper[key]}" for key in _OF_SEARCH if key in sweeper]

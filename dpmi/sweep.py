@@ -29,6 +29,7 @@ Plugins.instance()
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E402
 
+SEARCH = "dpmi.search.sweeper.OptunaSearch"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
@@ -41,9 +42,13 @@ class SweepCallback(Callback):
         if config.hydra.launcher._target_ != BASIC_LAUNCHER:
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             _refuse(UserError(f"hydra/launcher={chosen}: launches the jobs of a sweep; add -m"))
+        if _searches(config):
+            _refuse(UserError("hydra/sweeper=optuna: chooses the jobs of a sweep; add -m"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
+        if _searches(config):  # which checks what it will choose from itself
+            return
         name = kwargs.get("config_name") or "config"
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
         cells = _check(_cells(str(name), [str(override) for override in given]))
@@ -56,10 +61,12 @@ class SweepCallback(Callback):
                     "each of several an output_dir of its own"
                 )
             )
-        _fix_folder(config)
+        fix_folder(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
+        if _searches(config):  # which has told what it found
+            return
         from dpmi.reporting.sweep_report import report_sweep  # slow to import: not for --help
 
         failed = report_sweep(Path(config.hydra.sweep.dir), Console())
@@ -75,7 +82,11 @@ def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
             yield compose(config_name, overrides=list(job), return_hydra_config=False)
 
 
-def _fix_folder(config: DictConfig) -> None:
+def _searches(config: DictConfig) -> bool:
+    return bool(config.hydra.sweeper._target_ == SEARCH)
+
+
+def fix_folder(config: DictConfig) -> None:
     """Make the sweep's folder the same for all its jobs, which each have overrides of their own."""
     folder = str(config.hydra.sweep.dir)
     quoted = folder.replace("\\", "\\\\").replace("'", "\\'")
@@ -150,8 +161,9 @@ def explain(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    if key.startswith("hydra.launcher."):
-        return f"{key}: no such key of this launcher; choose another with hydra/launcher=OPTION"
+    for kind in ("launcher", "sweeper"):
+        if key.startswith(f"hydra.{kind}."):
+            return f"{key}: no such key of this {kind}; choose another with hydra/{kind}=OPTION"
     near = get_close_matches(key, schema_keys(), n=1)
     if near == [key]:
         hint = f"another option of {key.split('.')[0]} has it; "

@@ -9,7 +9,7 @@ failed, 2 the input is bad, 75 stopped by SIGTERM or busy (give the same command
 interrupted.
 
 A sweep runs its jobs one after another; or side by side with hydra/launcher=local_pool, ray or
-submitit_slurm (docs/operations.md).
+submitit_slurm. hydra/sweeper=optuna searches for the best, on drawn images (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from dpmi.launch.local_pool import LocalPoolLauncher
 from dpmi.launch.ray_cluster import RayLauncher
 from dpmi.launch.slurm import SubmititLauncher
 from dpmi.redaction import redact_logs, redacted, secret_within
+from dpmi.search.sweeper import OptunaSearch
 from dpmi.sweep import DistinctCells, explain
 from dpmi.threads import let_idle_threads_sleep
 
@@ -93,10 +94,9 @@ def _keep_libraries_in(cache_dir: Path) -> None:
 
 
 def _forget_namesakes() -> None:
-    """Let no launcher of a plugin that is installed, too, hold ours to a schema of its own."""
-    stored = ConfigStore.instance().repo.get("hydra", {}).get("launcher", {})
-    for own in Path(config_dir(), "hydra", "launcher").glob("*.yaml"):
-        stored.pop(own.name, None)
+    """Let no launcher or sweeper of a plugin that is installed, too, hold ours to its schema."""
+    for own in Path(config_dir(), "hydra").glob("*/*.yaml"):
+        ConfigStore.instance().repo.get("hydra", {}).get(own.parent.name, {}).pop(own.name, None)
 
 
 def _stop_between_jobs(*_: object) -> None:
@@ -114,7 +114,10 @@ def main() -> None:
         TARGETS.__contains__
     )
     _forget_namesakes()
-    for plugin in (DistinctCells, LocalPoolLauncher, RayLauncher, SubmititLauncher):
+    for plugin in (
+        *(DistinctCells, OptunaSearch),
+        *(LocalPoolLauncher, RayLauncher, SubmititLauncher),
+    ):
         Plugins.instance().register(plugin)
     try:
         for number, argument in enumerate(sys.argv[1:], 1):

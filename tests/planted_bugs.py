@@ -584,6 +584,23 @@ ACCOUNT = (
 )
 
 
+SEARCH = (
+    Planted(
+        "a search goes by images of patients",
+        "dpmi/search/sweeper.py",
+        "            _refuse_real_images(composed)\n",
+        "",
+        "tests/search/test_sweeper.py::test_a_search_on_images_that_are_not_drawn_is_refused",
+    ),
+    Planted(
+        "what a search launches is not looked at",
+        "dpmi/search/sweeper.py",
+        "            _refuse_real_images(job.config)\n",
+        "            pass\n",
+        "tests/search/test_sweeper.py::"
+        "test_what_is_launched_is_held_to_the_same_whatever_was_checked_before",
+    ),
+)
 LEAVING = (
     Planted(
         "a loss of private images is not named so",
@@ -819,5 +836,5 @@ ONE_BIT = (
 
 PLANTED = (
     *(*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP),
-    *(*PROMISE, *ACCOUNT, *LEAVING, *STATISTICS, *ONE_BIT),
+    *(*PROMISE, *ACCOUNT, *SEARCH, *LEAVING, *STATISTICS, *ONE_BIT),
 )

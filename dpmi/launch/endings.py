@@ -18,7 +18,7 @@ def note_ending(job: Job, ending: Ending) -> RunRecord | None:
     Returns:
         None where a job left none that was interrupted, or that had nothing to do.
     """
-    record = _written(job)
+    record = own_record(job)
     if ending.status in (0, EXIT_INTERRUPTED, EXIT_RESUMABLE):
         return record
     if record is not None and record.status == "completed":  # it died of its own tidying up
@@ -32,7 +32,7 @@ def note_ending(job: Job, ending: Ending) -> RunRecord | None:
     return died
 
 
-def _written(job: Job) -> RunRecord | None:
+def own_record(job: Job) -> RunRecord | None:
     """The record that the job's own run left, not one of another config or of an earlier time."""
     try:
         record = read_record(job.folder / RECORD_FILE)

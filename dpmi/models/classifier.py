@@ -137,17 +137,20 @@ class ImageClassifier(L.LightningModule):
     def test_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Count one batch of the test split (loader 0) or of the training split (loader 1)."""
-        if dataloader_idx:
+        """Count one batch of the test (loader 0), training (1) or validation split (2, if any)."""
+        if dataloader_idx == 1:
             self._count(self.train_metrics, batch)
         else:
-            self._count(self.test_metrics, batch, self.shift)
+            clean = self.val_metrics if dataloader_idx else self.test_metrics
+            self._count(clean, batch, self.shift)
 
     def on_test_epoch_end(self) -> None:
-        """Log the metrics of both splits."""
+        """Log the metrics of the splits."""
         self.reliability = reliability(self.test_metrics)
         self._log_and_reset(self.test_metrics)
         self._log_and_reset(self.train_metrics)
+        if self.trainer.num_test_batches[2:]:
+            self._log_and_reset(self.val_metrics)
 
     def _count(
         self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], shift: Tensor | float = 0.0

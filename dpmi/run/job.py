@@ -296,7 +296,8 @@ class Run:
                 self._data,
                 self.config.data.image_size,
             )
-            loaders = [module.test_dataloader(), module.train_eval_dataloader()]
+            loaders: list[Any] = [module.test_dataloader(), module.train_eval_dataloader()]
+            loaders += [val] if (val := module.val_dataloader()) else []
             trainer.test(model, dataloaders=loaders, verbose=False)
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)

@@ -57,7 +57,7 @@ class Linear(DecidingNetwork):
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2])
-def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_test_images_alone(stripes, shift):
+def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_clean_images_alone(stripes, shift):
     data = stripes()
     torch.manual_seed(0)
     model = ImageClassifier(
@@ -76,8 +76,9 @@ def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_test_images_alone
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
-    loaders = [module.test_dataloader(), module.train_eval_dataloader()]
-    told, of_train = trainer.test(model, loaders, verbose=False)
+    test = module.test_dataloader()
+    loaders = [test, module.train_eval_dataloader(), test]  # as if it were the validation images
+    told, of_train, of_val = trainer.test(model, loaders, verbose=False)
     split = data.splits["test"]
     with torch.no_grad():
         logits = model.net(torch.from_numpy(split.pixels).float() / 255)
@@ -91,6 +92,7 @@ def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_test_images_alone
     }
     for name, value in expected.items():
         assert told[f"test/{name}"] == pytest.approx(float(value), abs=1e-6), name
+        assert told[f"test/{name}"] == of_val[f"val/{name}"]
     assert sum(images for _, _, images in model.reliability) == len(labels)
     train = data.splits["train"]
     with torch.no_grad():

@@ -1,0 +1,1 @@
+"""A search: Optuna chooses the runs of a sweep, on drawn images alone."""
