@@ -207,16 +207,16 @@ def keys_with_lines(text):
     return list(walk(yaml.compose(text), ()))
 
 
-LAUNCHERS = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))
+OF_HYDRA = sorted((CONF / "hydra").glob("*/*.yaml"))
 OPTIONS = sorted(
     path
     for path in CONF.rglob("*.yaml")
-    if path.parent.name not in ("experiment", "conf", "launcher")
+    if path.parent.name not in ("experiment", "conf", "launcher", "sweeper")
 )
 
 
 @pytest.mark.parametrize(
-    "file", [CONF / "config.yaml", *OPTIONS, *LAUNCHERS], ids=lambda path: path.stem
+    "file", [CONF / "config.yaml", *OPTIONS, *OF_HYDRA], ids=lambda path: path.stem
 )
 def test_every_key_says_in_a_comment_what_it_means(file):
     text = file.read_text()

@@ -179,10 +179,12 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
     assert [r.status for r in records] == ["completed"] * 7
 
 
-def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
+def test_help_lists_the_groups_and_the_keys_faster_than_torch_is_imported(place):
     before = os.times()
     done = place.run("--help")
     after = os.times()
+    assert place.run(command=("-c", "import torch")).returncode == 0
+    beside = os.times()
     assert done.returncode == 0
     for words in (
         "mechanism: class_means, dpsgd, dpsgd_published, ldp, ldp_features, ldp_published, none",
@@ -190,9 +192,9 @@ def test_help_lists_the_groups_and_the_keys_in_less_than_two_seconds(place):
         "max_physical_batch_size",
     ):
         assert words in done.stdout
-    # Of the processor, not of the clock: other work may hold the machine up.
-    seconds = sum(after[2:4]) - sum(before[2:4])
-    assert 0 < seconds < 2.0
+    # Of the processor, not of the clock, and beside other work of now: a busy machine is slower.
+    help_, torch_ = (sum(b[2:4]) - sum(a[2:4]) for a, b in ((before, after), (after, beside)))
+    assert 0 < help_ < torch_
 
 
 def test_torch_is_not_loaded_to_print_help_or_to_compose_a_config(place):

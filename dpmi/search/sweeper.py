@@ -22,9 +22,7 @@ from dpmi.config import load_config
 from dpmi.config_sections import PhantomData
 from dpmi.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
 from dpmi.identity import sweep_terms
-from dpmi.launch.endings import own_record
 from dpmi.launch.jobs import Job, make_jobs
-from dpmi.run.code import code_digest
 from dpmi.sweep import fix_folder
 
 if TYPE_CHECKING:
@@ -120,6 +118,7 @@ class OptunaSearch(Sweeper):
         Raises:
             SystemExit: a run failed, or another process is at work on the same search.
         """
+        from dpmi.run.code import code_digest
         from dpmi.search.results import report_search
         from dpmi.search.study import LOCK_FILE, open_study
 
@@ -158,6 +157,8 @@ class OptunaSearch(Sweeper):
 
     def _run(self, study: Study, batch: Sequence[FrozenTrial]) -> None:
         """Launch a batch, and tell the study what the records say."""
+        from dpmi.launch.endings import own_record  # it brings what reads records
+
         jobs = self._jobs([self._space.overrides(trial.params) for trial in batch])
         possible = []
         for trial, job in zip(batch, jobs, strict=True):

@@ -80,8 +80,8 @@ class Watched:
     def evaluated_in_order(self):
         """Images of the test split and of the training split, as they were evaluated at the end."""
         images = torch.cat(self.evaluated)
-        counts = [len(self.clean.splits[name].labels) for name in ("test", "train")]
-        return images[-sum(counts) :].split(counts)
+        counts = [len(self.clean.splits[name].labels) for name in ("test", "train", "val")]
+        return images[-sum(counts) :].split(counts)[:2]
 
 
 @pytest.fixture
