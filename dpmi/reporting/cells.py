@@ -247,6 +247,11 @@ class Panel:
         return f"{self.dataset} ({self.setup})" if self.setup else self.dataset
 
     @property
+    def tested_on(self) -> str:
+        """Which images the test metrics are of, where a data set has several; else ""."""
+        return next((str(run.config["data"].get("test", "")) for run in self.runs), "")
+
+    @property
     def splits(self) -> list[str]:
         """Rows of its table; public records tell nothing of the training images."""
         told = {split for of in self.columns.values() for split in of if of[split].accuracies}

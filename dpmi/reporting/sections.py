@@ -43,11 +43,11 @@ class Sections:
 
 
 def prices(panels: Sequence[Panel]) -> list[Chart]:
-    """A chart for each data set that has an ε, of all its set-ups."""
-    datasets = list(dict.fromkeys(panel.dataset for panel in panels))
+    """A chart of all set-ups for each data set with an ε, and each choice of its test images."""
+    tested = list(dict.fromkeys((panel.dataset, panel.tested_on) for panel in panels))
     charts = [
-        price_chart([panel for panel in panels if panel.dataset == dataset], f"price-{number}")
-        for number, dataset in enumerate(datasets, 1)
+        price_chart([p for p in panels if (p.dataset, p.tested_on) == on], f"price-{number}")
+        for number, on in enumerate(tested, 1)
     ]
     return [chart for chart in charts if chart is not None]
 

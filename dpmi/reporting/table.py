@@ -118,14 +118,16 @@ def as_markdown(panels: Sequence[Panel]) -> str:
     parts = []
     for panel in panels:
         tests = [cells["test"] for cells in panel.columns.values()]
-        rows = [[f"{panel.title}, {title}", *texts] for title, texts in _ranked_first(panel)]
+        named = "" if panel.setup else f"{panel.dataset}, "
+        parts += [f"**{in_markdown(panel.title)}**", ""] if panel.setup else []
+        rows = [[f"{named}{title}", *texts] for title, texts in _ranked_first(panel)]
         rows += [
-            [f"{panel.title}, {split}"]
+            [f"{named}{split}"]
             + [_accuracy_in_markdown(cells[split]) for cells in panel.columns.values()]
             for split in panel.splits
         ]
         below = (*_calibration(panel), *published_rows(panel))
-        rows += [[f"{panel.title}, {title}", *texts] for title, texts in below]
+        rows += [[f"{named}{title}", *texts] for title, texts in below]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         if any(replaced := [cell.if_replaced for cell in tests]):
             rows.append([_IF_REPLACED, *replaced])

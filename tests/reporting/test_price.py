@@ -67,5 +67,16 @@ def test_each_data_set_with_an_epsilon_has_one_chart_of_all_its_setups():
     assert both >= 2
 
 
+def test_figures_of_other_test_images_stand_in_a_chart_of_their_own():
+    runs = []
+    for tested_on in ("official", "held_out"):
+        for run in seven():
+            config = run.config | {"data": run.config["data"] | {"test": tested_on}}
+            digest = run.config_digest + tested_on
+            runs.append(run.model_copy(update={"config": config, "config_digest": digest}))
+    titles = [chart.title for chart in prices(figure4(runs))]
+    assert [title.rsplit(": ")[-1] for title in titles] == ["held out", "official"]
+
+
 def test_without_any_epsilon_there_is_no_chart():
     assert price_chart(figure4([record("none")]), "price-1") is None

@@ -34,7 +34,7 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
     mechanisms, the poster's points) stands to the right of the axis.
 
     Args:
-        panels: of one data set, in different set-ups.
+        panels: of one data set and the same test images, in different set-ups.
         name: of the chart.
 
     Returns:
@@ -45,10 +45,11 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
     if not epsilons:
         return None
     figure, axes = new_figure(2, 1, 10.6, 7.2, share_x="col")
-    dataset = panels[0].dataset
+    dataset, tested_on = panels[0].dataset, panels[0].tested_on
+    where = f", test images: {tested_on.replace('_', ' ')}" if tested_on else ""
     chart = Chart(
         name,
-        f"What the privacy of an image costs: {dataset}",
+        f"What the privacy of an image costs: {dataset}{where}",
         "AUROC and accuracy on test images against the ε of an image that is replaced by another, "
         "for all mechanisms. " + _words(panels, points),
         figure,
