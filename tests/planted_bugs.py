@@ -650,28 +650,28 @@ STATISTICS = (
     Planted(
         "the features' mean has no noise",
         "dpmi/mechanisms/planned.py",
-        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                hand_over(net, planned.name, released, self._train, planned.noise_std)\n",
         "                centre = planned.name == 'centre'\n"
         "                released = exact if centre else released\n"
-        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                hand_over(net, planned.name, released, self._train, planned.noise_std)\n",
         f"{_PLANNED}::test_the_centre_is_released_with_its_noise_and_no_more",
     ),
     Planted(
         "the counts of the classes have no noise",
         "dpmi/mechanisms/planned.py",
-        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                hand_over(net, planned.name, released, self._train, planned.noise_std)\n",
         "                centre = planned.name == 'centre'\n"
         "                released = released if centre else exact\n"
-        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                hand_over(net, planned.name, released, self._train, planned.noise_std)\n",
         f"{_PLANNED}::test_class_counts_are_released_with_their_noise",
     ),
     Planted(
         "a first head is computed from sums without noise",
         "dpmi/mechanisms/planned.py",
-        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                hand_over(net, planned.name, released, self._train, planned.noise_std)\n",
         "                sums = planned.name == 'class_sums'\n"
         "                released = exact if sums else released\n"
-        "                hand_over(net, planned.name, released, self._train, std)\n",
+        "                hand_over(net, planned.name, released, self._train, planned.noise_std)\n",
         f"{_PLANNED}::test_a_first_head_is_computed_from_class_sums_with_their_noise",
     ),
     Planted(
@@ -685,8 +685,8 @@ STATISTICS = (
     Planted(
         "the sums of the classes' logits have no noise",
         "dpmi/mechanisms/dpsgd.py",
-        "decide_midway(net, released, self.plan.n, std)",
-        "decide_midway(net, exact, self.plan.n, std)",
+        "decide_midway(net, released, self.plan.n, planned.noise_std)",
+        "decide_midway(net, exact, self.plan.n, planned.noise_std)",
         f"{_PLANNED}::test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps",
     ),
     Planted(

@@ -97,7 +97,7 @@ def _nothing_to_audit(record: RunRecord) -> str | None:
 def _real(record: RunRecord, config: Config, seconds: float, console: Console) -> RealRun | None:
     """What a run was given, where there is time to train its network once more."""
     told, took = record.guarantee, record.timings["train"]
-    if config.mechanism.name != "dpsgd" or config.model.train == "head":
+    if config.mechanism.name != "dpsgd" or config.model.train != "all":
         return None
     if took > seconds / 2:
         console.print(

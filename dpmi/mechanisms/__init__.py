@@ -233,8 +233,8 @@ def _plan(
         if names:
             raise UserError(
                 f"mechanism.calibration=noise_multiplier: no ε to share out, but {names[0]} is to "
-                "be released for a share of one; allowed is epsilon, or model.prior=train and "
-                "model.features.centre=false"
+                "be released for a share of one; allowed is epsilon, or model.prior=train, without "
+                "model.train=head_then_all, and model.features.centre=false"
             )
         noise_multiplier = config.beta
         if noise_multiplier < SMALLEST_NOISE and settings.accountant != "rdp":

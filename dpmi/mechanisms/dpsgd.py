@@ -15,8 +15,7 @@ from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
 from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm, refuse_delta
-from dpmi.privacy.plan import ROUNDING, PrivacyPlan
-from dpmi.privacy.statistics import SENSITIVITY
+from dpmi.privacy.plan import PrivacyPlan
 
 
 class DPSGD(PlannedMechanism):
@@ -94,8 +93,7 @@ class DPSGD(PlannedMechanism):
                 piece = self._gradient.physical_batch_size if self._gradient else self._piece
                 assert piece != "auto"  # this process trained, or took it over
                 released = self._release_statistic(planned, exact, piece)
-                std = planned.noise_multiplier * SENSITIVITY * (1 + ROUNDING)
-                decide_midway(net, released, self.plan.n, std)
+                decide_midway(net, released, self.plan.n, planned.noise_std)
 
     def _make_engine(self, net: nn.Module) -> ClippingEngine:
         bound = self.plan.max_grad_norm

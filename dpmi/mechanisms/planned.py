@@ -96,8 +96,7 @@ class PlannedMechanism(ABC):
             if planned.name != CLASS_LOGITS:
                 exact = statistic(self._train, planned.name)
                 released = self._release_statistic(planned, exact, physical_batch_size)
-                std = planned.noise_multiplier * SENSITIVITY * (1 + ROUNDING)
-                hand_over(net, planned.name, released, self._train, std)
+                hand_over(net, planned.name, released, self._train, planned.noise_std)
 
     def _release_statistic(
         self, planned: StatisticRelease, exact: Tensor, physical_batch_size: int

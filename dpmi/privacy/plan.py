@@ -38,6 +38,11 @@ class StatisticRelease:
     noise_multiplier: float
     share: float
 
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise of each value, rounding's part of the sensitivity too."""
+        return self.noise_multiplier * (1 + ROUNDING)
+
 
 @dataclass(frozen=True)
 class PrivacyPlan:

@@ -63,10 +63,12 @@ class TrainingSet:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the vectors, on whose last bits a release depends; of none, "none"."""
+        """SHA-256 of vectors and length, on whose last bits releases depend; of none, "none"."""
         if self.vectors is None:
             return "none"
-        return hashlib.sha256(self.vectors.contiguous().numpy().data).hexdigest()
+        sha256 = hashlib.sha256(f"{self.length.hex()};".encode())
+        sha256.update(self.vectors.contiguous().numpy().data)
+        return sha256.hexdigest()
 
     def class_counts(self) -> Tensor:
         """(K,) float64: images of each class, of sensitivity 1."""

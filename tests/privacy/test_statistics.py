@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -105,6 +106,20 @@ def test_sums_of_logits_are_by_class_of_centred_logits_no_longer_than_the_bound(
     longest = LOGIT_BOUND / math.sqrt(2)  # of (6, -6)
     expected = torch.tensor([[1.0 + longest, -1.0 - longest], [-1.0, 1.0]], dtype=torch.float64)
     torch.testing.assert_close(sums, expected)
+
+
+def test_whatever_the_last_bits_of_a_release_depend_on_is_in_the_digest():
+    """Noise is repeated where a digest is the same: added to other sums it could be taken off."""
+    data = training_set()
+    last_bit = data.vectors.clone()
+    last_bit[0, 0] = torch.nextafter(last_bit[0, 0], torch.tensor(9.0))
+    others = [
+        dataclasses.replace(data, vectors=last_bit),
+        dataclasses.replace(data, length=math.nextafter(data.length, 2.0)),
+        dataclasses.replace(data, vectors=None),
+    ]
+    assert len({data.digest, *(other.digest for other in others)}) == 4
+    assert dataclasses.replace(data, vectors=data.vectors.clone()).digest == data.digest
 
 
 def test_images_have_no_mean_to_release():
