@@ -19,6 +19,8 @@ def run(composed, tiny, tmp_path):
     for mechanism in ("ldp", "none"):
         (folder := tmp_path / "sweep" / mechanism).mkdir(parents=True)
         words = (*tiny, f"mechanism={mechanism}", f"cache_dir={tmp_path / 'cache'}")
+        if mechanism == "ldp":  # noise for each pixel: 61,440 trials in one short run
+            words = (*words, "mechanism.pool=1")
         Run(composed(*words), folder, Console(quiet=True)).execute()
     return tmp_path / "sweep"
 
@@ -28,7 +30,8 @@ def test_a_run_is_audited_by_its_own_config_and_its_records_say_so(run, capsys):
     before = sorted(cache.rglob("*"))
     assert audit.main([str(run), "--seconds", "0"]) == 0
     told = read_record(run / "ldp" / RECORD_FILE).audit
-    assert 0.8 < told["lower_bound"] <= told["claimed"] == 1.0
+    # Outside in fewer than one of 1000 runs: the bound is .962, and .932 at least in 200 simulated.
+    assert 0.9 < told["lower_bound"] <= told["claimed"] == 1.0
     assert told["says"].startswith("audited: ε ≥ 0.")
     assert read_record(run / "none" / RECORD_FILE).audit is None
     assert "claims no ε" in capsys.readouterr().out
