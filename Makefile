@@ -81,7 +81,7 @@ results: $(READY) ## run all mechanisms on the chest X-rays, then the report: DA
 	for recipe in class_means second_moments; do \
 		run experiment=frontier_$$recipe beta=1,2,4 data.test=held_out; \
 	done; \
-	run data=chest_xray data.image_size=64 mechanism=none,ldp,dpsgd beta=1,2,4; \
+	run data=chest_xray data.image_size=64 privacy.unit=image mechanism=none,ldp,dpsgd beta=1,2,4; \
 	run experiment=as_published_pneumonia data.resize=72 data.image_size=64 trainer.max_epochs=5 \
 		mechanism=ldp_published,dpsgd_published beta=1,2,4; \
 	$(BIN)/python -m dpmi.report $(RESULTS) && exit $$status

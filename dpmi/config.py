@@ -31,7 +31,8 @@ from dpmi.config_sections import (
 )
 from dpmi.errors import UserError, cause_for_user
 
-_WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
+WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
+SAME_VIEWS = "under data.augment=none all views of an image are the same; allowed is 1"
 GIVEN = "given"  # stands for the number of a noise_seed
 
 
@@ -93,14 +94,14 @@ class Config(Section):
             )
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
-        if self.trainer.test_every_epoch and self.mechanism.name in _WITH_EPSILON:
+        if self.trainer.test_every_epoch and self.mechanism.name in WITH_EPSILON:
             raise ValueError(
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
         for budget in ("max_epsilon", "max_total_epsilon"):
             value = getattr(self.privacy, budget)
-            if value is not None and self.mechanism.name not in _WITH_EPSILON:
+            if value is not None and self.mechanism.name not in WITH_EPSILON:
                 raise ValueError(
                     f"privacy.{budget}={value:g}: no ε holds for mechanism={self.mechanism.name}, "
                     "so no budget does; allowed is null"
@@ -126,10 +127,15 @@ class Config(Section):
             )
         return self
 
+    @property
+    def draws_patients(self) -> bool:
+        """Whether a batch may have patients, of whom ``data.multiplicity`` images are drawn."""
+        return self.privacy.unit != "image" and self.mechanism.name == "dpsgd"
+
     def _can_show_views(self) -> None:
         refused = None
-        if self.data.augment == "none":
-            refused = "under data.augment=none all views of an image are the same; allowed is 1"
+        if self.data.augment == "none" and not self.draws_patients:
+            refused = SAME_VIEWS
         elif self.mechanism.name == "dpsgd_published":
             refused = (
                 "mechanism=dpsgd_published is what the poster's authors ran, one view of an image "

@@ -54,7 +54,7 @@ def check_heads(config: Config) -> None:
             f"data.augment={config.data.augment}: under model.train=head the features of an image "
             "are computed once; allowed is none (model.features.views averages fixed views)"
         )
-    if config.data.multiplicity > 1:
+    if config.data.multiplicity > 1 and not config.draws_patients:
         raise ValueError(
             f"data.multiplicity={config.data.multiplicity}: under model.train=head the features of "
             "an image are computed once; allowed is 1 (model.features.views averages fixed views)"

@@ -251,8 +251,9 @@ class TrainerConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """What may be spent."""
+    """Whom ε protects, and what may be spent."""
 
+    unit: Literal["auto", "image", "patient"]
     max_epsilon: Positive | None
     max_total_epsilon: Positive | None
 

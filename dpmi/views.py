@@ -1,8 +1,10 @@
-"""Several views of each image in a batch: augmentation multiplicity (De et al. 2022, section 3.2).
+"""Several views of each example in a batch, whose mean gradient is the example's.
 
-"Unlocking High-Accuracy Differentially Private Image Classification through Scale", arXiv
-2204.13650: an image's gradient is the mean over its views, taken before it is clipped, so that the
-image still adds one vector of the clipping norm and the privacy costs nothing more.
+Views of an image are augmented apart: augmentation multiplicity (De et al. 2022, arXiv 2204.13650,
+"Unlocking High-Accuracy Differentially Private Image Classification through Scale", section 3.2).
+Views of a patient are images of that patient. In both cases the mean is taken before it is
+clipped, so that an example still adds one vector of the clipping norm and more views cost no
+privacy.
 """
 
 from __future__ import annotations
@@ -10,13 +12,23 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def as_one_batch(images: Tensor) -> tuple[Tensor, int]:
-    """What a network can be given, and how many views of each image it has.
+def as_one_batch(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+    """What a network can be given, and how many views of each example it has.
 
     Args:
-        images: (B, K, C, H, W), K views of each; or with one of each, (B, C, H, W) or (B, D).
+        images: (B, K, C, H, W) or (B, K, D), K views of each; or with one of each, (B, C, H, W) or
+            (B, D).
+        labels: (B,), or of each view (B, K).
 
     Returns:
-        (B K, C, H, W), the views of an image next to one another, and K; or the same, and 1.
+        (B K, C, H, W) or (B K, D), the views of an example next to one another, their labels
+        (B K,), and K.
     """
-    return (images.flatten(0, 1), images.shape[1]) if images.ndim == 5 else (images, 1)
+    views = images.shape[1] if images.ndim in (3, 5) else 1
+    together = images.flatten(0, 1) if images.ndim in (3, 5) else images
+    return together, labels_of_views(labels, views), views
+
+
+def labels_of_views(labels: Tensor, views: int) -> Tensor:
+    """(B,), or of each of K views (B, K), to (B K,)."""
+    return labels.flatten() if labels.ndim == 2 else labels.repeat_interleave(views)

@@ -90,9 +90,8 @@ CLIPPING = (
     Planted(
         "the views of an image are clipped apart",
         "dpmi/privacy/engines/bookkeeping.py",
-        "        images, self._views = as_one_batch(images)\n",
-        "        images, views = as_one_batch(images)\n"
-        "        labels = labels.repeat_interleave(views)\n",
+        "        images, labels, self._views = as_one_batch(images, labels)\n",
+        "        images, labels, _ = as_one_batch(images, labels)\n",
         "tests/privacy/engines/test_multiplicity.py::"
         "test_no_image_contributes_more_than_the_clip_norm_in_however_many_views",
     ),
@@ -395,8 +394,8 @@ SAMPLING = (
     Planted(
         "an image's second view depends on its place in the batch",
         "dpmi/data/augment.py",
-        "_uniform(indices, 2, step_seed(seed, step, view))",
-        "_uniform(range(len(indices)) if view else indices, 2, step_seed(seed, step, view))",
+        "uniform_of(indices, 2, step_seed(seed, step, view))",
+        "uniform_of(range(len(indices)) if view else indices, 2, step_seed(seed, step, view))",
         "tests/data/test_augment.py::test_what_is_drawn_for_an_image_depends_on_no_other",
     ),
 )
@@ -406,8 +405,8 @@ LOCAL_DP = (
     Planted(
         "training goes on the clean images",
         "dpmi/run/job.py",
-        "module = batches(config, released, features, mechanism, begun.step, ranks)",
-        "module = batches(config, data, features, mechanism, begun.step, ranks)",
+        "module = batches(config, released, features, patients, mechanism, begun.step, ranks)",
+        "module = batches(config, data, features, patients, mechanism, begun.step, ranks)",
         "tests/run/test_wiring.py::"
         "test_under_local_dp_the_network_is_trained_on_released_images_alone",
     ),

@@ -120,42 +120,57 @@ class Canaries:
 
     Attributes:
         data: as a run is given it; images past the canaries are black.
+        n: training images; patients, where they are what is protected.
         included: (m,) the coins: white or black.
         labels: (m,).
         cells: where they are.
     """
 
     data: PreparedData
+    n: int
     included: NDArray[np.bool_]
     labels: NDArray[np.int64]
     cells: Cells
 
 
-def make_canaries(n: int, most: int, moving: bool, coins: np.random.Generator) -> Canaries:
+def make_canaries(
+    n: int, most: int, moving: bool, patients: bool, coins: np.random.Generator
+) -> Canaries:
     """Toss a fair coin for each canary.
 
     Args:
-        n: training images in all: as many as the audited run has.
+        n: training images in all, or patients: as many as the audited run has.
         most: canaries, where n allows.
         moving: the run augments.
+        patients: a canary is a patient with one to three images, all of them in the same cell.
         coins: the auditor's own, independent of the program's.
     """
     cells = Cells(min(n, most), moving)
     included = coins.random(cells.count) < 0.5
     labels = coins.integers(0, 2, n)
+    whose = owners(n, patients)
     # Pages that nobody writes to take no memory: most images are black.
-    pixels = np.zeros((n, cells.channels, SIDE, SIDE), np.uint8)
-    for cell in included.nonzero()[0]:
-        cells.paint(pixels[cell], int(cell))
-    data = auditors_data(pixels, labels)
-    return Canaries(data, included, labels[: cells.count], cells)
+    pixels = np.zeros((len(whose), cells.channels, SIDE, SIDE), np.uint8)
+    for row in np.isin(whose, included.nonzero()[0]).nonzero()[0]:
+        cells.paint(pixels[row], int(whose[row]))
+    data = auditors_data(pixels, labels[whose], whose if patients else None)
+    return Canaries(data, n, included, labels[: cells.count], cells)
 
 
-def auditors_data(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> PreparedData:
+def owners(n: int, patients: bool) -> NDArray[np.int64]:
+    """Whose each image is: of n patients with one to three images; or its own, of n images."""
+    own = np.arange(n)
+    return np.repeat(own, own % 3 + 1) if patients else own
+
+
+def auditors_data(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], patients: NDArray[np.int64] | None = None
+) -> PreparedData:
     """A data set of an auditor's, (n, C, S, S), unlike any other; the first two are its tests."""
     n, channels, side, _ = pixels.shape
     test = Split(pixels[:2], np.array([0, 1]), ("", ""))
-    splits = {"train": Split(pixels, labels, ("",) * n), "test": test}
+    whose = ("",) * n if patients is None else tuple(map(str, patients))
+    splits = {"train": Split(pixels, labels, whose), "test": test}
     fingerprint = DataFingerprint(
         sha256=secrets.token_hex(32),
         image_side=side,

@@ -36,8 +36,8 @@ def audit_default(seconds: float) -> Audit | None:
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = load_config(compose("config"))
     console = Console()
-    n = len(prepared_data(config).splits["train"].labels)
-    return _audited("the default config", config, n, None, seconds, console)
+    n = len(prepared_data(config).splits["train"].labels)  # drawn images, which have no patients
+    return _audited("the default config", _protecting(config, "image"), n, None, seconds, console)
 
 
 def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
@@ -57,8 +57,9 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             continue
         assert record.guarantee is not None
         assert record.data is not None
-        config = _config_of(record, path)
-        n = record.data["counts"]["train"]
+        config = _protecting(_config_of(record, path), record.guarantee.unit)
+        # A plan knows its patients; of local DP the number of images does not matter.
+        n = record.mechanism.get("plan", {}).get("n", record.data["counts"]["train"])
         claimed = record.guarantee.epsilon
         real = _real(record, config, seconds, console)
         audit = _audited(record.run, config, n, claimed, seconds, console, real)
@@ -86,6 +87,13 @@ def _config_of(record: RunRecord, path: Path) -> Config:
         ) from error
 
 
+def _protecting(config: Config, unit: str | None) -> Config:
+    """The config with what the run protected: a replica has patients where its canaries are."""
+    protected = "patient" if unit == "patient" else "image"
+    privacy = config.privacy.model_copy(update={"unit": protected})
+    return config.model_copy(update={"privacy": privacy})
+
+
 def _nothing_to_audit(record: RunRecord) -> str | None:
     if record.status != "completed":
         return f"{record.status}, so there is nothing to audit"
@@ -98,6 +106,13 @@ def _real(record: RunRecord, config: Config, seconds: float, console: Console) -
     """What a run was given, where there is time to train its network once more."""
     told, took = record.guarantee, record.timings["train"]
     if config.mechanism.name != "dpsgd" or config.model.train != "all":
+        return None
+    if config.privacy.unit == "patient":
+        console.print(
+            f"{record.run}: its final weights alone are not attacked: canaries among the images "
+            "are images, and it protects patients",
+            markup=False,
+        )
         return None
     if took > seconds / 2:
         console.print(

@@ -45,8 +45,9 @@ def audit_gradients(
     """Run ``config`` on canaries, again and again, and bound its ε from below.
 
     Args:
-        config: of a run with ``mechanism=dpsgd``.
-        n: training images of that run; the replica has as many.
+        config: of a run with ``mechanism=dpsgd``;
+            patients are protected where its ``privacy.unit=patient``.
+        n: training images of that run, or patients; the replica has as many.
         seconds: that may pass; one run is made in any case.
         confidence: with which all bounds hold at once.
         most: canaries of a run.
@@ -63,7 +64,7 @@ def audit_gradients(
     cells = min(most, _MOST_MOVING) if moving else most
 
     def run(before: int) -> tuple[RunRecord, Values, NDArray[np.bool_]]:
-        canaries = make_canaries(n, cells, moving, rng)
+        canaries = make_canaries(n, cells, moving, config.privacy.unit == "patient", rng)
         return *watched(config, canaries, interrupted=not before), canaries.included
 
     records, seen, included = zip(*again(run, seconds, progress), strict=True)

@@ -1,4 +1,4 @@
-"""Audit of a DP-SGD step by an adversary who knows all images but one.
+"""Audit of a DP-SGD step by an adversary who knows all images, or patients, but one.
 
 He knows everything that DP-SGD does not promise to hide: the weights, the other images, which of
 them were drawn, the public augmentation. So he can add up the step's clipped gradients twice, with
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dpmi.auditing import attacks
 from dpmi.auditing.bounds import Family, Rates, measured
-from dpmi.auditing.canaries import CLASSES, SIDE, auditors_data
+from dpmi.auditing.canaries import CLASSES, SIDE, auditors_data, owners
 from dpmi.auditing.replica import PIECE, again, execute, on_own_network, replica
 from dpmi.auditing.result import Bound, Found
 from dpmi.config import Config
@@ -151,8 +151,9 @@ def audit_others(
     """Run the step of ``config`` on known images and one that is drawn or not; bound the run's ε.
 
     Args:
-        config: of a run with ``mechanism=dpsgd``.
-        n: training images of that run.
+        config: of a run with ``mechanism=dpsgd``;
+            patients are protected where its ``privacy.unit=patient``.
+        n: training images of that run, or patients.
         seconds: that may pass; one run is made in any case.
         confidence: with which both bounds hold at once.
         steps: of a run.
@@ -186,7 +187,8 @@ def audit_others(
 
 def planned(config: Config, n: int) -> PrivacyPlan:
     """What a run of ``config`` with n training images is to execute."""
-    mechanism = build_mechanism(on_own_network(config), n)
+    unit = "patient" if config.privacy.unit == "patient" else "image"
+    mechanism = build_mechanism(on_own_network(config), n, unit=unit)
     assert isinstance(mechanism, DPSGD)
     return mechanism.plan
 
@@ -211,12 +213,16 @@ def _watched(
             privacy={"max_epsilon": None, "max_total_epsilon": None},
         ).model_copy(update={"beta": plan.noise_multiplier, "max_physical_batch_size": PIECE})
         seen = KnownOthers(plan.max_grad_norm, plan.noise_multiplier)
-        execute(one, Path(name), Given(_lines(rng), SmallNet(plan.max_grad_norm), (seen,)))
+        data = _lines(config.privacy.unit == "patient", rng)
+        execute(one, Path(name), Given(data, SmallNet(plan.max_grad_norm), (seen,)))
         return seen
 
 
-def _lines(rng: np.random.Generator) -> PreparedData:
+def _lines(patients: bool, rng: np.random.Generator) -> PreparedData:
     """Black images with a white line each, that lies elsewhere when an image is moved."""
-    pixels = np.zeros((N, 1, SIDE, SIDE), np.uint8)
-    pixels[np.arange(N), 0, rng.integers(_MARGIN, SIDE - _MARGIN, N)] = 255
-    return auditors_data(pixels, rng.integers(0, len(CLASSES), N))
+    whose = owners(N, patients)
+    n = len(whose)
+    pixels = np.zeros((n, 1, SIDE, SIDE), np.uint8)
+    pixels[np.arange(n), 0, rng.integers(_MARGIN, SIDE - _MARGIN, n)] = 255
+    labels = rng.integers(0, len(CLASSES), n)
+    return auditors_data(pixels, labels, whose if patients else None)

@@ -147,8 +147,7 @@ def watched(
             data={"image_size": SIDE, "resize": None},
             trainer={"checkpoint_seconds": 0.0} if interrupted else {},
         ).model_copy(update={"max_physical_batch_size": PIECE if piece == "auto" else piece})
-        n = len(canaries.data.splits["train"].labels)
-        steps = max(1, round(n / batch_images(own, n)))
+        steps = max(1, round(canaries.n / batch_images(own, canaries.n)))
         alone = own.trainer.devices == 1
         lost = (steps * own.trainer.max_epochs + 1) // 2 if interrupted and alone else None
         transcript = Transcript(folder / "transcript", canaries.labels, lost)

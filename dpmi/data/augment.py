@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dpmi.data.batches import step_seed
+from dpmi.data.batches import step_seed, uniform_of
 
 LARGEST_SHIFT = 0.1  # of the side, up or down
 LARGEST_SCALE = 1.1
@@ -35,27 +34,11 @@ def draw_affine(
         Shifts downwards in whole pixels, at most a tenth of the side, and scales from 1 to 1.1;
         both ``(len(indices),)``, float64, on the CPU wherever the images lie.
     """
-    drawn = _uniform(indices, 2, step_seed(seed, step, view))
+    drawn = uniform_of(indices, 2, step_seed(seed, step, view))
     most = LARGEST_SHIFT * side
     shifts = np.rint(most * (2 * drawn[0] - 1))
     scales = 1 + (LARGEST_SCALE - 1) * drawn[1]
     return torch.from_numpy(shifts), torch.from_numpy(scales)
-
-
-def _uniform(indices: Sequence[int], count: int, key: int) -> NDArray[np.float64]:
-    """``(count, len(indices))`` values in [0, 1): elements of the SplitMix64 sequence of ``key``.
-
-    Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators": element number j
-    of the sequence is a hash of key + j γ, so those of an image are had without those of others.
-    It is no cryptographic generator, and need not be: augmentation is public.
-    """
-    number = np.asarray(indices, dtype=np.uint64) * np.uint64(count)
-    element = number + np.arange(1, count + 1, dtype=np.uint64)[:, None]
-    z = np.uint64(key) + element * np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64, as all below
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def affine_crops(images: Tensor, crop: int, shifts: Tensor, scales: Tensor) -> Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from dpmi.ranks import ALONE, Ranks
@@ -51,6 +52,24 @@ def step_seed(seed: int, step: int, stream: int = 0) -> int:
     """64 bits to seed what is public and drawn at a step (or epoch), in streams from 0."""
     words = [seed, step, stream] if stream else [seed, step]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+
+
+def uniform_of(
+    indices: Sequence[int] | NDArray[np.int64], count: int, key: int
+) -> NDArray[np.float64]:
+    """``(count, len(indices))`` values in [0, 1): elements of the SplitMix64 sequence of ``key``.
+
+    Steele, Lea and Flood 2014, "Fast Splittable Pseudorandom Number Generators": element number j
+    of the sequence is a hash of key + j γ, so those of an index are had without those of others.
+    It is no cryptographic generator: for what is public, such as augmentation.
+    """
+    number = np.asarray(indices, dtype=np.uint64) * np.uint64(count)
+    element = number + np.arange(1, count + 1, dtype=np.uint64)[:, None]
+    z = np.uint64(key) + element * np.uint64(0x9E3779B97F4A7C15)  # modulo 2^64, as all below
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 class NumberedBatch(list[int]):

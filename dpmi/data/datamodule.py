@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,13 +19,15 @@ from dpmi.data.batches import (
     ShuffledBatches,
     StepSampler,
 )
+from dpmi.data.patients import Patients
 from dpmi.data.prepare import PreparedData, Split
 from dpmi.ranks import ALONE, Ranks
 
 _SHARE_OF_FREE = 0.25  # of a GPU's memory, for images; the network has the rest
 _BYTES_AT_ONCE = 1 << 28
 
-# Images float32 (B, C, S, S) in [0, 1], or K views of each (B, K, C, S, S); labels int64 (B,).
+# Images float32 (B, C, S, S) in [0, 1] and labels int64 (B,); or K views of each, (B, K, C, S, S),
+# and labels (B,), or of each view (B, K).
 Batch = tuple[Tensor, Tensor]
 
 
@@ -35,7 +36,8 @@ class ImageDataset(Dataset[Batch]):
 
     A loader hands over all indices of a batch at once, so that an empty list, which Poisson
     sampling may draw, gives an empty batch: images ``(0, C, S, S)``, labels ``(0,)``. With a
-    multiplicity K above 1 they are ``(B, K, C, S, S)``.
+    multiplicity K above 1 they are ``(B, K, C, S, S)``. Where patients are given, an index is one
+    of a patient, whose images are the K views: labels are then ``(B, K)``.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ImageDataset(Dataset[Batch]):
         seed: int = 0,
         resident: Tensor | None = None,
         multiplicity: int = 1,
+        patients: Patients | None = None,
     ) -> None:
         """Serve the centre ``image_size`` square of each image.
 
@@ -54,47 +57,79 @@ class ImageDataset(Dataset[Batch]):
             image_size: side S of the square, in pixels; at most R.
             augment: "none" or "affine" (see ``augment.affine_crops``), which needs batches that
                 know their step: what is drawn for an image depends on it, on the seed and on the
-                image's index alone.
+                index alone.
             seed: of the augmentation.
             resident: the split's pixels on the device where batches are wanted; None takes them
                 from the split, on the CPU. The batches are the same.
             multiplicity: views of each image in a batch, each augmented by itself (augmentation
                 multiplicity, De et al. 2022, arXiv 2204.13650, section 3.2).
+            patients: whose the images are; then a batch has patients, of whom ``multiplicity``
+                images each are drawn anew at each step.
         """
         if augment not in ("none", "affine"):
             raise ValueError(f"augment must be 'none' or 'affine', not {augment!r}")
-        if augment == "none" and multiplicity > 1:
+        if augment == "none" and multiplicity > 1 and patients is None:
             raise ValueError(f"{multiplicity} views that are not augmented would be the same")
         self._split = split
         self._size = image_size
         self._affine = augment == "affine"
         self._seed, self._resident, self._multiplicity = seed, resident, multiplicity
+        self._patients = patients
 
     def __len__(self) -> int:
-        return len(self._split.labels)
+        return len(self._split.labels if self._patients is None else self._patients)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = np.asarray(indices, dtype=np.int64)
-        if self._resident is None:
-            pixels = torch.from_numpy(self._split.pixels[rows])  # (B, C, R, R), a copy
+        rows = drawn_rows(indices, self._patients, self._multiplicity, self._seed)
+        if rows.ndim == 1:
+            pixels = self._pixels(rows)  # the same image in all views
+            views = [self._cropped(pixels, indices, view) for view in range(self._multiplicity)]
         else:
-            pixels = self._resident[torch.from_numpy(rows).to(self._resident.device)]
-        if self._affine:
-            if not isinstance(indices, NumberedBatch):
-                raise TypeError("an augmented batch must know its step: give a NumberedBatch")
-            draw = partial(draw_affine, indices, pixels.shape[-1], self._seed, indices.step)
-            views = [
-                affine_crops(pixels, self._size, *draw(view)) for view in range(self._multiplicity)
-            ]
-            pixels = torch.stack(views, 1) if len(views) > 1 else views[0]
-        else:
-            edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
-            pixels = pixels[..., edge : edge + self._size, edge : edge + self._size]
-        images = pixels.contiguous()  # (B, C, S, S) or (B, K, C, S, S)
+            views = [self._cropped(self._pixels(r), indices, k) for k, r in enumerate(rows.T)]
+        # (B, C, S, S) or (B, K, C, S, S)
+        images = (torch.stack(views, 1) if len(views) > 1 else views[0]).contiguous()
         labels = torch.from_numpy(self._split.labels[rows]).to(images.device)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32).div_(255)
         return images, labels
+
+    def _pixels(self, rows: NDArray[np.int64]) -> Tensor:
+        """(B, C, R, R), a copy."""
+        if self._resident is None:
+            return torch.from_numpy(self._split.pixels[rows])
+        return self._resident[torch.from_numpy(rows).to(self._resident.device)]
+
+    def _cropped(self, pixels: Tensor, indices: Sequence[int], view: int) -> Tensor:
+        """(B, C, R, R) to one view of each, (B, C, S, S)."""
+        if self._affine:
+            if not isinstance(indices, NumberedBatch):
+                raise TypeError("an augmented batch must know its step: give a NumberedBatch")
+            draw = draw_affine(indices, pixels.shape[-1], self._seed, indices.step, view)
+            return affine_crops(pixels, self._size, *draw)
+        edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
+        return pixels[..., edge : edge + self._size, edge : edge + self._size]
+
+
+def drawn_rows(
+    indices: Sequence[int], patients: Patients | None, images: int, seed: int
+) -> NDArray[np.int64]:
+    """Rows of a batch's images: (B,), or of several images of each patient (B, K).
+
+    Args:
+        indices: of images; of patients, where they are given, in a batch that knows its step.
+        patients: whose the images are.
+        images: K, of each patient.
+        seed: of the draw.
+
+    Raises:
+        TypeError: a batch of patients does not know its step.
+    """
+    if patients is None:
+        return np.asarray(indices, dtype=np.int64)
+    if not isinstance(indices, NumberedBatch):
+        raise TypeError("a batch of patients must know its step: give a NumberedBatch")
+    rows = patients.draw(indices, images, seed, indices.step)
+    return rows if images > 1 else rows[:, 0]
 
 
 def _identity(batch: Any) -> Any:
@@ -118,6 +153,7 @@ class ImageDataModule(L.LightningDataModule):
         first_step: int = 0,
         ranks: Ranks = ALONE,
         multiplicity: int = 1,
+        patients: Patients | None = None,
     ) -> None:
         """Make the loaders' parts.
 
@@ -135,12 +171,13 @@ class ImageDataModule(L.LightningDataModule):
             first_step: of training; not 0 where a run is resumed.
             ranks: who trains; each process evaluates all images.
             multiplicity: views of each training image in a batch (see ImageDataset).
+            patients: whose the training images are, where ``train_batches`` draws patients.
         """
         super().__init__()
         self.prepared = prepared
         self._image_size = image_size
         self._batch_size = batch_size
-        self._augment, self._multiplicity = augment, multiplicity
+        self._augment, self._multiplicity, self._patients = augment, multiplicity, patients
         self._num_workers = num_workers
         self._seed = seed
         self._first_step, self._ranks = first_step, ranks
@@ -152,10 +189,9 @@ class ImageDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, from the first step on."""
         split, resident = self.prepared.splits["train"], self._resident_pixels()
+        drawn = self._augment, self._seed, resident, self._multiplicity, self._patients
         return DataLoader(
-            ImageDataset(
-                *(split, self._image_size, self._augment, self._seed, resident, self._multiplicity)
-            ),
+            ImageDataset(split, self._image_size, *drawn),
             batch_sampler=StepSampler(self._train_batches, self._first_step, self._ranks),
             num_workers=self._num_workers if resident is None else 0,
             collate_fn=_identity,

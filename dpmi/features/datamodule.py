@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from dpmi.data.batches import Batches, ShuffledBatches, StepSampler
-from dpmi.data.datamodule import Batch
+from dpmi.data.datamodule import Batch, drawn_rows
+from dpmi.data.patients import Patients
 from dpmi.features.extract import Features
 
 _EVALUATED_AT_ONCE = 4096
@@ -20,19 +20,32 @@ _EVALUATED_AT_ONCE = 4096
 class FeatureDataset(Dataset[Batch]):
     """One split's unit vectors (B, D) and labels (B,), a batch at a time; a batch may be empty.
 
+    Where patients are given, an index is one of a patient: (B, K, D) and (B, K) of K images each.
+
     Args:
         features: of all splits.
         split: which of them.
+        patients: whose the images are; None: an index is one of an image.
+        images: K, of each patient, drawn anew at each step.
+        seed: of that draw.
     """
 
-    def __init__(self, features: Features, split: str) -> None:
+    def __init__(
+        self,
+        features: Features,
+        split: str,
+        patients: Patients | None = None,
+        images: int = 1,
+        seed: int = 0,
+    ) -> None:
         self._vectors, self._labels = features.vectors[split], features.labels[split]
+        self._patients, self._images, self._seed = patients, images, seed
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self._labels if self._patients is None else self._patients)
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        rows = torch.from_numpy(np.asarray(indices, dtype=np.int64))
+        rows = torch.from_numpy(drawn_rows(indices, self._patients, self._images, self._seed))
         return self._vectors[rows], self._labels[rows]
 
 
@@ -49,6 +62,8 @@ class FeatureDataModule(L.LightningDataModule):
         seed: of the order in which they are shuffled.
         train_batches: draws the training batches, instead of shuffling.
         first_step: of training; not 0 where a run is resumed.
+        patients: whose the training images are, where ``train_batches`` draws patients.
+        images: of each patient at a step.
     """
 
     def __init__(
@@ -59,16 +74,19 @@ class FeatureDataModule(L.LightningDataModule):
         seed: int,
         train_batches: Batches | None = None,
         first_step: int = 0,
+        patients: Patients | None = None,
+        images: int = 1,
     ) -> None:
         super().__init__()
         self._features, self._first_step = features, first_step
+        self._drawn = patients, images, seed
         n = len(features.labels["train"])
         self._train_batches = train_batches or ShuffledBatches(n, batch_size, seed)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training batches, from the first step on."""
         return DataLoader(
-            FeatureDataset(self._features, "train"),
+            FeatureDataset(self._features, "train", *self._drawn),
             batch_sampler=StepSampler(self._train_batches, self._first_step),
             collate_fn=_identity,
         )

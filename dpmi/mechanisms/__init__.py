@@ -67,12 +67,13 @@ def build_mechanism(
     announce: Announce | None = None,
     first: FirstWeights = PUBLIC_WEIGHTS,
     train: TrainingSet | None = None,
+    unit: str = "image",
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
     Args:
         config: the whole run.
-        n: training images.
+        n: training images; patients, where they are what is protected.
         noise: the source of its randomness; None for a new one.
         journal: where steps are written ahead; None where no process may follow this one.
         piece: images in one pass, where a resumed run must go on with what it began with.
@@ -81,6 +82,7 @@ def build_mechanism(
         announce: told of a release of noised images ahead; None where nobody counts it.
         first: the weights before training.
         train: labels and features of the training images, where statistics of them are released.
+        unit: what is protected: "image" or "patient".
 
     Raises:
         UserError: no plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
@@ -106,9 +108,10 @@ def build_mechanism(
             announce=announce,
             first=first,
             statistics=ExactStatistics(train, names),
+            one_each=unit == "patient",
         )
     if isinstance(settings, LdpFeaturesMechanism):
-        _within_budget(config, 1 / config.beta, "image")
+        _within_budget(config, 1 / config.beta, unit)
         assert train is not None  # a head has features
         try:
             return LocalDPOfFeatures(
@@ -128,7 +131,7 @@ def build_mechanism(
         if isinstance(settings, ClassMeansMechanism):
             bound = class_sensitivity(settings.count_scale, settings.moment_scale)
             return ClassMeans(
-                _plan(config, settings, n, batch_size=n, steps=1, max_grad_norm=bound),
+                _plan(config, settings, n, unit, batch_size=n, steps=1, max_grad_norm=bound),
                 count_scale=settings.count_scale,
                 moment_scale=settings.moment_scale,
                 uniform=config.model.prior != "train",
@@ -138,7 +141,7 @@ def build_mechanism(
         steps_per_epoch = max(1, round(n / batch_size))
         steps = steps_per_epoch * config.trainer.max_epochs
         return DPSGD(
-            _plan(config, settings, n, batch_size, steps, config.max_grad_norm),
+            _plan(config, settings, n, unit, batch_size, steps, config.max_grad_norm),
             steps_per_epoch=steps_per_epoch,
             max_physical_batch_size=piece or config.max_physical_batch_size,
             input_shape=_input_shape(config, train),
@@ -171,7 +174,7 @@ def _within_budget(config: Config, epsilon: float, unit: str) -> None:
 
 
 def batch_images(config: Config, n: int) -> int:
-    """Images in a training batch, of n."""
+    """Images, or patients, in a training batch, of n."""
     return n if config.data.batch_size == "all" else config.data.batch_size
 
 
@@ -206,26 +209,27 @@ def _plan(
     config: Config,
     settings: DpsgdMechanism | ClassMeansMechanism,
     n: int,
+    unit: str,
     batch_size: int,
     steps: int,
     max_grad_norm: float,
 ) -> PrivacyPlan:
     if batch_size > n:
         raise UserError(
-            f"data.batch_size={batch_size}: larger than the {n} training images; allowed is 1 to "
+            f"data.batch_size={batch_size}: larger than the {n} training {unit}s; allowed is 1 to "
             f"{n}, or all"
         )
     delta = delta_for(n) if settings.delta == "auto" else settings.delta
     if delta >= 1 / n:
         raise UserError(
-            f"mechanism.delta={delta}: with {n} training images a mechanism that publishes one of "
+            f"mechanism.delta={delta}: with {n} training {unit}s a mechanism that publishes one of "
             f"them whole would pass; allowed is below 1/n = {1 / n:.3g}, or auto"
         )
     if n * delta > SAFE_SHARE:
         log.warning(
-            "mechanism.delta=%s is large for %d training images: to publish one of them whole with "
+            "mechanism.delta=%s is large for %d training %ss: to publish one of them whole with "
             "probability %.2f would satisfy it; mechanism.delta=auto takes %s.",
-            *(printed_delta(delta), n, n * delta, printed_delta(delta_for(n))),
+            *(printed_delta(delta), n, unit, n * delta, printed_delta(delta_for(n))),
         )
     names = _statistics(config)
     statistics: tuple[StatisticRelease, ...] = ()
@@ -263,6 +267,7 @@ def _plan(
         steps=steps,
         delta=delta,
         accountant=settings.accountant,
+        unit=unit,
         statistics=statistics,
     )
 

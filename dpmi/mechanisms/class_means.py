@@ -22,10 +22,12 @@ class ClassMeans(PlannedMechanism):
 
     Contract: an image adds its vector x, of norm at most 1, to one sum, and ``count_scale`` to one
     count, both of its class, and ``moment_scale`` x xᵀ to the second moment of all: sensitivity
-    sqrt(1 + count_scale² + moment_scale²), the plan's ``max_grad_norm``. With Gaussian noise in
-    each value that is the plan's one step, at sample rate 1. Linear discriminant analysis on what
-    was released is post-processing (arXiv 2406.08039 releases class means alike). Where the second
-    moment is not released, covariances are taken to be spherical.
+    sqrt(1 + count_scale² + moment_scale²), the plan's ``max_grad_norm``. Where a patient
+    is what is protected, a patient adds the mean of what their images would add, of the same
+    sensitivity. With Gaussian noise in each value that is the plan's one step, at sample rate 1.
+    Linear discriminant analysis on what was released is post-processing (arXiv 2406.08039 releases
+    class means alike). Where the second moment is not released, covariances are taken to be
+    spherical.
 
     Args:
         plan: of one step.
@@ -63,14 +65,16 @@ class ClassMeans(PlannedMechanism):
             self._release_statistics(net, self.plan.n)
         return _ClassSums(self, net)
 
-    def release(self, net: FeatureHead, vectors: Tensor, labels: Tensor) -> None:
+    def release(self, net: FeatureHead) -> None:
         """Execute the plan's step, and set the head from what it releases."""
         plan, scale, moment_scale = self.plan, self._count_scale, self._moment_scale
-        classes = len(net.log_shares)
+        classes, train = len(net.log_shares), self._train
+        assert train is not None
+        assert train.vectors is not None
         with torch.no_grad():
-            rows = net.centred(vectors)
+            rows = net.centred(train.vectors.to(net.centre.device)).cpu()
         released = release_sum(
-            class_statistics(rows, labels, classes, scale, moment_scale),
+            class_statistics(rows, train.labels, classes, scale, moment_scale, train.weights),
             sensitivity=class_sensitivity(scale, moment_scale),
             noise_multiplier=plan.noise_multiplier,
             noise=self._noise,
@@ -114,8 +118,8 @@ class _ClassSums:
         self._mechanism, self._net = mechanism, net
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Process the vectors of all images, (n, D), and (n,) labels; return detached logits."""
-        self._mechanism.release(self._net, images, labels)
+        """Release, whatever the batch; return detached logits of its vectors, (B, D)."""
+        self._mechanism.release(self._net)
         for parameter in self._net.parameters():
             parameter.grad = None
         with torch.no_grad():

@@ -27,7 +27,7 @@ class DPSGD(PlannedMechanism):
         max_physical_batch_size: most images in one forward and backward pass; "auto" takes what
             half of the free memory holds when training starts.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
-        multiplicity: views of each image in a batch.
+        multiplicity: views of each image in a batch; images of each patient.
         options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
             the same noise.
     """

@@ -34,10 +34,15 @@ SHIFTED = (
     "the kept weights hold how much noise moves the mean logits of validation images, or of test "
     "images where there are none: no ε covers it"
 )
+ONE_EACH = (
+    "each patient gives one image to training, drawn by public numbers, the same in all runs: ε of "
+    "an image is that of its patient; one who goes by several names has as many times over"
+)
 _DRAWS = 2  # of noise on each image by which a network is matched
 
-# Name of a release, ε of a channel value, ε of an image.
-Announce = Callable[[str, float, float], None]
+# Name of a release, ε of a channel value, ε of an image, and whose images they are: a patient's
+# where each patient has one in it.
+Announce = Callable[[str, float, float, str], None]
 
 
 class LocalDP:
@@ -59,6 +64,7 @@ class LocalDP:
         announce: told of the release of the training images before it is made, or used.
         first: the weights before training: other releases that they were trained on are in ε.
         statistics: of labels, which are not protected, that the network is given.
+        one_each: the training images are one of each patient, so that ε is a patient's.
     """
 
     name = "ldp"
@@ -76,7 +82,9 @@ class LocalDP:
         announce: Announce | None = None,
         first: FirstWeights = PUBLIC_WEIGHTS,
         statistics: ExactStatistics = NO_STATISTICS,
+        one_each: bool = False,
     ) -> None:
+        self._one_each = one_each
         self._announce, self._first, self._statistics = announce, first, statistics
         self._beta, self._pool, self._matched = beta, pool, matched
         self._seed, self._noise = seed, noise
@@ -158,7 +166,9 @@ class LocalDP:
     def _tell(self, release: str) -> None:
         if self._announce and self._shape:
             epsilon = pixel_epsilon(self._beta)
-            self._announce(release, epsilon, self._of_image())
+            self._announce(
+                release, epsilon, self._of_image(), "patient" if self._one_each else "image"
+            )
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches of the noised images."""
@@ -187,7 +197,8 @@ class LocalDP:
 
     @property
     def _unit(self) -> str:
-        return "channel value" if self._shape and self._shape[0] > 1 else "pixel"
+        value = "channel value" if self._shape and self._shape[0] > 1 else "pixel"
+        return f"{value} of a patient" if self._one_each else value
 
     def guarantee(self) -> Guarantee:
         """ε = 1/β for a value, and that times the number of values for a pixel and an image."""
@@ -227,6 +238,7 @@ class LocalDP:
                 if self._pool == 1
                 else f"what is released is the mean of each block of {self._pool} x {self._pool} "
                 "values, rounded to 8 bits, of which one value moves one alone",
+                *[ONE_EACH] * self._one_each,
                 *self._first.assumptions,
                 EVALUATED,
                 *[SHIFTED] * self._matched,

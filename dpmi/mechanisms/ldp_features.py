@@ -53,6 +53,8 @@ class LocalDPOfFeatures:
 
     Contract: for any two images, whatever their labels, the probability of all that is released
     differs by a factor of at most e^(1/β), δ = 0: image-level local DP under replace-one adjacency.
+    Where a patient is what is protected, each patient says one bit, of the mean of the features of
+    their images and of the label that most of them have: the same holds for any two patients.
     The proof is in ``privacy.one_bit``. The classifier (``mechanisms.interview``, then linear
     discriminant analysis) is computed from the answers and public randomness alone.
 
@@ -89,6 +91,9 @@ class LocalDPOfFeatures:
     ) -> None:
         if train.vectors is None:
             raise ValueError("answers are about features: give model.train=head")
+        self._unit = "image" if train.patients is None else "patient"
+        train = train if train.patients is None else train.of_patients()
+        assert train.vectors is not None
         self._beta, self._response = beta, RandomizedResponse(beta)
         self._vectors = train.vectors.double().numpy()
         self._labels, self._classes = train.labels.numpy(), train.num_classes
@@ -166,7 +171,7 @@ class LocalDPOfFeatures:
 
     def _tell(self, release: str) -> None:
         if self._announce:  # who hides an image hides each value of it
-            self._announce(release, 1 / self._beta, 1 / self._beta)
+            self._announce(release, 1 / self._beta, 1 / self._beta, self._unit)
 
     def train_batches(self) -> Batches | None:
         """Shuffled batches, which nothing is learned from."""
@@ -204,10 +209,10 @@ class LocalDPOfFeatures:
         """ε = 1/β, of an image."""
         if self._answers is None or self._noise.reproducible:
             return None
-        return 1 / self._beta, "image"
+        return 1 / self._beta, self._unit
 
     def guarantee(self) -> Guarantee:
-        """ε = 1/β for an image and its label, replaced by any other."""
+        """ε = 1/β for an image and its label, or for a patient, replaced by any other."""
         if self._answers is None:
             return Guarantee.none(self.name, "the images were not asked yet")
         if self._noise.reproducible:
@@ -218,7 +223,7 @@ class LocalDPOfFeatures:
             mechanism=self.name,
             epsilon=epsilon,
             delta=0.0,
-            unit="image",
+            unit=self._unit,
             adjacency="replace-one",
             accountant="randomized response: log of the odds of the truth",
             epsilons={printed_delta(delta): epsilon for delta in STRICTER_DELTAS},  # at any δ
@@ -227,19 +232,31 @@ class LocalDPOfFeatures:
                 name: Group(images, images * epsilon) for name, images in self._together.items()
             },
             assumptions=(
-                "an image's label is protected with it",
-                "ε is that of one image; a patient with several, or an image with copies in the "
-                "training set, has as many times over",
-                "the number of images and the order in which they are asked are not protected; the "
-                f"number is {COUNTED}",
-                "who runs the training is trusted to ask each image once; who receives the answers "
-                "is not trusted",
+                *self._whose(),
+                f"the number of {self._unit}s and the order in which they are asked are not "
+                f"protected; the number is {COUNTED}",
+                f"who runs the training is trusted to ask each {self._unit} once; who receives the "
+                "answers is not trusted",
                 *self._first.assumptions,
                 EVALUATED,
                 "the key that decides who lies came from the operating system, for this release "
                 "alone, and was written nowhere",
                 "the probability of a lie is a whole number of 2^-64, rounded up",
             ),
+        )
+
+    def _whose(self) -> tuple[str, str]:
+        """What is protected with a unit, and what a unit is not."""
+        if self._unit == "patient":
+            return (
+                "the labels of a patient's images are protected with them",
+                "ε is that of one patient with all their training images; one who goes by several "
+                "names, or whose image others have too, has as many times over",
+            )
+        return (
+            "an image's label is protected with it",
+            "ε is that of one image; a patient with several, or an image with copies in the "
+            "training set, has as many times over",
         )
 
     def describe(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ class PlannedMechanism(ABC):
         return self._source.reproducible
 
     def spent(self) -> tuple[float, str] | None:
-        """ε of the ledger, of an image."""
+        """ε of the ledger, of the plan's unit."""
         if not self.ledger.steps or self.reproducible:
             return None
         return self._epsilon(self.plan.delta), self.plan.unit
@@ -161,9 +161,7 @@ class PlannedMechanism(ABC):
                 for name, images in self._together.items()
             },
             assumptions=(
-                f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
-                "ε is that of one image; a patient with several, or an image with copies in the "
-                "training set, has a larger one",
+                *self._whose(),
                 *self._first.assumptions,
                 "metrics on training images (nonprivate/...), and choices made with them or with "
                 "the test images, are not covered",
@@ -173,6 +171,20 @@ class PlannedMechanism(ABC):
                 "what rounding in single precision adds to the sensitivity is within the plan's "
                 f"allowance of {ROUNDING:.2g}",
             ),
+        )
+
+    def _whose(self) -> tuple[str, str]:
+        """What is public, and what a unit is."""
+        if self.plan.unit == "patient":
+            return (
+                f"the number of training patients, {self.plan.n}, is public; it is {COUNTED}",
+                "ε is that of one patient with all their training images; one who goes by several "
+                "names, or whose image others have too, has a larger one",
+            )
+        return (
+            f"the number of training images, {self.plan.n}, is public; it is {COUNTED}",
+            "ε is that of one image; a patient with several, or an image with copies in the "
+            "training set, has a larger one",
         )
 
     def _lost(self) -> list[str]:

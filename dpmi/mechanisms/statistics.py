@@ -78,7 +78,7 @@ def logit_sums(train: TrainingSet | None, logits: Logits) -> Tensor:
     """
     if train is None:
         raise ValueError(f"{CLASS_LOGITS} is of training images, and none were given")
-    return class_logit_sums(logits().cpu(), train.labels, train.num_classes)
+    return class_logit_sums(logits().cpu(), train.labels, train.num_classes, train.weights)
 
 
 def decide_midway(net: nn.Module, sums: Tensor, n: int, noise_std: float) -> None:

@@ -18,6 +18,7 @@ from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.schedule import make_schedule
 from dpmi.ranks import ALONE, Ranks
+from dpmi.views import labels_of_views
 
 
 class ImageClassifier(L.LightningModule):
@@ -113,7 +114,7 @@ class ImageClassifier(L.LightningModule):
         schedule.step()
         means = torch.zeros(2, device=images.device)
         if len(labels):
-            of_views = labels.repeat_interleave(len(logits) // len(labels))
+            of_views = labels_of_views(labels, len(logits) // len(labels))
             loss = nn.functional.cross_entropy(logits, of_views)
             accuracy = (logits.argmax(1) == of_views).float().mean()
             means = torch.stack([loss, accuracy])

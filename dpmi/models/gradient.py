@@ -19,8 +19,8 @@ class Gradient(Protocol):
 
         Args:
             images: (B, C, H, W) in [0, 1]; or K views of each, (B, K, C, H, W), whose mean loss
-                is the image's.
-            labels: (B,) class indices.
+                is the example's.
+            labels: (B,) class indices, or of each view (B, K).
 
         Returns:
             Detached logits, (B, classes), or of all views (B K, classes).
@@ -42,8 +42,7 @@ class MeanGradient:
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one batch of at least one image; one process's part of it may be empty."""
         self._net.zero_grad()
-        images, views = as_one_batch(images)
-        labels = labels.repeat_interleave(views)
+        images, labels, _ = as_one_batch(images, labels)
         if self._ranks.size > 1:
             return self._shared(images, labels)
         logits: Tensor = self._net(images).float()

@@ -92,7 +92,8 @@ class Accounts:
             images: SHA-256 digests of the training images' contents, in hexadecimal.
             spending: by the plan; replaces what the same entry said before.
             budget: most that all runs on these images may take together: for a release of noised
-                images that hides values the ε of a channel value, else that of an image.
+                images that hides values the ε of a channel value, else that of an image, or of a
+                patient where this one and all others hide patients.
 
         Returns:
             Name of the account.
@@ -211,11 +212,17 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
     if planned.value_epsilon is not None and not planned.hides_images:
         unit, would_be = "channel value", ahead.value_epsilon
     else:
-        unit, would_be = "image", ahead.image_epsilon
+        unit, would_be = ahead.unit, ahead.unit_epsilon
+        if planned.unit == "patient" and unit != "patient":
+            raise UserError(
+                f"{named}: other runs on these images protect images alone, so what a patient "
+                "would spend in all is not known; allowed is null, or privacy.unit=image, whose "
+                "total is an image's"
+            )
     if would_be <= budget:
         return
     noised = ", for noised images of local DP were released" if ahead.releases else ""
-    spent = f"ε = {printed_epsilon(would_be)} per {unit}{noised if unit == 'image' else ''}"
+    spent = f"ε = {printed_epsilon(would_be)} per {unit}{'' if unit == 'channel value' else noised}"
     raise UserError(
         f"{named}: with this run all runs on these images would spend {spent}; allow more, raise "
         "beta, or run less; python -m dpmi.account shows what was spent"

@@ -36,12 +36,13 @@ class PrivateGradient:
     """Leaves in ``p.grad`` the noised mean gradient of a logical batch.
 
     Contract: with C = ``plan.max_grad_norm``, h = :func:`lattice_step` and S = sum_i clip_C(g_i)
-    rounded to multiples of h, g_i the mean gradient of image i's views, one call releases
+    rounded to multiples of h, g_i the mean gradient of the views of image i, or of the drawn images
+    of patient i, one call releases
     (S + h round(N(0, (plan.noise_std / h)^2 I))) / plan.expected_batch_size
     and writes it on the journal and the ledger first. S moves by at most ``plan.sensitivity`` in L2
-    with one image. S + h round(...) is S + N(0, plan.noise_std^2 I), the Gaussian mechanism,
-    rounded, for S is on the lattice. Noise is added once, however many pieces the batch is
-    processed in, and also to an empty batch.
+    with one image, or one patient. S + h round(...) is S + N(0, plan.noise_std^2 I), the Gaussian
+    mechanism, rounded, for S is on the lattice. Noise is added once, however many pieces the batch
+    is processed in, and also to an empty batch.
     Where memory runs out, the same release is made again from its first image, in pieces of half
     the size: same batch, same noise, one entry on the ledger.
     Where several processes train, each is given its part of the batch. S is the sum of all parts,
@@ -111,9 +112,9 @@ class PrivateGradient:
         """Process one logical batch.
 
         Args:
-            images: (B, C, H, W) in [0, 1], or several views of each, (B, K, C, H, W), which go
-                through the network together; B may be 0.
-            labels: (B,) class indices.
+            images: (B, C, H, W) in [0, 1], or (B, D); or several views of each, (B, K, ...), which
+                go through the network together; B may be 0.
+            labels: (B,) class indices, or of each view (B, K).
 
         Returns:
             Logits (B, classes), or of all views (B K, classes), detached: computed on private data

@@ -82,17 +82,20 @@ class Guarantee:
         mechanism: name of the mechanism, as in the config.
         epsilon: ε of one ``unit``; None where there is no guarantee.
         delta: δ; 0.0 for pure ε-DP; None where there is no guarantee.
-        unit: whose change is hidden: "channel value", "pixel", "image" or "patient".
+        unit: whose change is hidden: "channel value", "pixel", "image" or "patient"; "pixel of a
+            patient" or "channel value of a patient" where each gives one image.
         adjacency: what neighbouring data sets are.
         accountant: who computed ε.
         pixel_epsilon: ε of a pixel of all channels where ``unit`` is smaller than it, else None.
-        image_epsilon: ε of a whole image where ``unit`` is smaller than it, else None.
+        image_epsilon: ε of a whole image where ``unit`` is smaller than it, else None. Of a patient
+            as well, where ``unit`` speaks of a patient: then each has one image in training.
         epsilons: ε of one ``unit`` at stricter δ: "1e-5" and "1e-6".
-        replace_one_epsilon: ε of a whole image that is replaced by any other, at ``delta``.
+        replace_one_epsilon: ε of a whole image that is replaced by any other, at ``delta``; of a
+            patient where ``unit`` is one, and then of each of their images.
         private: ε of groups of images: "largest_patient", "median_patient" (where patients are
-            known), "copies" (the image with most byte-identical copies). How large they are is a
-            fact about the training images that no ε covers: what is published must leave out this
-            field whole.
+            known, and an image is the unit), "copies" (the image with most byte-identical copies).
+            How large they are is a fact about the training images that no ε covers: what is
+            published must leave out this field whole.
         assumptions: what must hold for the promise to hold, a sentence each.
         reason: why there is none, where there is none.
         claim: what was claimed all the same, where there is none.

@@ -48,23 +48,24 @@ class StatisticRelease:
 class PrivacyPlan:
     """Poisson-subsampled Gaussian mechanism, composed ``steps`` times (Abadi et al. 2016).
 
-    Contract: a run that releases each of ``statistics`` once, includes each of ``n`` images
-    independently with probability ``sample_rate`` at each of ``steps`` steps, clips each image's
-    gradient to ``max_grad_norm`` in L2, adds N(0, (noise_multiplier * sensitivity)^2) to each
+    Contract: a run that releases each of ``statistics`` once, includes each of ``n`` units (images,
+    or patients) independently with probability ``sample_rate`` at each of ``steps`` steps, clips
+    each unit's gradient to ``max_grad_norm`` in L2 (a patient's is the mean of the gradients of
+    some of their images), adds N(0, (noise_multiplier * sensitivity)^2) to each
     coordinate of their sum, and divides by ``expected_batch_size``, releases what :meth:`event`
     describes, and nothing else. A sample rate of 1 is every image in every batch: Gaussian
     mechanisms, composed.
 
     Attributes:
-        n: training images, public under zero-out adjacency.
+        n: training images, or patients; public under zero-out adjacency.
         expected_batch_size: mean size of a Poisson batch; also the normaliser of the sum.
-        max_grad_norm: L2 bound of one image's gradient.
+        max_grad_norm: L2 bound of one unit's gradient.
         noise_multiplier: standard deviation of the noise in units of :attr:`sensitivity`.
         steps: noised releases of the whole run.
         delta: the δ at which ε is stated.
         accountant: "prv", "rdp" or "pld".
-        unit: what one person's data is taken to be.
-        adjacency: "zero-out": neighbours differ in one image replaced by one that contributes
+        unit: what is protected: "image", or "patient", with all their images.
+        adjacency: "zero-out": neighbours differ in one unit replaced by one that contributes
             nothing, so that n is the same for both (Kairouz et al. 2021, arXiv 2103.00039).
         sampler: how a batch is drawn.
         statistics: what is released of all images beside the steps, each once.
@@ -102,12 +103,12 @@ class PrivacyPlan:
 
     @property
     def sample_rate(self) -> float:
-        """Probability with which an image is in a batch."""
+        """Probability with which an image, or a patient, is in a batch."""
         return self.expected_batch_size / self.n
 
     @property
     def sensitivity(self) -> float:
-        """L2 bound of what one image moves in the sum as it is computed and rounded."""
+        """L2 bound of what one unit moves in the sum as it is computed and rounded."""
         return self.max_grad_norm * (1 + ROUNDING)
 
     @property

@@ -1,4 +1,4 @@
-"""Poisson batches: each image is in a batch with the same probability, independently."""
+"""Poisson batches: each image, or patient, is in one by the same chance, independently."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class PoissonBatches:
     A batch may be empty, and is then a step like any other: leaving it out would make the number
     of steps depend on the data.
 
-    Contract: an image is in a batch iff its own word of 64 bits is below floor(q 2^64), q being
-    expected_batch_size / n: with a probability that is q or less by at most 2^-64, so that ε at q
-    bounds what is executed.
+    Contract: an image, or a patient, is in a batch iff its own word of 64 bits is below
+    floor(q 2^64), q being expected_batch_size / n: with a probability that is q or less by at most
+    2^-64, so that ε at q bounds what is executed.
 
     Args:
         plan: gives n and the sample rate.

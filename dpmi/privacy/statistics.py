@@ -1,8 +1,9 @@
 """Sums over private images, to each of which one image contributes a vector of bounded length.
 
-Contract: where one image is replaced by one that contributes nothing (zero-out), a sum moves by a
-vector of L2 norm at most its sensitivity. Rows are bounded here, whatever they were: one longer
-than it should be is shortened, one that is not finite contributes nothing.
+Contract: where one image, or one patient with all their images, is replaced by one that contributes
+nothing (zero-out), a sum moves by a vector of L2 norm at most its sensitivity. Rows are bounded
+here, whatever they were: one longer than it should be is shortened, one that is not finite
+contributes nothing.
 """
 
 from __future__ import annotations
@@ -21,24 +22,57 @@ LOGIT_BOUND = 4.0  # L2 norm of an image's centred logits in a sum of them, a pr
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What statistics are made of: private, row i of both speaks of the same image.
+    """What statistics are made of: private, row i of each speaks of the same image.
+
+    Where a patient is what is protected, an image counts for one over the number of its patient's
+    images: a patient adds the mean of what their images would add, of norm at most its bound.
 
     Attributes:
-        labels: (n,) class indices.
+        labels: (N,) class indices.
         num_classes: K.
-        vectors: (n, D) of norm at most 1; None where no statistic is made of any.
+        vectors: (N, D) of norm at most 1; None where no statistic is made of any.
         length: public; what a network's own features have where these have length 1.
+        patients: (N,) numbers of the images' patients, each from 0 up; None where an image is
+            what is protected.
     """
 
     labels: Tensor
     num_classes: int
     vectors: Tensor | None = None
     length: float = 1.0
+    patients: Tensor | None = None
 
     @property
     def n(self) -> int:
-        """Training images."""
-        return len(self.labels)
+        """Training images; patients, where they are given."""
+        return len(self.labels) if self.patients is None else len(torch.bincount(self.patients))
+
+    @property
+    def weights(self) -> Tensor | None:
+        """(N,) float64: what an image counts for; None: each counts in full."""
+        if self.patients is None:
+            return None
+        return torch.bincount(self.patients).double().reciprocal()[self.patients]
+
+    def of_patients(self) -> TrainingSet:
+        """One row for each patient: the mean of their vectors, and the label most of them have.
+
+        Of labels that equally many have, the lowest.
+
+        Raises:
+            ValueError: there are no vectors, or no patients.
+        """
+        if self.vectors is None or self.patients is None:
+            raise ValueError("means of patients are of vectors whose patients are known")
+        votes = torch.zeros(self.n, self.num_classes, dtype=torch.long)
+        votes.index_put_(
+            (self.patients, self.labels), torch.ones_like(self.labels), accumulate=True
+        )
+        rows = weighted(bounded(self.vectors), self.weights)
+        means = rows.new_zeros(self.n, rows.shape[1]).index_add_(0, self.patients, rows)
+        # The first of equal votes, whatever argmax does with them.
+        labels = (votes == votes.max(1, keepdim=True).values).int().argmax(1)
+        return TrainingSet(labels, self.num_classes, means.to(self.vectors.dtype), self.length)
 
     def vector_sum(self) -> Tensor:
         """(D,) float64: Σ_i x_i, of sensitivity 1.
@@ -48,7 +82,7 @@ class TrainingSet:
         """
         if self.vectors is None:
             raise ValueError("only vectors have a mean that can be released: these are images")
-        return bounded(self.vectors).sum(0)
+        return weighted(bounded(self.vectors), self.weights).sum(0)
 
     def class_sums(self) -> Tensor:
         """(K (D + 1),) float64: ``class_statistics`` in units of their sensitivity, of 1.
@@ -58,7 +92,9 @@ class TrainingSet:
         """
         if self.vectors is None:
             raise ValueError("class sums are of vectors, and none were given")
-        sums = class_statistics(self.vectors, self.labels, self.num_classes, COUNT_SCALE)
+        sums = class_statistics(
+            *(self.vectors, self.labels, self.num_classes, COUNT_SCALE), weights=self.weights
+        )
         return sums / class_sensitivity(COUNT_SCALE)
 
     @property
@@ -72,10 +108,12 @@ class TrainingSet:
 
     def class_counts(self) -> Tensor:
         """(K,) float64: images of each class, of sensitivity 1."""
-        return torch.bincount(self.labels, minlength=self.num_classes).double()
+        return _class_counts(self.labels, self.num_classes, self.weights)
 
 
-def class_logit_sums(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+def class_logit_sums(
+    logits: Tensor, labels: Tensor, num_classes: int, weights: Tensor | None = None
+) -> Tensor:
     """Sums of the centred logits of each class, in units of LOGIT_BOUND.
 
     An image adds a vector of norm at most 1 in its own class's sum alone: sensitivity 1.
@@ -84,11 +122,12 @@ def class_logit_sums(logits: Tensor, labels: Tensor, num_classes: int) -> Tensor
         logits: (n, K).
         labels: (n,) class indices.
         num_classes: K.
+        weights: (n,) of the images, as ``TrainingSet`` has them.
 
     Returns:
         (K K,) float64, class by class.
     """
-    rows = bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND)
+    rows = weighted(bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND), weights)
     sums = rows.new_zeros(num_classes, num_classes)
     return sums.index_add_(0, labels, rows).flatten()
 
@@ -101,12 +140,22 @@ def bounded(vectors: Tensor) -> Tensor:
     return torch.where(norms.isfinite(), kept, torch.zeros_like(kept))
 
 
+def weighted(rows: Tensor, weights: Tensor | None) -> Tensor:
+    """(n, D) times (n,), or as they are."""
+    return rows if weights is None else rows * weights[:, None]
+
+
+def _class_counts(labels: Tensor, num_classes: int, weights: Tensor | None) -> Tensor:
+    return torch.bincount(labels, weights, num_classes).double()
+
+
 def class_statistics(
     vectors: Tensor,
     labels: Tensor,
     num_classes: int,
     count_scale: float,
     moment_scale: float | None = None,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Sums and numbers of the vectors of each class, and their second moment, as one vector.
 
@@ -120,17 +169,18 @@ def class_statistics(
         num_classes: K.
         count_scale: weight of a count.
         moment_scale: weight of the second moment of all classes together; None: it is left out.
+        weights: (n,) of the images, as ``TrainingSet`` has them.
 
     Returns:
         (K (D + 1),) or (K (D + 1) + D (D + 1) / 2,) float64: the sums class by class, the counts
         times ``count_scale``, and Σ x xᵀ, packed (:func:`packed`), times ``moment_scale``.
     """
     rows = bounded(vectors)
-    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
-    counts = torch.bincount(labels, minlength=num_classes).double()
-    parts = [sums.flatten(), count_scale * counts]
+    counted = weighted(rows, weights)
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, counted)
+    parts = [sums.flatten(), count_scale * _class_counts(labels, num_classes, weights)]
     if moment_scale is not None:
-        parts.append(moment_scale * packed(rows.T @ rows))
+        parts.append(moment_scale * packed(rows.T @ counted))
     return torch.cat(parts)
 
 

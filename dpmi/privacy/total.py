@@ -20,6 +20,9 @@ class Total:
     Noised gradients are composed exactly, from their ledgers, by privacy loss distributions
     (Doroshenko et al. 2022, arXiv 2207.04380); the pure ε of releases of noised images add up.
     Where both are there, gradients are counted under the adjacency of the images, replace-one.
+    The total is a patient's where each spending hides patients. Else it is an image's: an image
+    that is blanked replaces what its patient contributes by something else, so gradients that hide
+    patients are counted under replace-one.
 
     Attributes:
         spendings: each once, without those that are nothing.
@@ -43,6 +46,12 @@ class Total:
         return tuple(s for s in self.spendings if s.value_epsilon is not None and s.reason is None)
 
     @property
+    def unit(self) -> str:
+        """Whose total it is: "patient" where all spendings hide patients, else "image"."""
+        counted = (*self.models, *self.releases)
+        return "patient" if counted and all(s.unit == "patient" for s in counted) else "image"
+
+    @property
     def delta(self) -> float:
         """The largest δ of the models; 0.0 where there is none."""
         return max((s.delta or 0.0 for s in self.models), default=0.0)
@@ -59,7 +68,9 @@ class Total:
 
     @cached_property
     def models_epsilon(self) -> float:
-        """ε of an image, zero-out, at ``delta``, by the models alone."""
+        """ε of ``unit`` at ``delta`` by the models alone: zero-out, where all hide that unit."""
+        if any(s.unit != self.unit for s in self.models):
+            return self._models_epsilon_replace_one
         return epsilon(self.ledger, self.delta, ACCOUNTANT)
 
     @cached_property
@@ -73,7 +84,7 @@ class Total:
 
     @property
     def releases_image_epsilon(self) -> float:
-        """ε of an image, by the same (δ = 0)."""
+        """ε of an image, or of ``unit``, by the same (δ = 0)."""
         return sum(s.image_epsilon or 0.0 for s in self.releases)
 
     @property
@@ -82,8 +93,8 @@ class Total:
         return self.releases_epsilon + self._models_epsilon_replace_one
 
     @property
-    def image_epsilon(self) -> float:
-        """ε of an image at ``delta``, by all: zero-out by models alone, else replace-one."""
+    def unit_epsilon(self) -> float:
+        """ε of ``unit`` at ``delta``, by all: zero-out by models alone, else replace-one."""
         if not self.releases:
             return self.models_epsilon
         return self.releases_image_epsilon + self._models_epsilon_replace_one
@@ -97,18 +108,24 @@ class Total:
             largest = " (the largest of theirs)" if self.deltas_differ else ""
             whose = _count(len(self.models), "run")
             epsilon_ = printed_epsilon(self.models_epsilon)
-            told.append(f"ε = {epsilon_}{delta}{largest} per image: {whose} by DP-SGD")
+            told.append(f"ε = {epsilon_}{delta}{largest} per {self.unit}: {whose} by DP-SGD")
         if self.releases:
             whose = _count(len(self.releases), "release")
             epsilon_ = printed_epsilon(self.releases_epsilon)
             told.append(f"ε = {epsilon_} per channel value: {whose} by LDP")
         if any(release.hides_images for release in self.releases):
             whole = printed_epsilon(self.releases_image_epsilon)
-            told.append(f"ε = {whole} per image, replace-one: the same")
+            told.append(f"ε = {whole} per {self.unit}, replace-one: the same")
         if self.models and self.releases:
-            value, image = map(printed_epsilon, (self.value_epsilon, self.image_epsilon))
+            value, whole = map(printed_epsilon, (self.value_epsilon, self.unit_epsilon))
             told.append(
-                f"ε = {value}{delta} per channel value, {image} per image, replace-one: both"
+                f"ε = {value}{delta} per channel value, {whole} per {self.unit}, replace-one: both"
+            )
+        counted = (*self.models, *self.releases)
+        images = sum(s.unit != "patient" for s in counted)
+        if 0 < images < len(counted):
+            told.append(
+                f"ε of a patient is not known: {images} of {len(counted)} protect images alone"
             )
         if without := self.without_epsilon:
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""

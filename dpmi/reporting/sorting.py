@@ -15,6 +15,9 @@ from dpmi.run.record import RunRecord
 # Sections that all cells of a set-up share, and keys that tell repeats of a cell apart, not cells.
 _SETUP = ("data", "model", "trainer")
 _OF_MECHANISM = {
+    "ldp": ("privacy",),
+    "ldp_features": ("privacy",),
+    "class_means": ("privacy",),
     "dpsgd": ("max_grad_norm", "privacy"),
     "dpsgd_published": ("max_grad_norm",),
 }

@@ -16,7 +16,7 @@ from dpmi.reporting.together import as_text
 
 _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
-    *("image_replace_one_epsilon", "epsilon_at_1e-5", "epsilon_at_1e-6"),
+    *("replace_one_epsilon", "epsilon_at_1e-5", "epsilon_at_1e-6"),
 )
 _BESIDE = ("balanced_accuracy", "auroc", "ece", "kappa", WORST_RECALL)
 _RUN_HEADER = (
@@ -37,14 +37,13 @@ FOOTNOTE = (
     "epoch, never of one picked on test images. Below accuracy its 95 % interval, over seeds where "
     "there are several, else over the images, and the poster's accuracy where it has one; then the "
     "expected calibration error and the guarantee of the run, ε rounded up. Zero-out: an image "
-    "is replaced by one that contributes nothing; replace-one: by any other. Validation and test "
-    "images are covered by no ε."
+    "(or a patient) is replaced by one that contributes nothing; replace-one: by any other. "
+    "Validation and test images are covered by no ε."
 )
 TRAIN = (
     "Train accuracy is of the images as training saw them, under LDP the noised ones: no ε covers "
     "it."
 )
-_IF_REPLACED = "image, replace-one"
 STAR = "* the poster's number is its best epoch on the test images; the last is lower."
 
 
@@ -88,7 +87,7 @@ def terminal_table(panel: Panel) -> Table:
         promises.append(_hyphenated("\n".join([*cell.promise, *below])))
     table.add_row("privacy", *promises, style="dim")
     if any(replaced := [cells["test"].if_replaced for cells in columns.values()]):
-        table.add_row(_hyphenated(_IF_REPLACED), *replaced, style="dim")
+        table.add_row(_hyphenated(_if_replaced(panel)), *replaced, style="dim")
     if any(audited := [cells["test"].audited for cells in columns.values()]):
         table.add_row("audited", *audited, style="dim")
     return table
@@ -106,6 +105,17 @@ def _calibration(panel: Panel) -> list[tuple[str, list[str]]]:
     """The row of the calibration error below accuracy, where a record has one."""
     told = [cells["test"].ece for cells in panel.columns.values()]
     return [("test ECE", told)] if any(told) else []
+
+
+def _if_replaced(panel: Panel) -> str:
+    """Title of the row of ε where an image, or a patient, is replaced by any other."""
+    guarantees = [cells["test"].guarantee for cells in panel.columns.values()]
+    protected = {
+        "patient" if told.unit.endswith("patient") else "image"
+        for told in guarantees
+        if told and told.unit
+    }
+    return f"{' or '.join(sorted(protected))}, replace-one"
 
 
 def _hyphenated(text: str) -> str:
@@ -130,7 +140,7 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         rows += [[f"{named}{title}", *texts] for title, texts in below]
         rows.append(["privacy", *[_promise_in_markdown(cell) for cell in tests]])
         if any(replaced := [cell.if_replaced for cell in tests]):
-            rows.append([_IF_REPLACED, *replaced])
+            rows.append([_if_replaced(panel), *replaced])
         if any(audited := [cell.audited for cell in tests]):
             rows.append(["audited", *audited])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import secrets
 from collections.abc import Sequence
@@ -65,13 +66,16 @@ class RunEntry:
         if planned := _planned(name, self._config, mechanism, lost):
             self._reserve(planned)
 
-    def reserve_release(self, name: str, value_epsilon: float, image_epsilon: float) -> None:
+    def reserve_release(
+        self, name: str, value_epsilon: float, image_epsilon: float, unit: str
+    ) -> None:
         """Return only when a release of noised images is entered, once for all runs that use it.
 
         Args:
             name: of the release.
             value_epsilon: ε of a channel value.
             image_epsilon: ε of an image; the same where the release hides images whole.
+            unit: "image", or "patient" where each patient has one image in it, or one answer.
 
         Raises:
             UserError, OSError: as :meth:`reserve`; or ``privacy.max_epsilon`` would be passed,
@@ -80,9 +84,9 @@ class RunEntry:
         budget = self._config.privacy.max_epsilon
         before = total(took for took in self.before if took.entry != name)
         run = cell_name(self._config)
-        own = Spending(name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon)
+        own = Spending(name, run, unit, value_epsilon=value_epsilon, image_epsilon=image_epsilon)
         if own.hides_images:
-            unit, spent = "image", image_epsilon + before.releases_image_epsilon
+            spent = image_epsilon + before.releases_image_epsilon
         else:
             unit, spent = "channel value", value_epsilon + before.releases_epsilon
         if budget is not None and spent > budget:
@@ -172,9 +176,9 @@ def _planned(
             most = config.privacy.max_epsilon
             steps = steps_within(most, plan, [*mechanism.before, *lost])
             if not steps:  # refused before anything is released
-                return Spending(name, run, ledger=tuple(lost), delta=plan.delta)
+                return Spending(name, run, plan.unit, tuple(lost), plan.delta)
         ledger = tuple(planned_entries(plan, steps, lost))
-        return Spending(name, run, ledger=ledger, delta=plan.delta)
+        return Spending(name, run, plan.unit, ledger, plan.delta)
     return Spending(name, run, reason=mechanism.guarantee().reason)
 
 
@@ -183,5 +187,5 @@ def _spent(planned: Spending, mechanism: Mechanism, trained: bool) -> Spending:
         return planned if trained else Spending(planned.entry, planned.run)
     if isinstance(mechanism, PlannedMechanism):
         ledger = mechanism.ledger.entries
-        return Spending(planned.entry, planned.run, ledger=ledger, delta=planned.delta)
+        return dataclasses.replace(planned, ledger=ledger)
     return planned

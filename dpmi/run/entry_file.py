@@ -55,7 +55,8 @@ def may_have_spent(folder: Path) -> Spending | None:
     journal = folder / JOURNAL_FILE
     if told is None:
         if journal.is_file():
-            return Spending(secrets.token_hex(8), folder.name, ledger=_releases(journal))
+            name = secrets.token_hex(8)
+            return Spending(name, folder.name, unit=None, ledger=_releases(journal))
         record = folder / RECORD_FILE
         account = read_record(record).account if record.is_file() else None
         return account.spending if account else None

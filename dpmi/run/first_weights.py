@@ -72,12 +72,13 @@ class Start:
         told = self.told.model_dump_json() if self.told else None
         return weights_digest(self.state, told) if self.state else "drawn"
 
-    def first_weights(self, accounts: set[str], mechanism: str) -> FirstWeights:
+    def first_weights(self, accounts: set[str], mechanism: str, unit: str) -> FirstWeights:
         """What was taken from the run's own images before it, and what is assumed.
 
         Args:
             accounts: names of those that have images of the run.
             mechanism: name of the run's.
+            unit: what the run protects: "image" or "patient".
 
         Raises:
             UserError: it was such that no ε of the new run covers both.
@@ -97,6 +98,12 @@ class Start:
             raise UserError(
                 f"{refusal}, {by}, and this run is by {mechanism}: an ε of both has another unit; "
                 "start from other weights"
+            )
+        if mechanism in (*_RELEASED, *_PLANNED) and any(s.unit != unit for s in own.spendings):
+            raise UserError(
+                f"{refusal}, and did not protect the same as this run ({unit}s): no ε of both is "
+                "known; start from other weights, or give the privacy.unit that they were trained "
+                "with"
             )
         assumptions = []
         if own.spendings:

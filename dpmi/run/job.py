@@ -17,6 +17,7 @@ from rich.console import Console
 
 from dpmi.config import Config, plain_values
 from dpmi.config_sections import WandbConfig
+from dpmi.data.patients import one_image_of_each
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
@@ -55,6 +56,7 @@ from dpmi.run.parts import (
     features_of,
     network,
     prepared_data,
+    protected_patients,
     training_set,
 )
 from dpmi.run.privacy_callback import PrivacyCallback
@@ -158,6 +160,12 @@ class Run:
             self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
+        patients = protected_patients(config, data)
+        unit, together = "image", data.fingerprint.together
+        if patients:
+            unit, together = "patient", {"copies": together["copies"]}
+        if patients and config.mechanism.name == "ldp":
+            data, patients = one_image_of_each(data, patients), None
         given = self._given.net if self._given else None
         start = load_start(
             None if given else config.model.weights, data.channels, self.cache_dir, self.console
@@ -165,7 +173,7 @@ class Run:
         with self._timed("features"):
             asked = (start.state, self.console, _device(config))
             features = features_of(config, data, *asked)
-            train = training_set(config, data, features, *asked)
+            train = training_set(config, data, features, patients, *asked)
         weights = f"{start.digest} {train.digest}"  # releases depend on their last bits
         self._resumption = begun = ranks.from_first(
             lambda: Resumption(
@@ -174,7 +182,7 @@ class Run:
             )
         )
         self._entry = entry = RunEntry(self.folder, config, data)
-        first = start.first_weights(entry.accounts(), config.mechanism.name)
+        first = start.first_weights(entry.accounts(), config.mechanism.name, unit)
         entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
             config,
@@ -183,10 +191,11 @@ class Run:
             begun.journal if ranks.is_first else None,
             begun.piece,
             ranks,
-            data.fingerprint.together,
+            together,
             entry.reserve_release if ranks.is_first else None,
             first,
             train,
+            unit,
         )
         ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))
         with self._timed("release"):
@@ -209,7 +218,7 @@ class Run:
             compiled=config.trainer.compile,
             ranks=ranks,
         )
-        module = batches(config, released, features, mechanism, begun.step, ranks)
+        module = batches(config, released, features, patients, mechanism, begun.step, ranks)
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:
                 wandb.log_hyperparams(plain_values(config))

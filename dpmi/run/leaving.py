@@ -30,7 +30,8 @@ _PUBLIC_NAMES = {TEST: "test_images/", SELECTED: "selected_on_test_images/"}
 
 # Of the config, whatever the data: what is to be known to judge the guarantee and the accuracy.
 CONFIG = frozenset({
-    "seed", "beta", "max_grad_norm", "privacy.max_epsilon", "privacy.max_total_epsilon",
+    "seed", "beta", "max_grad_norm",
+    *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
     "data.augment", "data.multiplicity",
     *(f"mechanism.{key}" for key in (

@@ -8,14 +8,16 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.config import Config
+from dpmi.config import SAME_VIEWS, WITH_EPSILON, Config
 from dpmi.config_sections import ClassMeansMechanism, DpsgdMechanism
 from dpmi.data.datamodule import ImageDataModule
+from dpmi.data.patients import Patients, known_patients
 from dpmi.data.prepare import PreparedData, prepare
+from dpmi.errors import UserError
 from dpmi.features.datamodule import FeatureDataModule
 from dpmi.features.extract import Features, extract_features
 from dpmi.features.penultimate import penultimate_vectors
-from dpmi.mechanisms import Mechanism, batch_images
+from dpmi.mechanisms import Mechanism, PlannedMechanism, batch_images
 from dpmi.models.head import FeatureHead
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.weights import build_resnet18
@@ -37,6 +39,28 @@ def prepared_data(config: Config) -> PreparedData:
         delta = mechanism.delta
     cache_dir = Path(config.cache_dir).expanduser()
     return prepare(config.data, cache_dir, delta)
+
+
+def protected_patients(config: Config, data: PreparedData) -> Patients | None:
+    """The patients of the training images, where they are what the run protects.
+
+    Returns:
+        None where it protects images, or nothing.
+
+    Raises:
+        UserError: patients are asked for, and some images do not say whose they are; or several
+            views of an image are, and would be the same.
+    """
+    if config.mechanism.name not in WITH_EPSILON:
+        return None
+    patients = known_patients(data, config.privacy.unit)
+    same = patients is None and config.data.augment == "none" and config.draws_patients
+    if same and config.data.multiplicity > 1:
+        raise UserError(
+            f"data.multiplicity={config.data.multiplicity}: the training images name no patients, "
+            f"and {SAME_VIEWS}"
+        )
+    return patients
 
 
 def features_of(
@@ -69,19 +93,21 @@ def training_set(
     config: Config,
     data: PreparedData,
     features: Features | None,
+    patients: Patients | None,
     state: dict[str, Tensor] | None,
     console: Console,
     device: str,
 ) -> TrainingSet:
-    """What statistics of the training images are made of.
+    """What statistics of the training images are made of; of patients, where they are given.
 
     Raises:
         UserError: the weights are not a ResNet-18's, or the cache cannot be written.
     """
     labels, classes = torch.from_numpy(data.splits["train"].labels), len(data.classes)
+    whose = None if patients is None else torch.from_numpy(patients.of_image)
     if config.model.train == "head_then_all":
         assert state is not None  # model.norm=frozen_batch needs weights
-        vectors, length = penultimate_vectors(
+        own, length = penultimate_vectors(
             data,
             image_size=config.data.image_size,
             state=state,
@@ -89,8 +115,9 @@ def training_set(
             console=console,
             device="cpu" if device == "cpu" else "cuda",
         )
-        return TrainingSet(labels, classes, vectors, length)
-    return TrainingSet(labels, classes, features.vectors["train"] if features else None)
+        return TrainingSet(labels, classes, own, length, whose)
+    vectors = features.vectors["train"] if features else None
+    return TrainingSet(labels, classes, vectors, patients=whose)
 
 
 def network(
@@ -109,6 +136,7 @@ def batches(
     config: Config,
     released: PreparedData,
     features: Features | None,
+    patients: Patients | None,
     mechanism: Mechanism,
     first_step: int,
     ranks: Ranks,
@@ -119,11 +147,14 @@ def batches(
         config: of the run.
         released: images as a mechanism lets training see them.
         features: of them, where a head is trained.
+        patients: of the training images, where the mechanism draws patients.
         mechanism: draws the training batches, or leaves them shuffled.
         first_step: of training; not 0 where a run is resumed.
         ranks: who trains.
     """
     train_batches = mechanism.train_batches()
+    if not isinstance(mechanism, PlannedMechanism):
+        patients = None  # one answer of each patient, or nothing to protect
     batch_size = batch_images(config, len(released.splits["train"].labels))
     if features:
         return FeatureDataModule(
@@ -132,6 +163,8 @@ def batches(
             seed=config.seed,
             train_batches=train_batches,
             first_step=first_step,
+            patients=patients,
+            images=config.data.multiplicity,
         )
     return ImageDataModule(
         released,
@@ -145,4 +178,5 @@ def batches(
         train_batches=train_batches,
         first_step=first_step,
         ranks=ranks,
+        patients=patients,
     )

@@ -13,6 +13,7 @@ from dpmi.config_sections import DataConfig
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import NumberedBatch
 from dpmi.data.datamodule import Batch, ImageDataModule, ImageDataset
+from dpmi.data.patients import Patients
 from dpmi.data.prepare import PreparedData, Split, prepare
 from dpmi.ranks import ALONE, Ranks
 
@@ -233,3 +234,38 @@ def test_an_image_is_augmented_alike_whoever_serves_it(prepared: PreparedData) -
 def test_an_unknown_augmentation_is_refused(prepared: PreparedData) -> None:
     with pytest.raises(ValueError, match="'none' or 'affine'"):
         ImageDataset(prepared.splits["train"], 32, "flip")
+
+
+def test_a_batch_of_patients_has_images_of_theirs_and_each_images_own_label(
+    prepared: PreparedData,
+) -> None:
+    split = prepared.splits["train"]
+    patients = Patients.named([str(row % 3) for row in range(len(split.labels))])
+    dataset = ImageDataset(split, 40, multiplicity=2, patients=patients)
+    assert len(dataset) == 3
+    images, labels = dataset.__getitems__(NumberedBatch([2, 0], 5))
+    rows = patients.draw([2, 0], 2, 0, 5)
+    assert images.shape == (2, 2, 3, 40, 40)
+    assert labels.tolist() == split.labels[rows].tolist()
+    assert torch.equal(images, torch.from_numpy(split.pixels[rows]).float() / 255)
+    one = ImageDataset(split, 40, patients=patients)
+    images, labels = one.__getitems__(NumberedBatch([1], 5))
+    assert images.shape == (1, 3, 40, 40)
+    assert labels.shape == (1,)
+    assert dataset.__getitems__(NumberedBatch([], 5))[0].shape == (0, 2, 3, 40, 40)
+    with pytest.raises(TypeError, match="must know its step"):
+        dataset.__getitems__([0])
+
+
+@pytest.mark.parametrize("augment", ["none", "affine"])
+def test_dropping_any_one_patient_of_a_batch_leaves_the_others_as_they_are(
+    prepared: PreparedData, augment: str
+) -> None:
+    split = prepared.splits["train"]
+    patients = Patients.named([str(row % 3) for row in range(len(split.labels))])
+    dataset = ImageDataset(split, 32, augment, 3, None, 4, patients)
+    everybody, _ = dataset.__getitems__(NumberedBatch([0, 1, 2], 9))
+    for left_out in range(3):
+        others = [number for number in range(3) if number != left_out]
+        images, _ = dataset.__getitems__(NumberedBatch(others, 9))
+        assert torch.equal(images, everybody[others])

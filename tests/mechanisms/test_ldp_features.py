@@ -113,7 +113,7 @@ def test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_is_
         runs.append(mechanism)
     assert runs[0].release_id == runs[1].release_id
     assert [m.describe()["release_made_by_this_run"] for m in runs] == [True, False]
-    assert told == [(runs[0].release_id, 0.5, 0.5)] * 2
+    assert told == [(runs[0].release_id, 0.5, 0.5, "image")] * 2
     for name, value in head(runs[0], train).exported().items():
         assert torch.equal(value, head(runs[1], train).exported()[name])
     others = [

@@ -78,6 +78,68 @@ def test_dropping_any_one_image_moves_sums_counts_and_second_moment_by_no_more_t
         assert moved[5] == pytest.approx(0.3)
 
 
+def of_patients(data, whose):
+    return dataclasses.replace(data, patients=torch.tensor(whose))
+
+
+def test_dropping_any_one_patient_moves_each_statistic_by_at_most_its_sensitivity():
+    """Of 1, 3 and 12 images, hostile ones, and equal ones, for which a bound is tight."""
+    data, scale, moment = training_set(16), 0.3, 1.0
+    vectors, labels = data.vectors.clone(), data.labels.clone()
+    vectors[8:] = 9 * torch.eye(7)[1]
+    labels[8:] = 1
+    whose = [0, 1, 1, 1, 2, 3, 3, 3, *[4] * 8]
+    logits = 10 * torch.nan_to_num(vectors[:, :3], nan=0.0, posinf=1.0).clamp(-9, 9)
+
+    def all_of(kept):
+        rows = [row for row, patient in enumerate(whose) if patient in kept]
+        numbers = [kept.index(whose[row]) for row in rows]
+        part = TrainingSet(labels[rows], 3, vectors[rows], patients=torch.tensor(numbers))
+        joint = class_statistics(part.vectors, part.labels, 3, scale, moment, part.weights)
+        of_logits = class_logit_sums(logits[rows], part.labels, 3, part.weights)
+        return part.vector_sum(), part.class_counts(), part.class_sums(), of_logits, joint
+
+    everybody = list(range(5))
+    bounds = [SENSITIVITY] * 4 + [class_sensitivity(scale, moment)]
+    moved = []
+    for left_out in everybody:
+        fewer = all_of([patient for patient in everybody if patient != left_out])
+        moved.append([float((a - b).norm()) for a, b in zip(all_of(everybody), fewer, strict=True)])
+    for found, bound in zip(zip(*moved, strict=True), bounds, strict=True):
+        assert max(found) <= bound * (1 + 1e-12)
+    assert moved[4][0] == pytest.approx(SENSITIVITY)  # and no less is enough
+    assert moved[4][4] == pytest.approx(class_sensitivity(scale, moment))
+
+
+def test_patients_with_one_image_each_have_the_statistics_of_images():
+    data = training_set()
+    patients = of_patients(data, list(range(40)))
+    assert patients.n == 40
+    torch.testing.assert_close(patients.vector_sum(), data.vector_sum())
+    torch.testing.assert_close(patients.class_sums(), data.class_sums())
+    assert patients.class_counts().tolist() == data.class_counts().tolist()
+
+
+def test_a_patient_counts_once_however_many_images_there_are():
+    labels, vectors = torch.tensor([0, 0, 1, 1]), torch.eye(4)
+    data = TrainingSet(labels, 2, vectors, patients=torch.tensor([0, 1, 1, 1]))
+    assert data.n == 2
+    third = 1 / 3
+    assert data.class_counts().tolist() == pytest.approx([1 + third, 2 * third])
+    assert data.vector_sum().tolist() == pytest.approx([1, third, third, third])
+
+
+def test_a_patient_has_the_mean_of_the_vectors_and_the_label_of_most_images():
+    labels, vectors = torch.tensor([2, 0, 1, 1, 2, 1]), torch.eye(6)
+    data = TrainingSet(labels, 3, vectors, patients=torch.tensor([1, 0, 0, 0, 1, 1]))
+    rows = data.of_patients()
+    assert rows.labels.tolist() == [1, 2]
+    assert rows.patients is None
+    assert rows.vectors[0].tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3, 0, 0])
+    tie = TrainingSet(torch.tensor([2, 1]), 3, torch.eye(2), patients=torch.tensor([0, 0]))
+    assert tie.of_patients().labels.tolist() == [1]
+
+
 def test_a_packed_matrix_is_as_long_as_it_was_and_is_had_again():
     x = torch.randn(9, 6, dtype=torch.float64)
     matrix = x.T @ x

@@ -87,7 +87,7 @@ def test_under_replace_one_both_mechanisms_are_told_the_epsilon_of_an_image():
     words = rendered(records, 80).split()
     assert "ε=1020" in words
     assert "ε=2.14" in words
-    told = {row["mechanism"]: row["image_replace_one_epsilon"] for row in rows(records)}
+    told = {row["mechanism"]: row["replace_one_epsilon"] for row in rows(records)}
     assert told == {"ldp": "1020.0", "dpsgd": "2.1301"}
 
 
@@ -193,7 +193,7 @@ def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
         "unit": "",
         "adjacency": "",
         "claimed_epsilon": "",
-        "image_replace_one_epsilon": "",
+        "replace_one_epsilon": "",
         "epsilon_at_1e-5": "",
         "epsilon_at_1e-6": "",
         "best_epoch_on_test": "",

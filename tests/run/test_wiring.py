@@ -80,7 +80,8 @@ class Watched:
     def evaluated_in_order(self):
         """Images of the test split and of the training split, as they were evaluated at the end."""
         images = torch.cat(self.evaluated)
-        counts = [len(self.clean.splits[name].labels) for name in ("test", "train", "val")]
+        splits = self.clean.splits
+        counts = [len(splits[name].labels) for name in ("test", "train", "val") if name in splits]
         return images[-sum(counts) :].split(counts)[:2]
 
 

@@ -78,7 +78,7 @@ class BookKeeping:
     def add_clipped_sum(self, images: Tensor, labels: Tensor, sums: Sums, scale: float) -> Tensor:
         """Process one piece of a batch."""
         self._tape.clear()
-        images, self._views = as_one_batch(images)
+        images, labels, self._views = as_one_batch(images, labels)
         logits: Tensor = self._net(images).float()
         # Autocast is for the forward pass alone: each rule's backward pass takes the type that its
         # forward pass took, and what is measured and summed is float32.

@@ -28,8 +28,8 @@ class ClippingEngine(Protocol):
         """Process one piece of a batch.
 
         Args:
-            images: (B, C, H, W), or K views of each, (B, K, C, H, W); B at least 1.
-            labels: (B,).
+            images: (B, C, H, W) or (B, D), or K views of each, (B, K, ...); B at least 1.
+            labels: (B,), or of each view (B, K).
             sums: to add to.
             scale: of what is added.
 
@@ -52,11 +52,10 @@ def total_loss(logits: Tensor, labels: Tensor, views: int) -> Tensor:
 
     Args:
         logits: (B K, classes), the views of an example next to one another.
-        labels: (B,).
+        labels: (B K,), of the views.
         views: K.
     """
-    of_views = labels.repeat_interleave(views)
-    return nn.functional.cross_entropy(logits, of_views, reduction="sum") / views
+    return nn.functional.cross_entropy(logits, labels, reduction="sum") / views
 
 
 def of_examples(rows: Tensor, views: int) -> Tensor:

@@ -55,7 +55,7 @@ class OpacusHooks:
         self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
     ) -> Tensor:
         """Process one piece of a batch."""
-        images, views = as_one_batch(images)
+        images, labels, views = as_one_batch(images, labels)
         logits: Tensor = self._net(images).float()
         total_loss(logits, labels, views).backward()
         with torch.autocast(images.device.type, enabled=False):

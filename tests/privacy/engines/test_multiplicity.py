@@ -26,7 +26,7 @@ ENGINES = {
 
 
 def reference(net, images, labels):
-    """Of (B, K, C, H, W) views, an image at a time, by autograd alone, in double: the definition.
+    """Of (B, K, C, H, W) views, an example at a time, by autograd alone, in double: the definition.
 
     Returns:
         The clipped sum, flat, and the norms of the images' gradients.
@@ -34,7 +34,8 @@ def reference(net, images, labels):
     exact = copy.deepcopy(net).double()
     total, norms = torch.zeros(()), []
     for views, label in zip(images.double(), labels, strict=True):
-        loss = nn.functional.cross_entropy(exact(views), label.expand(len(views)))
+        of_views = label if label.ndim else label.expand(len(views))
+        loss = nn.functional.cross_entropy(exact(views), of_views)
         grads = torch.autograd.grad(loss, [p for p in exact.parameters() if p.requires_grad])
         flat = torch.cat([g.flatten() for g in grads])
         norms.append(flat.norm().item())
@@ -148,3 +149,57 @@ def test_frozen_parameters_neither_count_nor_get_a_gradient_from_any_view():
     images, labels = torch.randn(4, 3, 2, 8, 8), torch.arange(4) % 3
     expected, _ = reference(net, images, labels)
     assert error(clipped_sum("fast", net, images, labels)[0], expected) < 1e-5
+
+
+def patients(images_each, side=32):
+    """Three patients with several images each, whose labels differ."""
+    images, _ = batch(3, images_each, side)
+    return images, torch.arange(3 * images_each).view(3, images_each) % 3
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("norm", ["group", "frozen_batch"])
+def test_clipped_sums_of_patients_equal_a_naive_loop_over_patients(engine, norm):
+    net, (images, labels) = resnet(norm), patients(4, 48)
+    expected, norms = reference(net, images, labels)
+    assert max(norms) > CLIP  # the clipping has something to do
+    assert error(clipped_sum(engine, net, images, labels)[0], expected) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dropping_any_one_patient_moves_the_sum_by_no_more_than_the_clip_norm(engine):
+    net = resnet("group")
+    with torch.no_grad():
+        net.net.fc.weight.mul_(1e4)
+    images, labels = patients(3)
+    whole, _ = clipped_sum(engine, net, images, labels)
+    moved = []
+    for left_out in range(3):
+        kept = [number for number in range(3) if number != left_out]
+        fewer, _ = clipped_sum(engine, net, images[kept], labels[kept])
+        moved.append((whole - fewer).norm().item())
+    assert 0.99 * CLIP < max(moved) <= CLIP * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_dropping_any_one_patient_moves_the_sum_of_a_head_by_no_more_than_the_clip_norm(engine):
+    torch.manual_seed(1)
+    net, vectors = nn.Linear(6, 3), 20 * torch.randn(5, 4, 6)
+    labels = torch.arange(20).view(5, 4) % 3
+
+    def of(rows):
+        sums = {p: torch.zeros(p.shape) for p in net.parameters()}
+        kind, layers = ENGINES[engine]
+        clipping = kind(net, CLIP, layers)
+        assert len(clipping.add_clipped_sum(vectors[rows], labels[rows], sums, 1.0)) == 4 * len(
+            rows
+        )
+        clipping.close()
+        return torch.cat([s.flatten() for s in sums.values()])
+
+    whole = of(list(range(5)))
+    moved = [
+        (whole - of([number for number in range(5) if number != left_out])).norm().item()
+        for left_out in range(5)
+    ]
+    assert 0.99 * CLIP < max(moved) <= CLIP * (1 + 1e-5)
