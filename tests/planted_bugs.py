@@ -386,7 +386,7 @@ SAMPLING = (
     ),
     Planted(
         "an image's augmentation depends on its place in the batch",
-        "dpmi/data/augment.py",
+        "dpmi/data/batches.py",
         "number = np.asarray(indices, dtype=np.uint64) * np.uint64(count)",
         "number = np.arange(len(indices), dtype=np.uint64) * np.uint64(count)",
         "tests/data/test_augment.py::test_what_is_drawn_for_an_image_depends_on_no_other",
@@ -698,8 +698,8 @@ STATISTICS = (
     Planted(
         "an image's logits are not bounded",
         "dpmi/privacy/statistics.py",
-        "rows = bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND)",
-        "rows = (logits - logits.mean(1, keepdim=True)).double() / LOGIT_BOUND",
+        "rows = weighted(bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND), weights)",
+        "rows = weighted((logits - logits.mean(1, keepdim=True)).double() / LOGIT_BOUND, weights)",
         "tests/privacy/test_statistics.py::"
         "test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity",
     ),
@@ -736,7 +736,7 @@ STATISTICS = (
     Planted(
         "the second moment is of vectors as they came",
         "dpmi/privacy/statistics.py",
-        "packed(rows.T @ rows))",
+        "packed(rows.T @ counted))",
         "packed(vectors.double().T @ vectors.double()))",
         f"{_SUMS}::test_dropping_any_one_image_moves_sums_counts_and_second_moment_by_no_more_than_"
         "planned",
@@ -832,8 +832,73 @@ ONE_BIT = (
     ),
 )
 
+_PATIENTS = "tests/run/test_patients.py"
+PATIENTS = (
+    Planted(
+        "the images of a patient are clipped apart",
+        "dpmi/privacy/engines/bookkeeping.py",
+        "        ctx.layer, ctx.rule, ctx.views, ctx.record = layer, rule, views, record\n",
+        "        ctx.layer, ctx.rule, ctx.views, ctx.record = layer, rule, 1, record\n",
+        "tests/privacy/engines/test_multiplicity.py::"
+        "test_dropping_any_one_patient_moves_the_sum_by_no_more_than_the_clip_norm",
+    ),
+    Planted(
+        "which images a patient gives depends on the place in the batch",
+        "dpmi/data/patients.py",
+        "uniform_of(chosen, 1, step_seed(seed, step, _STREAM))",
+        "uniform_of(range(len(chosen)), 1, step_seed(seed, step, _STREAM))",
+        "tests/data/test_patients.py::"
+        "test_what_a_patient_gives_depends_on_nobody_else_in_the_batch",
+    ),
+    Planted(
+        "which images a patient gives depends on where the images of others stand",
+        "dpmi/data/patients.py",
+        "start = uniform_of(chosen, 1,",
+        "start = uniform_of(self._first[chosen], 1,",
+        "tests/data/test_patients.py::test_what_a_patient_gives_depends_on_no_other_patients_images",
+    ),
+    Planted(
+        "a patient counts as often as there are images",
+        "dpmi/privacy/statistics.py",
+        "        return torch.bincount(self.patients).double().reciprocal()[self.patients]\n",
+        "        return None\n",
+        "tests/privacy/test_statistics.py::"
+        "test_dropping_any_one_patient_moves_each_statistic_by_at_most_its_sensitivity",
+    ),
+    Planted(
+        "a plan for patients counts images",
+        "dpmi/privacy/statistics.py",
+        "return len(self.labels) if self.patients is None else len(torch.bincount(self.patients))",
+        "return len(self.labels)",
+        f"{_PATIENTS}::test_a_step_sums_the_clipped_mean_gradients_of_the_patients_that_were_drawn",
+    ),
+    Planted(
+        "under local DP a patient gives all images",
+        "dpmi/run/job.py",
+        "            data, patients = one_image_of_each(data, patients), None\n",
+        "            patients = None\n",
+        f"{_PATIENTS}::test_local_dp_trains_on_one_image_of_each_patient",
+    ),
+    Planted(
+        "an image's total counts what hides patients as if it hid images",
+        "dpmi/privacy/total.py",
+        "        if any(s.unit != self.unit for s in self.models):\n",
+        "        if False:\n",
+        "tests/privacy/test_account.py::"
+        "test_an_image_among_what_hides_patients_is_counted_as_replaced_and_no_patient_is_told",
+    ),
+    Planted(
+        "weights that hid images go into the epsilon of a patient",
+        "dpmi/run/first_weights.py",
+        "any(s.unit != unit for s in own.spendings)",
+        "False",
+        "tests/run/test_first_weights.py::"
+        "test_weights_that_hid_another_unit_of_the_same_images_are_refused",
+    ),
+)
+
 
 PLANTED = (
     *(*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP),
-    *(*PROMISE, *ACCOUNT, *SEARCH, *LEAVING, *STATISTICS, *ONE_BIT),
+    *(*PROMISE, *ACCOUNT, *SEARCH, *LEAVING, *STATISTICS, *ONE_BIT, *PATIENTS),
 )

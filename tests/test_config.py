@@ -59,7 +59,11 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "data.resident=gpu": ("data.resident=gpu", "auto, true and false"),
     "data.resident=true data.num_workers=2": ("data.num_workers=2", "allowed is 0"),
     "data.multiplicity=0": ("data.multiplicity=0", "greater than or equal to 1"),
-    "data.multiplicity=2 data.augment=none": ("data.multiplicity=2", "the same", "allowed is 1"),
+    "privacy.unit=image data.multiplicity=2 data.augment=none": (
+        "data.multiplicity=2",
+        "the same",
+        "allowed is 1",
+    ),
     "mechanism=dpsgd_published data=chest_xray data.root=x model.norm=batch data.multiplicity=2": (
         "data.multiplicity=2",
         "mechanism=dpsgd_published",

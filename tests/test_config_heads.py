@@ -20,7 +20,10 @@ FIRST = ("model.train=head_then_all", "model.norm=frozen_batch")
         ([*HEAD, "mechanism=ldp"], r"^model\.train=head: .*none, dpsgd, class_means"),
         (["model.train=head"], r"^model\.norm=group: .*allowed is frozen_batch"),
         ([*HEAD, "data.augment=affine"], r"^data\.augment=affine: .*allowed is none"),
-        ([*HEAD, "data.multiplicity=2"], r"^data\.multiplicity=2: .*head.*allowed is 1"),
+        (
+            [*HEAD, "privacy.unit=image", "data.multiplicity=2"],
+            r"^data\.multiplicity=2: .*head.*allowed is 1",
+        ),
         ([*HEAD, "trainer.devices=2"], r"^trainer\.devices=2: .*allowed is 1"),
         ([*HEAD, "trainer.compile=true"], r"^trainer\.compile=True: .*allowed is false"),
         (["mechanism=class_means"], r"^model\.train=all: .*allowed is head"),

@@ -29,24 +29,24 @@ class Spending:
         entry: name of this spending, random. What has the same name is the same and counts once:
             a run that is resumed, runs that share one release of noised images.
         run: name of the cell.
-        unit: "image", or "patient" with all their images: whom ``ledger`` hides, or whose
-            ``image_epsilon`` is (each patient has one image in the release, or one answer); None
-            where it is not known.
         ledger: noised gradients of DP-SGD, which hide a unit (zero-out).
         delta: the δ at which the run states ε.
         value_epsilon: ε of one channel value, of noised images (local DP, δ = 0).
         image_epsilon: ε of a whole image, of the same.
         reason: why the run has no ε.
+        unit: "image", or "patient" with all their images: whom ``ledger`` hides, or whose
+            ``image_epsilon`` is (each patient has one image in the release, or one answer); None
+            where it is not known.
     """
 
     entry: str
     run: str
-    unit: str | None = "image"
     ledger: tuple[LedgerEntry, ...] = ()
     delta: float | None = None
     value_epsilon: float | None = None
     image_epsilon: float | None = None
     reason: str | None = None
+    unit: str | None = "image"
 
     @property
     def is_nothing(self) -> bool:

@@ -84,7 +84,9 @@ class RunEntry:
         budget = self._config.privacy.max_epsilon
         before = total(took for took in self.before if took.entry != name)
         run = cell_name(self._config)
-        own = Spending(name, run, unit, value_epsilon=value_epsilon, image_epsilon=image_epsilon)
+        own = Spending(
+            name, run, value_epsilon=value_epsilon, image_epsilon=image_epsilon, unit=unit
+        )
         if own.hides_images:
             spent = image_epsilon + before.releases_image_epsilon
         else:
@@ -176,9 +178,9 @@ def _planned(
             most = config.privacy.max_epsilon
             steps = steps_within(most, plan, [*mechanism.before, *lost])
             if not steps:  # refused before anything is released
-                return Spending(name, run, plan.unit, tuple(lost), plan.delta)
+                return Spending(name, run, tuple(lost), plan.delta, unit=plan.unit)
         ledger = tuple(planned_entries(plan, steps, lost))
-        return Spending(name, run, plan.unit, ledger, plan.delta)
+        return Spending(name, run, ledger, plan.delta, unit=plan.unit)
     return Spending(name, run, reason=mechanism.guarantee().reason)
 
 

@@ -56,7 +56,7 @@ def may_have_spent(folder: Path) -> Spending | None:
     if told is None:
         if journal.is_file():
             name = secrets.token_hex(8)
-            return Spending(name, folder.name, unit=None, ledger=_releases(journal))
+            return Spending(name, folder.name, ledger=_releases(journal), unit=None)
         record = folder / RECORD_FILE
         account = read_record(record).account if record.is_file() else None
         return account.spending if account else None

@@ -17,6 +17,7 @@ from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.sampling import PoissonBatches
 from dpmi.run import resume
+from dpmi.views import labels_of_views
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,6 +28,7 @@ COMMON = (
 )
 WHOLE = (*COMMON, "data.batch_size=all", "trainer.max_epochs=1")  # one step of all images
 
+PATIENTS = ("privacy.unit=patient", "data.multiplicity=2")  # of one to three images each
 TWO_VIEWS = ("data.augment=affine", "data.multiplicity=2")
 
 
@@ -47,13 +49,24 @@ def audited(composed):
     ("words", "share"),
     [
         (WHOLE, 0.6),
+        ((*WHOLE, *PATIENTS), 0.6),
         pytest.param(poisson(FINE), 0.5, marks=pytest.mark.slow),
+        pytest.param((*poisson(FINE), *PATIENTS), 0.5, marks=pytest.mark.slow),
         pytest.param((*WHOLE, "mechanism.engine=opacus"), 0.6, marks=pytest.mark.slow),
         pytest.param((*WHOLE, *TWO_VIEWS), 0.3, marks=pytest.mark.slow),
         pytest.param((*poisson(FINE), "trainer.precision=bf16-mixed"), 0.5, marks=pytest.mark.slow),
         pytest.param((*poisson(FINE), "trainer=ddp"), 0.5, marks=pytest.mark.slow),
     ],
-    ids=["whole", "poisson", "opacus", "two views", "bf16", "two processes"],
+    ids=[
+        "whole",
+        "patients",
+        "poisson",
+        "poisson of patients",
+        "opacus",
+        "two views",
+        "bf16",
+        "two processes",
+    ],
 )
 def test_the_bound_of_an_honest_run_is_near_its_epsilon_and_not_above(audited, words, share):
     audit = audited(words, FINE)
@@ -102,7 +115,7 @@ def views_clipped_apart(monkeypatch):
     honest = bookkeeping.BookKeeping.add_clipped_sum
 
     def each_by_itself(self, images, labels, *more):
-        of_views = labels.repeat_interleave(images.shape[1])
+        of_views = labels_of_views(labels, images.shape[1])
         return honest(self, images.flatten(0, 1), of_views, *more)
 
     monkeypatch.setattr(bookkeeping.BookKeeping, "add_clipped_sum", each_by_itself)
@@ -167,6 +180,7 @@ PLANTED = {
     "clipping forgotten": (WHOLE, factors(lambda f, norms, bound: (torch.ones_like(norms), None))),
     "clipping layer by layer": (WHOLE, clipped_layer_by_layer),
     "views clipped apart": ((*WHOLE, *TWO_VIEWS), views_clipped_apart),
+    "images of a patient clipped apart": ((*WHOLE, *PATIENTS), views_clipped_apart),
     "images twice in a batch": (WHOLE, batches(lambda f, self, step: 2 * f(self, step))),
     "batches at twice the rate": (poisson(COARSE), batches(at_twice_the_rate)),
     "batches of all images": (poisson(COARSE), batches(lambda f, self, step: list(range(COARSE)))),

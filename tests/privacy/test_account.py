@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 import multiprocessing
@@ -10,7 +11,9 @@ from dp_accounting import pld
 
 from dpmi.errors import UserError
 from dpmi.privacy.account import Accounts, total_of
+from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending
+from dpmi.privacy.total import total
 
 
 def digests(*numbers):
@@ -90,24 +93,24 @@ def test_the_total_is_what_dp_accounting_composes_and_not_the_sum(tmp_path):
     assert whole.deltas_differ
     expected = independent_epsilon(spendings, 1e-4)
     assert whole.models_epsilon == pytest.approx(expected, abs=1e-3)
-    assert whole.image_epsilon == whole.models_epsilon
+    assert whole.unit_epsilon == whole.models_epsilon
     alone = [independent_epsilon([spending], 1e-4) for spending in spendings]
     assert max(alone) < whole.models_epsilon < sum(alone)
 
 
 def test_pure_epsilons_of_noised_images_add_up_and_a_shared_release_counts_once(tmp_path):
     accounts, images = Accounts(tmp_path), digests(1)
-    for entry, epsilon in (("x", 1.0), ("y", 0.5), ("z", 0.25), ("x", 1.0)):
-        accounts.reserve(images, by_images(entry, epsilon))
+    for entry, each in (("x", 1.0), ("y", 0.5), ("z", 0.25), ("x", 1.0)):
+        accounts.reserve(images, by_images(entry, each))
     whole = total_of(accounts.overlapping(images))
     assert whole.releases_epsilon == whole.value_epsilon == 1.75
-    assert whole.image_epsilon == 175
+    assert whole.unit_epsilon == 175
     assert whole.delta == 0
 
 
 def test_a_budget_of_all_runs_is_refused_before_anything_is_entered(tmp_path):
     accounts, images = Accounts(tmp_path), digests(1, 2)
-    one = total_of([], by_gradients("a")).image_epsilon
+    one = total_of([], by_gradients("a")).unit_epsilon
     accounts.reserve(images, by_gradients("a"), budget=one)
     with pytest.raises(UserError, match=r"privacy\.max_total_epsilon=.*all runs on these") as told:
         accounts.reserve(digests(2, 3), by_gradients("b"), budget=one)
@@ -116,7 +119,7 @@ def test_a_budget_of_all_runs_is_refused_before_anything_is_entered(tmp_path):
     assert len(accounts.read()) == 1  # nothing half-made
     accounts.reserve(digests(3), by_gradients("b"), budget=one)  # other images
     accounts.reserve(images, by_gradients("a"), budget=one)  # resumed, it is not counted twice
-    both = total_of([], by_gradients("ab", 20)).image_epsilon
+    both = total_of([], by_gradients("ab", 20)).unit_epsilon
     accounts.reserve(digests(2, 4), by_gradients("c"), budget=both)
 
 
@@ -127,6 +130,40 @@ def test_a_budget_is_of_the_unit_that_the_run_protects(tmp_path):
         accounts.reserve(images, by_images("y", 0.5), budget=0.8)
     with pytest.raises(UserError, match="per image, for noised images of local DP were released"):
         accounts.reserve(images, by_gradients(), budget=10.0)
+
+
+def hiding_patients(spending):
+    return dataclasses.replace(spending, unit="patient")
+
+
+def test_a_total_is_a_patients_where_all_that_was_taken_hides_patients():
+    two = [hiding_patients(by_gradients(entry, steps=100)) for entry in "ab"]
+    whole = total(two)
+    assert whole.unit == "patient"
+    assert whole.unit_epsilon == pytest.approx(independent_epsilon(two, 1e-5), rel=1e-3)
+    assert "per patient: 2 runs by DP-SGD" in str(whole)
+
+
+def test_an_image_among_what_hides_patients_is_counted_as_replaced_and_no_patient_is_told():
+    """To blank an image replaces what its patient contributes, by something else."""
+    one, other = by_gradients("a", steps=100), hiding_patients(by_gradients("b", steps=100))
+    mixed, alone = total([one, other]), total([one, by_gradients("b", steps=100)])
+    assert mixed.unit == "image"
+    ledger = [*one.ledger, *other.ledger]
+    assert mixed.unit_epsilon == epsilon(ledger, 1e-5, "pld", adjacency="replace-one")
+    assert mixed.unit_epsilon > 1.5 * alone.unit_epsilon
+    assert "ε of a patient is not known: 1 of 2 protect images alone" in str(mixed)
+    assert "patient" not in str(alone)
+
+
+def test_a_budget_of_patients_is_refused_where_other_runs_hid_images_alone(tmp_path):
+    accounts, images = Accounts(tmp_path), digests(1)
+    accounts.reserve(images, hiding_patients(by_gradients("a")), budget=10.0)
+    accounts.reserve(images, by_gradients("b"), budget=10.0)
+    with pytest.raises(UserError, match=r"protect images alone.*privacy\.unit=image"):
+        accounts.reserve(images, hiding_patients(by_gradients("c")), budget=10.0)
+    with pytest.raises(UserError, match="per image"):
+        accounts.reserve(images, by_gradients("d", steps=10_000), budget=1.0)
 
 
 def test_no_budget_holds_where_a_run_has_no_epsilon(tmp_path):
@@ -239,7 +276,7 @@ def take_the_last(folder, who, budget, begin):
 
 
 def test_of_two_processes_that_want_the_last_of_a_budget_one_gets_it(tmp_path):
-    budget = total_of([], by_gradients("a")).image_epsilon
+    budget = total_of([], by_gradients("a")).unit_epsilon
     begin = multiprocessing.get_context("fork").Barrier(2)
     pair = [start(take_the_last, tmp_path, who, budget, begin) for who in "ab"]
     for process in pair:

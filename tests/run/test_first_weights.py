@@ -9,10 +9,12 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from dpmi.config import load_config
+from dpmi.errors import UserError
 from dpmi.models.weights import read_state_dict, read_weights, write_state_dict
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.accounting import epsilon
-from dpmi.privacy.spending import LedgerEntry
+from dpmi.privacy.spending import LedgerEntry, Spending
+from dpmi.run.first_weights import Provenance, Share, Start
 from dpmi.run.job import Run
 from dpmi.train import config_dir
 
@@ -171,3 +173,16 @@ def test_weights_of_another_version_are_refused_in_one_line(train, private, tmp_
     write_state_dict(state, file, json.dumps(json.loads(told) | {"version": 2}))
     record, _ = train(*DPSGD, f"model.weights={file}")
     assert f"model.weights={file}: what it tells of its training is of another" in record.reason
+
+
+@pytest.mark.parametrize(("before", "now"), [("image", "patient"), ("patient", "image")])
+def test_weights_that_hid_another_unit_of_the_same_images_are_refused(before, now):
+    share = Share(
+        account="a", spending=Spending("e", "r", (LedgerEntry(2.0, 0.1, 9),), unit=before)
+    )
+    start = Start("file", None, Provenance(guarantee={}, taken=(share,)))
+    with pytest.raises(UserError, match=f"did not protect the same as this run .{now}s"):
+        start.first_weights({"a"}, "dpsgd", now)
+    assert start.first_weights({"a"}, "dpsgd", before).ledger == share.spending.ledger
+    assert start.first_weights({"other"}, "dpsgd", now).ledger == ()
+    assert start.first_weights({"a"}, "none", now).taken
