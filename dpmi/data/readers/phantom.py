@@ -58,7 +58,7 @@ class PhantomSource:
 def read_phantom(config: PhantomData) -> Catalogue:
     """List the phantoms of a seed: first those to train on, then to validate, then to test.
 
-    Every phantom is a patient of its own.
+    They name no patients: drawn images are nobody's.
     """
     family = _FAMILIES[config.name]
     counts = (config.train_images, config.val_images, config.test_images)
@@ -71,7 +71,7 @@ def read_phantom(config: PhantomData) -> Catalogue:
         channels=family.channels,
         paths=tuple(f"{config.name}/seed={config.seed}/{i:06d}" for i in indices),
         labels=np.array(labels, np.int64),
-        patients=tuple(f"phantom {i}" for i in indices),
+        patients=("",) * len(indices),
         splits=tuple(np.repeat(("train", "val", "test"), counts).tolist()),
         source=PhantomSource(config.name),
     )

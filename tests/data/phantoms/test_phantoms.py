@@ -123,7 +123,8 @@ def test_the_catalogue_tells_the_labels_of_the_images_it_draws(name):
     assert catalogue.splits.count("train") == 30
     assert catalogue.splits.count("val") == 5
     assert catalogue.splits.count("test") == 10
-    assert len(set(catalogue.paths)) == len(set(catalogue.patients)) == 45
+    assert len(set(catalogue.paths)) == 45
+    assert set(catalogue.patients) == {""}
     for index in (0, 44):
         image, label = draw(family, index, size=32, seed=3)
         assert catalogue.labels[index] == label
