@@ -36,7 +36,7 @@ class Recalls(MulticlassRecall):
 
     def compute(self) -> Tensor:
         """Those of classes that are not there are NaN."""
-        return _of_classes_there(super().compute(), self.tp + self.fn)
+        return _of_classes_there(super().compute(), self)
 
 
 class BalancedAccuracy(Recalls):
@@ -55,13 +55,13 @@ class MacroF1(MulticlassF1Score):
 
     def compute(self) -> Tensor:
         """Defined of any images; an image that is taken for a class not there is a miss of its."""
-        return _of_classes_there(super().compute(), self.tp + self.fn).nanmean()
+        return _of_classes_there(super().compute(), self).nanmean()
 
 
 class MacroAUROC(MulticlassAUROC):
     """The mean area under the ROC curve of the classes that are there, each against the others."""
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own does
         """NaN where all images are of one class: there is nothing to tell it from."""
         probabilities, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
         there = labels.unique().tolist()
@@ -83,9 +83,9 @@ class Kappa(MulticlassCohenKappa):
         return super().compute().masked_fill(alike, torch.nan)
 
 
-def _of_classes_there(values: Tensor, images: Tensor) -> Tensor:
-    """Values of classes (K,), NaN where a class has no images."""
-    return values.masked_fill(images == 0, torch.nan)
+def _of_classes_there(values: Tensor, counted: Any) -> Tensor:
+    """Values of classes (K,), NaN where a class has no images among those counted."""
+    return values.masked_fill(counted.tp + counted.fn == 0, torch.nan)
 
 
 def classification_metrics(num_classes: int, graded: bool) -> MetricCollection:
