@@ -27,8 +27,9 @@ INTERVALS = (
     "are not known): accuracy by Wilson's score, balanced accuracy by those of its recalls, AUROC "
     "by DeLong's components, the calibration error (ECE) by a bootstrap, of 10 patients or more. "
     "Of several seeds they are the mean of the runs'. A loss has one over seeds, where there are "
-    f"several; else one that takes the two networks for independent, which is too wide. A group of "
-    f"fewer than {SMALL} images is told, and never called the worst."
+    "several, which says nothing of other images; else one that takes the two networks for "
+    f"independent, which is too wide. A group of fewer than {SMALL} images is told, and never "
+    "called the worst."
 )
 
 

@@ -36,7 +36,7 @@ def who_pays_chart(panel: Panel, column: str, groups: Sequence[Group], name: str
     shown = [group for group in groups if group.name in chosen]
     cells = list(dict.fromkeys(sorted(group.cell for group in shown)))
     rows = len(chosen) * (len(cells) + 1) - 1
-    figure, ((axes,),) = new_figure(1, 1, 7.4, 1.1 + _STEP * max(rows, 5))
+    figure, ((axes,),) = new_figure(1, 1, 3.75, 1.1 + _STEP * max(rows, 5))
     chart = Chart(
         name,
         f"Balanced accuracy by {column}: {panel.title}",
