@@ -144,7 +144,7 @@ def of_ece(confidences: Floats, right: NDArray[np.bool_], patients: Patients) ->
     for drawn in (min(at_once, RESAMPLES - start) for start in range(0, RESAMPLES, at_once)):
         weights = random.multinomial(count, np.full(count, 1 / count), size=drawn).astype(float)
         found.append(np.abs(weights @ gaps).sum(1) / (weights @ sizes))
-        signs = random.choice([-1.0, 1.0], size=(drawn, count))
+        signs = 2.0 * random.integers(0, 2, size=(drawn, count)) - 1
         calibrated.append(np.abs(signs @ gaps).sum(1) / sizes.sum())
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(np.concatenate(found), [tail, 100 - tail])

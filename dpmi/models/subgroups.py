@@ -85,7 +85,7 @@ def by_group(
             members.setdefault(name, []).append(row)
         for name, rows in sorted(members.items()):
             whose = [f"patient {patients[r]}" if patients[r] else f"image {r}" for r in rows]
-            numbers = _numbered(np.asarray(whose))
+            numbers = _numbered(whose)
             counts = np.bincount(labels[rows].numpy(), minlength=len(classes)).tolist()
             found.append(
                 Subgroup(
@@ -123,12 +123,13 @@ def _measured(
 def _of_class(
     right: NDArray[np.bool_], its: NDArray[np.bool_], patients: NDArray[np.int64]
 ) -> Ends:
-    return of_share(right[its], _numbered(patients[its]))
+    return of_share(right[its], _numbered(patients[its].tolist()))
 
 
-def _numbered(patients: NDArray[Any]) -> NDArray[np.int64]:
-    """Of each image the number of its patient: 0, 1, ..., each of them."""
-    return np.unique(patients, return_inverse=True)[1].astype(np.int64)
+def _numbered(patients: Sequence[Any]) -> NDArray[np.int64]:
+    """Of each image the number of its patient: 0, 1, ..., as they come."""
+    numbers = {patient: number for number, patient in enumerate(dict.fromkeys(patients))}
+    return np.array([numbers[patient] for patient in patients], dtype=np.int64)
 
 
 def _defined(value: float, ends: Ends | None) -> Measured:
