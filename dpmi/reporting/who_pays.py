@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from dpmi.models.groups import MEASURES, SMALL, Measured, Subgroup
 from dpmi.models.intervals import of_difference
 from dpmi.models.names import UNDEFINED
-from dpmi.models.subgroups import MEASURES, SMALL, Measured, Subgroup
 from dpmi.reporting.cells import Column, Panel
 from dpmi.reporting.intervals import around_mean
 from dpmi.run.record import RunRecord

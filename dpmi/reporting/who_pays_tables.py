@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dpmi.models.groups import MEASURES, SMALL, Measured
 from dpmi.models.names import UNDEFINED
-from dpmi.models.subgroups import MEASURES, SMALL, Measured
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.table import csv_text, markdown_table
 from dpmi.reporting.who_pays import BY, TITLES, Group, Loss, Payer, groups_of

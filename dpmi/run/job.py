@@ -28,8 +28,9 @@ from dpmi.mechanisms import (
     build_mechanism,
     epochs,
 )
+from dpmi.models.by_group import by_group
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.subgroups import Subgroup, by_group, flat, worst_groups
+from dpmi.models.groups import Subgroup, flat, worst_groups
 from dpmi.models.weights import write_state_dict
 from dpmi.privacy.journal import reserved_entries
 from dpmi.ranks import ALONE, Ranks

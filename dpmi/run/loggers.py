@@ -191,7 +191,7 @@ class OptionalWandbLogger(Logger):
             UserError: a name does not say what covers its value.
         """
         refuse_unnamed(metrics)
-        defined = {name: value for name, value in metrics.items() if not math.isnan(value)}
+        defined = {name: value for name, value in metrics.items() if not _undefined(value)}
         if not self._everything:
             self._at_the_end |= leaving_metrics(defined)
         elif logger := self._logger:
@@ -224,9 +224,13 @@ class OptionalWandbLogger(Logger):
         logger.experiment.finish(exit_code=exit_code)
 
 
+def _undefined(value: Any) -> bool:
+    return isinstance(value, float | Tensor) and math.isnan(value)
+
+
 def _told(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Metrics with a word in place of NaN."""
-    return {name: UNDEFINED if math.isnan(value) else value for name, value in metrics.items()}
+    return {name: UNDEFINED if _undefined(value) else value for name, value in metrics.items()}
 
 
 def _offline(mode: str) -> bool:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, Va
 from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
-from dpmi.models.subgroups import Subgroup, Worst, worst_groups
+from dpmi.models.groups import Subgroup, Worst, worst_groups
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.spending import Spending
 from dpmi.redaction import redacted

@@ -8,7 +8,7 @@ import pytest
 from record_builders import record
 from scipy.stats import t
 
-from dpmi.models.subgroups import Measured, Subgroup, worst_groups
+from dpmi.models.groups import Measured, Subgroup, worst_groups
 from dpmi.reporting.charts.style import inline_svg
 from dpmi.reporting.charts.who_pays import MOST, who_pays_chart
 from dpmi.reporting.page import page

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error
 
+from dpmi.models.by_group import by_group
+from dpmi.models.groups import SMALL, flat, worst_groups
 from dpmi.models.names import BINS
-from dpmi.models.subgroups import SMALL, by_group, flat, worst_groups
 
 CLASSES = ("well", "ill")
 
