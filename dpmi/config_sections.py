@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -35,6 +35,11 @@ def _each_once(names: list[str]) -> list[str]:
     raise ValueError("name one or more, each once")
 
 
+def _names(value: object) -> object:
+    """A name, or several with commas between them, as a list."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 def _delta_or_auto(value: object) -> object:
     if value == "auto" or (isinstance(value, float) and 0 < value < 1):
         return value
@@ -46,6 +51,8 @@ CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 _EachOnce = AfterValidator(_each_once)
+_Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[Annotated[list[_Name], _EachOnce] | None, BeforeValidator(_names)]
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
@@ -69,6 +76,7 @@ class _Images(Section):
     on_corrupt: Literal["error", "skip"]
     num_workers: Annotated[int, Field(ge=0)]
     resident: TruthOrAuto
+    groups: Names
 
 
 class PhantomData(_Images):

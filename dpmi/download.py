@@ -166,6 +166,7 @@ def _images(name: str, place: Path) -> int:
             "on_corrupt": "error",
             "num_workers": 0,
             "resident": False,
+            "groups": None,
             "test": "official",
         }
     )

@@ -142,6 +142,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "on_corrupt": "error",
         "num_workers": 0,
         "resident": "auto",
+        "groups": ["kind"] if dataset == "chest_xray" else None,
     }
     of_heads = {"head", "features"}
     assert config.model.model_dump(exclude=of_heads) == {

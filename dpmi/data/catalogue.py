@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
+UNKNOWN = "unknown"  # the group of images of which it is not known
 
 
 class Source(Protocol):
@@ -40,10 +42,33 @@ class Catalogue:
     patients: tuple[str, ...]  # "" where unknown
     splits: tuple[str, ...]  # "train", "val" or "test"
     source: Source
+    # Column to the group of each image, by which test metrics can be told apart; "" where unknown.
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        lengths = {len(self.paths), len(self.labels), len(self.patients), len(self.splits)}
+        columns = (self.paths, self.labels, self.patients, self.splits, *self.groups.values())
+        lengths = {len(column) for column in columns}
         if len(lengths) != 1:
             raise ValueError(f"catalogue {self.name}: columns of different lengths {lengths}")
         if unknown := set(self.splits) - set(SPLITS):
             raise ValueError(f"catalogue {self.name}: unknown splits {unknown}")
+
+    def of_rows(self, rows: Sequence[int]) -> Catalogue:
+        """The catalogue of these images alone, in this order."""
+
+        def chosen(column: Sequence[str]) -> tuple[str, ...]:
+            return tuple(column[row] for row in rows)
+
+        return replace(
+            self,
+            paths=chosen(self.paths),
+            labels=self.labels[list(rows)],
+            patients=chosen(self.patients),
+            splits=chosen(self.splits),
+            groups={name: chosen(column) for name, column in self.groups.items()},
+        )
+
+    def grouped_by(self, columns: Iterable[str]) -> Catalogue:
+        """The same images with these of its groups alone; an unknown group is ``UNKNOWN``."""
+        chosen = {name: tuple(g or UNKNOWN for g in self.groups[name]) for name in columns}
+        return replace(self, groups=chosen)

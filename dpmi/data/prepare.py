@@ -6,8 +6,8 @@ import hashlib
 import json
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median_high
 
@@ -32,6 +32,9 @@ class Split:
     pixels: NDArray[np.uint8]  # (n, C, R, R), memory-mapped, read-only
     labels: NDArray[np.int64]  # (n,)
     patients: tuple[str, ...]  # "" where unknown
+    groups: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # those asked for, by column
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class DataFingerprint:
     largest_images_per_patient: int | None  # in train; None where patients are unknown
     median_images_per_patient: int | None  # the same; of an even number of patients the higher
     most_copies_of_an_image: int  # byte-identical ones in train, itself included
+    groups: str | None = None  # SHA-256 of the test images' groups; None where none are asked for
 
     @property
     def together(self) -> dict[str, int]:
@@ -202,6 +206,10 @@ def _slices(
             pixels=pixels[start:stop],
             labels=catalogue.labels[rows[start:stop]],
             patients=tuple(catalogue.patients[row] for row in rows[start:stop]),
+            groups={
+                column: tuple(values[row] for row in rows[start:stop])
+                for column, values in catalogue.groups.items()
+            },
         )
         start = stop
     return splits
@@ -256,4 +264,13 @@ def _fingerprint(
             median_high(patients["train"].values()) if patients["train"] else None
         ),
         most_copies_of_an_image=max(Counter(contents["train"]).values()),
+        groups=_digest_of_groups(catalogue, [r for r in rows if catalogue.splits[r] == "test"]),
     )
+
+
+def _digest_of_groups(catalogue: Catalogue, rows: Sequence[int]) -> str | None:
+    """Of what ``sha256`` leaves out: groups change what is told of a run, not what it computes."""
+    if not catalogue.groups:
+        return None
+    told = {name: [values[row] for row in rows] for name, values in catalogue.groups.items()}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

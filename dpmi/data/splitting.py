@@ -129,16 +129,11 @@ def held_out_patients(catalogue: Catalogue) -> Catalogue:
         UserError: there are too few patients.
     """
     rows = [row for row, split in enumerate(catalogue.splits) if split == "train"]
-    labels, patients = catalogue.labels[rows], tuple(catalogue.patients[row] for row in rows)
-    return replace(
-        catalogue,
-        paths=tuple(catalogue.paths[row] for row in rows),
-        labels=labels,
-        patients=patients,
-        splits=patient_split(
-            labels, patients, val_fraction=0, test_fraction=HELD_OUT, seed=_HELD_OUT_SEED
-        ),
+    left = catalogue.of_rows(rows)
+    splits = patient_split(
+        left.labels, left.patients, val_fraction=0, test_fraction=HELD_OUT, seed=_HELD_OUT_SEED
     )
+    return replace(left, splits=splits)
 
 
 def patients_of_test_left_out(catalogue: Catalogue) -> Catalogue:
@@ -162,13 +157,7 @@ def patients_of_test_left_out(catalogue: Catalogue) -> Catalogue:
         for row, split in enumerate(catalogue.splits)
         if split == "test" or catalogue.patients[row] not in tested
     ]
-    return replace(
-        catalogue,
-        paths=tuple(catalogue.paths[row] for row in rows),
-        labels=catalogue.labels[rows],
-        patients=tuple(catalogue.patients[row] for row in rows),
-        splits=tuple(catalogue.splits[row] for row in rows),
-    )
+    return catalogue.of_rows(rows)
 
 
 def _check_fractions(val_fraction: float, test_fraction: float) -> None:

@@ -57,4 +57,5 @@ def drawn_images(channels: int, size: int) -> PhantomData:
         on_corrupt="error",
         num_workers=0,
         resident=False,
+        groups=None,
     )

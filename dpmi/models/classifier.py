@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from dpmi.models.gradient import Gradient
-from dpmi.models.metrics import classification_metrics, reliability
+from dpmi.models.metrics import classification_metrics, counted_images, reliability
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.schedule import make_schedule
@@ -40,6 +40,8 @@ class ImageClassifier(L.LightningModule):
             images by more than their class: by noise.
         reliability: of the test images, as :func:`reliability` tells it; empty before they were
             evaluated.
+        tested: probabilities (n, K) and labels (n,) of the test images, in their order; None
+            before they were evaluated.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ImageClassifier(L.LightningModule):
         self.classes = classes
         self.shift: Tensor | float = 0.0
         self.reliability: list[tuple[float, float, int]] = []
+        self.tested: tuple[Tensor, Tensor] | None = None
         self._make_gradient, self._compiled, self._ranks = make_gradient, compiled, ranks
         self._gradient: Gradient | None = None
         self._schedule = schedule
@@ -148,6 +151,7 @@ class ImageClassifier(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the splits."""
         self.reliability = reliability(self.test_metrics)
+        self.tested = counted_images(self.test_metrics)
         self._log_and_reset(self.test_metrics)
         self._log_and_reset(self.train_metrics)
         if self.trainer.num_test_batches[2:]:

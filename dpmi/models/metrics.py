@@ -1,10 +1,16 @@
-"""The same metrics for every run, by torchmetrics: of probabilities."""
+"""The same metrics for every run, by torchmetrics: of probabilities.
+
+What is not defined of the images at hand is NaN, where torchmetrics says 0: the recall of a class
+that none of them is of, and AUROC and κ where all are of one class. Means over classes are over
+those that the images have, "the classes that are there".
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -14,11 +20,72 @@ from torchmetrics.classification import (
     MulticlassF1Score,
     MulticlassRecall,
 )
+from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
 from dpmi.models.names import BINS
 
-ECE = "ece"
+AUROC, ECE = "auroc", "ece"
+
+
+class Recalls(MulticlassRecall):
+    """The recall of each class, (K,)."""
+
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        super().__init__(num_classes, average="none", **settings)
+
+    def compute(self) -> Tensor:
+        """Those of classes that are not there are NaN."""
+        return _of_classes_there(super().compute(), self)
+
+
+class BalancedAccuracy(Recalls):
+    """The mean recall of the classes that are there."""
+
+    def compute(self) -> Tensor:
+        """Defined of any images."""
+        return super().compute().nanmean()
+
+
+class MacroF1(MulticlassF1Score):
+    """The mean F1 score of the classes that are there."""
+
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        super().__init__(num_classes, average="none", **settings)
+
+    def compute(self) -> Tensor:
+        """Defined of any images; an image that is taken for a class not there is a miss of its."""
+        return _of_classes_there(super().compute(), self).nanmean()
+
+
+class MacroAUROC(MulticlassAUROC):
+    """The mean area under the ROC curve of the classes that are there, each against the others."""
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # as torchmetrics' own does
+        """NaN where all images are of one class: there is nothing to tell it from."""
+        probabilities, labels = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        there = labels.unique().tolist()
+        if len(there) < 2:
+            return torch.full((), torch.nan, device=labels.device)
+        each = [binary_auroc(probabilities[:, k], (labels == k).long()) for k in there]
+        return torch.stack(each).mean()
+
+
+class Kappa(MulticlassCohenKappa):
+    """Quadratic weighted kappa (Cohen 1968)."""
+
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        super().__init__(num_classes, weights="quadratic", **settings)
+
+    def compute(self) -> Tensor:
+        """NaN where all images are of one class: whatever is answered agrees as chance would."""
+        alike = (self.confmat.sum(1) > 0).sum() < 2
+        return super().compute().masked_fill(alike, torch.nan)
+
+
+def _of_classes_there(values: Tensor, counted: Any) -> Tensor:
+    """Values of classes (K,), NaN where a class has no images among those counted."""
+    return values.masked_fill(counted.tp + counted.fn == 0, torch.nan)
 
 
 def classification_metrics(num_classes: int, graded: bool) -> MetricCollection:
@@ -26,21 +93,27 @@ def classification_metrics(num_classes: int, graded: bool) -> MetricCollection:
 
     Args:
         num_classes: K; metrics take probabilities (B, K) and labels (B,).
-        graded: the classes are ordered, so quadratic weighted kappa (Cohen 1968) says something.
+        graded: the classes are ordered, so quadratic weighted kappa says something.
     """
     alone: dict[str, Any] = {"sync_on_compute": False}  # each process evaluates all images
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro", **alone),
-        "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", **alone),
-        "auroc": MulticlassAUROC(num_classes, average="macro", **alone),
-        "f1": MulticlassF1Score(num_classes, average="macro", **alone),
-        "recall": MulticlassRecall(num_classes, average="none", **alone),
+        "balanced_accuracy": BalancedAccuracy(num_classes, **alone),
+        AUROC: MacroAUROC(num_classes, **alone),
+        "f1": MacroF1(num_classes, **alone),
+        "recall": Recalls(num_classes, **alone),
         # Expected calibration error (Guo et al. 2017, arXiv 1706.04599, equation 3).
         ECE: MulticlassCalibrationError(num_classes, n_bins=BINS, norm="l1", **alone),
     }
     if graded:
-        metrics["kappa"] = MulticlassCohenKappa(num_classes, weights="quadratic", **alone)
+        metrics["kappa"] = Kappa(num_classes, **alone)
     return MetricCollection(metrics)
+
+
+def counted_images(metrics: MetricCollection) -> tuple[Tensor, Tensor]:
+    """What a collection was given, before it is reset: probabilities (n, K) and labels (n,)."""
+    auroc: Any = metrics[AUROC]
+    return dim_zero_cat(auroc.preds), dim_zero_cat(auroc.target)
 
 
 def reliability(metrics: MetricCollection) -> list[tuple[float, float, int]]:

@@ -31,6 +31,8 @@ def as_far_as_public(public: PublicRecord) -> RunRecord:
         mechanism=public.executed,
         metrics=tested_metrics(public.metrics),
         reliability=public.reliability,
+        groups=public.groups,
+        worst_groups=public.worst_groups,
         curves={},
         sample=None,
         timings={},

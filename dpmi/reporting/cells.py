@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import mean
 from typing import Any
 
-from dpmi.models.names import TRAIN_METRICS
+from dpmi.models.names import TRAIN_METRICS, UNDEFINED
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.intervals import Interval, over_images, over_seeds
 from dpmi.reporting.poster import Published
@@ -69,18 +69,42 @@ class Cell:
 
         ``WORST_RECALL`` is the recall of the class that fared worst.
         """
+        return [value for value in self._told(metric) if math.isfinite(value)]
+
+    def _told(self, metric: str) -> list[float]:
+        """A metric, one a completed run that tells it; NaN where it is not defined."""
         prefix = f"{SPLITS[self.split]}/"
-        if metric == WORST_RECALL:
-            prefix += "recall/"
-            by_run = [
-                [v for k, v in r.metrics.items() if k.startswith(prefix)] for r in self.completed
-            ]
-            found = [min(values) for values in by_run if values]
-        else:
-            found = [
-                r.metrics[prefix + metric] for r in self.completed if prefix + metric in r.metrics
-            ]
-        return [value for value in found if math.isfinite(value)]
+        if metric != WORST_RECALL:
+            name = prefix + metric
+            return [r.metrics[name] for r in self.completed if name in r.metrics]
+        prefix += "recall/"
+        by_run = [
+            [v for k, v in r.metrics.items() if k.startswith(prefix) and math.isfinite(v)]
+            for r in self.completed
+        ]
+        return [min(values) for values in by_run if values]
+
+    def shown(self, metric: str, form: str = "{:.3f}") -> str:
+        """The mean over the runs in which a metric is defined, and in how many, if not in all.
+
+        "undefined" where it is in none; "" where no run tells it.
+        """
+        told, values = self._told(metric), self.values(metric)
+        if not values:
+            return UNDEFINED if told else ""
+        few = f" ({len(values)} of {len(told)} runs)" if len(values) < len(told) else ""
+        return form.format(mean(values)) + few
+
+    @property
+    def absent_classes(self) -> list[str]:
+        """Classes that no image of the split is of, in any run: their recall is not defined."""
+        prefix = f"{SPLITS[self.split]}/recall/"
+        return [
+            name.removeprefix(prefix)
+            for name in dict.fromkeys(key for run in self.completed for key in run.metrics)
+            if name.startswith(prefix)
+            and not any(math.isfinite(run.metrics.get(name, math.nan)) for run in self.completed)
+        ]
 
     def mean_of(self, metric: str) -> float | None:
         """Its mean over the completed runs; None where no run has it."""
@@ -159,20 +183,17 @@ class Cell:
     @property
     def auroc(self) -> str:
         """Macro AUROC, mean over the completed runs: what no threshold moves."""
-        value = self.mean_of("auroc")
-        return "" if value is None else f"{value:.3f}"
+        return self.shown("auroc")
 
     @property
     def balanced(self) -> str:
         """Mean recall of the classes, mean over the completed runs."""
-        value = self.mean_of("balanced_accuracy")
-        return "" if value is None else f"{100 * value:.1f}%"
+        return self.shown("balanced_accuracy", "{:.1%}")
 
     @property
     def ece(self) -> str:
         """Expected calibration error, mean over the completed runs."""
-        value = self.mean_of("ece")
-        return "" if value is None else f"{value:.3f}"
+        return self.shown("ece")
 
     @property
     def promise(self) -> tuple[str, ...]:

@@ -17,9 +17,13 @@ from dpmi.reporting.page import page
 from dpmi.reporting.sections import Sections, prices, sections
 from dpmi.reporting.sorting import figure4, merge, with_missing
 from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_csv
+from dpmi.reporting.who_pays import EXPLANATION as WHO_PAYS
+from dpmi.reporting.who_pays import INTERVALS
+from dpmi.reporting.who_pays_tables import groups_csv, who_pays_markdown
 from dpmi.run.record import RunRecord, read_public_records, read_records
 
-PAGE, MARKDOWN, CELLS, RUNS = "report.html", "report.md", "cells.csv", "runs.csv"
+PAGE, MARKDOWN = "report.html", "report.md"
+CELLS, RUNS, GROUPS = "cells.csv", "runs.csv", "groups.csv"
 
 
 def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) -> list[RunRecord]:
@@ -47,6 +51,8 @@ def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) ->
         CELLS: cells_csv(panels),
         RUNS: runs_csv(panels),
     }
+    if any(its.groups for its in made):
+        files[GROUPS] = groups_csv(panels)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
@@ -77,6 +83,8 @@ def _markdown(
     for its in made:
         parts.append(f"## {its.panel.title}")
         parts += [f"![{chart.title}]({chart.name}.svg)" for chart in its.charts()]
+        if its.groups:
+            parts += [*who_pays_markdown(its.payers, its.groups), WHO_PAYS, INTERVALS]
         if its.gaps:
             header = ["train and test under LDP (%)", "whose", "train", "predicted", "test"]
             header += ["blank, expected", "blank, observed"]

@@ -41,9 +41,15 @@ def over_seeds(values: Sequence[float]) -> Interval:
     n = len(values)
     if n < 2:
         raise ValueError("an interval over seeds needs at least two values")
+    low, high = around_mean(values)
+    return Interval(max(0.0, low), min(1.0, high), "seeds", n)
+
+
+def around_mean(values: Sequence[float]) -> tuple[float, float]:
+    """The ends mean ± t(n - 1) s/√n of two or more independent values, wherever they lie."""
+    n, middle = len(values), mean(values)
     half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * stdev(values) / math.sqrt(n)
-    middle = mean(values)
-    return Interval(max(0.0, middle - half), min(1.0, middle + half), "seeds", n)
+    return middle - half, middle + half
 
 
 def over_images(share: float, images: int) -> Interval:

@@ -16,7 +16,10 @@ from dpmi.reporting.charts.style import Chart, inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.sections import Sections
+from dpmi.reporting.table import absent
 from dpmi.reporting.together import ALONE, together
+from dpmi.reporting.who_pays import EXPLANATION as WHO_PAYS
+from dpmi.reporting.who_pays import INTERVALS
 from dpmi.run.record import RunRecord
 
 _TEMPLATES = "templates"
@@ -69,6 +72,8 @@ def page(
         made_of=MADE_OF[public],
         draws=DRAWS,
         explanation=EXPLANATION,
+        who_pays_words=(WHO_PAYS, INTERVALS),
+        absent=absent([its.panel for its in sections]),
         alone=ALONE,
         together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),

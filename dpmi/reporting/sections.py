@@ -12,9 +12,11 @@ from dpmi.reporting.charts.price import price_chart
 from dpmi.reporting.charts.reliability import reliability_chart
 from dpmi.reporting.charts.style import Chart
 from dpmi.reporting.charts.tradeoff import tradeoff_chart
+from dpmi.reporting.charts.who_pays import who_pays_chart
 from dpmi.reporting.cost import Cost, cost_chart, costs
 from dpmi.reporting.figure2 import Figure2, figure2, figure2_chart
 from dpmi.reporting.gap import Gap, gap_chart, gaps
+from dpmi.reporting.who_pays import Group, Payer, groups_of, payers
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Sections:
     samples: Chart | None
     cost: Chart | None
     costs: list[Cost]
+    who_pays: list[Chart]  # one a column that test images are grouped by
+    payers: list[Payer]
+    groups: list[Group]
 
     def charts(self) -> Iterator[Chart]:
         """Those that there are."""
         every = (self.figure4, self.tradeoff, self.reliability, self.curves, self.authors)
         others = (self.gap, self.samples, self.cost)
-        yield from (chart for chart in (*every, *others) if chart is not None)
+        found = (*every, *self.who_pays, *others)
+        yield from (chart for chart in found if chart is not None)
 
 
 def prices(panels: Sequence[Panel]) -> list[Chart]:
@@ -57,6 +63,8 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
     made, told = [], set()
     for number, panel in enumerate(panels, 1):
         found, cost, shown = gaps(panel), costs(panel), figure2(panel)
+        groups = groups_of(panel)
+        by_column = {g.column: [x for x in groups if x.column == g.column] for g in groups}
         own = None if panel.dataset in told else authors_chart(panel.dataset, f"authors-{number}")
         told.add(panel.dataset)
         made.append(
@@ -74,6 +82,12 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
                 samples=figure2_chart(shown, f"figure2-{number}") if shown else None,
                 cost=cost_chart(panel, cost, f"cost-{number}"),
                 costs=cost,
+                who_pays=[
+                    who_pays_chart(panel, column, its, f"who-pays-{number}-{place}")
+                    for place, (column, its) in enumerate(by_column.items(), 1)
+                ],
+                payers=payers(panel, groups),
+                groups=groups,
             )
         )
     return made

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.table import Table
 
+from dpmi.models.names import UNDEFINED
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
-from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
+from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Column, Panel
 from dpmi.reporting.intervals import Interval
 from dpmi.reporting.together import as_text
+from dpmi.reporting.who_pays import balanced_accuracy, groups_of, lost, payers
+from dpmi.run.record import RunRecord
 
 _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
@@ -31,6 +35,7 @@ _CELL_HEADER = (
     *_BESIDE,
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
     *_PROMISE_HEADER,
+    *("worst_group", "worst_group_balanced_accuracy", "group_that_loses_most", "its_loss"),
 )
 FOOTNOTE = (
     "AUROC (macro); balanced accuracy (mean recall of the classes); accuracy, all of the last "
@@ -169,12 +174,28 @@ def footnote(panels: Sequence[Panel]) -> str:
         FOOTNOTE,
         *(f"Protocol: {', '.join(told)}." for told in protocols(panels)),
         *([TRAIN] if train else []),
+        *absent(panels),
         *([STAR] if picked else []),
         *([PUBLISHED_FOOTNOTE] * published),
     ]
     return " ".join(
         [*parts, *(f"{title}: {why}." for title, why in why_no_epsilon(panels).items())]
     )
+
+
+def absent(panels: Sequence[Panel]) -> list[str]:
+    """Which classes the test images lack, and what the means over classes are then of."""
+    told = []
+    for panel in panels:
+        tests = [cells["test"] for cells in panel.columns.values()]
+        lacking = dict.fromkeys(name for cell in tests for name in cell.absent_classes)
+        if lacking:
+            told.append(
+                f"{panel.title}: no test image is of class {', '.join(lacking)}, whose recall is "
+                f"{UNDEFINED}; AUROC, balanced accuracy and F1 are means over the classes that are "
+                "there."
+            )
+    return told
 
 
 def protocols(panels: Sequence[Panel]) -> list[tuple[str, ...]]:
@@ -196,8 +217,8 @@ def runs_csv(panels: Sequence[Panel]) -> str:
             *(panel.dataset, panel.setup, split, column.mechanism),
             *("" if column.mechanism == "none" else f"{column.beta:g}", run.config["seed"]),
             run.status,
-            run.metrics.get(f"{SPLITS[split]}/accuracy", ""),
-            run.metrics.get(f"{SPLITS[split]}/auroc", ""),
+            _of_run(run, f"{SPLITS[split]}/accuracy"),
+            _of_run(run, f"{SPLITS[split]}/auroc"),
             "" if cell.poster is None else f"{cell.poster.accuracy:.4f}",
             *_promise(run.guarantee),
             run.metrics.get("selected_on_test/accuracy", "") if split == "test" else "",
@@ -206,7 +227,14 @@ def runs_csv(panels: Sequence[Panel]) -> str:
         for panel, split, column, cell in _each(panels)
         for run in cell.runs
     ]
-    return _csv(_RUN_HEADER, lines)
+    return csv_text(_RUN_HEADER, lines)
+
+
+def _of_run(run: RunRecord, metric: str) -> float | str:
+    value = run.metrics.get(metric)
+    if value is None:
+        return ""
+    return value if math.isfinite(value) else UNDEFINED
 
 
 def cells_csv(panels: Sequence[Panel]) -> str:
@@ -226,16 +254,26 @@ def cells_csv(panels: Sequence[Panel]) -> str:
                     else ("", "", "")
                 ),
                 _places(majority),
-                *(_places(cell.mean_of(name)) for name in _BESIDE),
+                *(cell.shown(name, "{:.6f}") for name in _BESIDE),
                 *(
                     (f"{cell.poster.accuracy:.4f}", cell.poster.epoch, f"{cell.poster.last:.4f}")
                     if cell.poster
                     else ("", "", "")
                 ),
                 *_promise(cell.guarantee),
+                *(_paid(panel, column) if split == "test" else ("",) * 4),
             ]
         )
-    return _csv(_CELL_HEADER, lines)
+    return csv_text(_CELL_HEADER, lines)
+
+
+def _paid(panel: Panel, column: Column) -> tuple[str, ...]:
+    """The worst group of all that were asked for, and the one that loses most; with its loss."""
+    its = [payer for payer in payers(panel, groups_of(panel)) if payer.cell == column]
+    worst = min((p.worst for p in its if p.worst), key=balanced_accuracy, default=None)
+    most = max((p.most for p in its if p.most), key=lost, default=None)
+    fares = (worst.title, _places(balanced_accuracy(worst))) if worst else ("", "")
+    return (*fares, *((most.title, _places(lost(most))) if most else ("", "")))
 
 
 def _places(value: float | None) -> str:
@@ -258,7 +296,8 @@ def _promise(promise: Any) -> tuple[Any, ...]:
     return *stated, promise.replace_one_epsilon, *stricter
 
 
-def _csv(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+def csv_text(header: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """CSV with a header line."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)

@@ -29,7 +29,9 @@ from dpmi.mechanisms import (
     build_mechanism,
     epochs,
 )
+from dpmi.models.by_group import by_group
 from dpmi.models.classifier import ImageClassifier
+from dpmi.models.groups import Subgroup, flat, worst_groups
 from dpmi.models.weights import write_state_dict
 from dpmi.privacy.journal import reserved_entries
 from dpmi.ranks import ALONE, Ranks
@@ -45,7 +47,7 @@ from dpmi.run.finite import FiniteWeights
 from dpmi.run.first_weights import load_start
 from dpmi.run.given import Given
 from dpmi.run.house_key import keyed_digest
-from dpmi.run.leaving import everything_may_leave, is_own
+from dpmi.run.leaving import everything_may_leave, is_own, public_groups
 from dpmi.run.loggers import CsvLog, OptionalWandbLogger
 from dpmi.run.matching import find_threshold
 from dpmi.run.memory import PeakMemory, keep_freed_memory
@@ -98,6 +100,7 @@ class Run:
         self._mechanism: Mechanism | None = None
         self._metrics: dict[str, float] = {}
         self._reliability: list[tuple[float, float, int]] = []
+        self._groups: list[Subgroup] = []
         self._curves: EpochCurves | None = None
         self._sample: ImageSample | None = None
         self._keyed: dict[str, str] = {}  # digests that may leave the house
@@ -230,7 +233,8 @@ class Run:
                     kept = model.exported()
                     write_state_dict(kept, self.folder / "model.safetensors", told)
             if wandb:
-                wandb.summarise(mechanism.guarantee(), self._metrics)
+                of_groups = flat(public_groups(self._groups, plain_values(config)))
+                wandb.summarise(mechanism.guarantee(), self._metrics | of_groups)
 
     def _train_and_evaluate(
         self,
@@ -311,6 +315,9 @@ class Run:
         self._metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
         self._metrics |= selected_on_test(curves.values)
         self._reliability = model.reliability
+        if model.tested and (groups := self._data.splits["test"].groups):
+            patients = self._data.splits["test"].patients
+            self._groups = by_group(model.tested, groups, patients, self._data.classes)
         self._clock.add_earlier({"steps": step_time.seconds})
 
     @contextlib.contextmanager
@@ -369,6 +376,8 @@ class Run:
             account=self._settled(status),
             metrics=self._metrics,
             reliability=self._reliability,
+            groups=self._groups,
+            worst_groups=worst_groups(self._groups),
             curves=self._curves.values if self._curves else {},
             sample=self._sample,
             timings=self._clock.so_far(),

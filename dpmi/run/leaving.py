@@ -3,11 +3,14 @@
 Of public data sets (drawn by the program, or published by others) all metrics may leave. Of a
 user's own only what is listed here, unless ``logger.nonprivate=true``: a name that nobody has
 listed stays. Whoever adds a metric, a config key or a field of the guarantee decides here.
+
+Groups of a user's own test images never leave, neither their names, which a hospital's table gives
+and which may name who is in them, nor their metrics, which of a group of one are his diagnosis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from typing import Any, TypeVar
@@ -17,6 +20,7 @@ from dpmi.models.names import NONPRIVATE
 from dpmi.privacy.guarantee import Guarantee
 
 Value = TypeVar("Value")
+Group = TypeVar("Group")
 
 OWN_DATA = frozenset({"folder", "csv"})  # what users bring; every other data set is public
 
@@ -131,6 +135,11 @@ def tested_metrics(metrics: Mapping[str, Value]) -> dict[str, Value]:
         for prefix, public in _PUBLIC_NAMES.items()
         if name.startswith(public)
     }
+
+
+def public_groups(groups: Sequence[Group], config: Mapping[str, Any]) -> list[Group]:
+    """Metrics by group, of public data; of a user's own none, whatever ``logger.nonprivate``."""
+    return [] if is_own(config) else list(groups)
 
 
 def leaving_metrics(metrics: Mapping[str, Value]) -> dict[str, Value]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import netrc
 import os
 from argparse import Namespace
@@ -18,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.config_sections import WandbConfig
+from dpmi.models.names import UNDEFINED
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.redaction import redacted
 from dpmi.run.leaving import leaving_metrics, public_config, public_guarantee, refuse_unnamed
@@ -44,7 +46,7 @@ class CsvLog(CSVLogger):
         self.rows: list[dict[str, float]] = []
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row.
+        """Add a row; what is not defined is told so in the file.
 
         Raises:
             UserError: a name does not say what covers its value.
@@ -53,12 +55,12 @@ class CsvLog(CSVLogger):
         number = len(self.rows) if step is None else step
         plain = {name: v.item() if isinstance(v, Tensor) else v for name, v in metrics.items()}
         self.rows.append(plain | {"step": number})
-        super().log_metrics(dict(metrics), number)
+        super().log_metrics(_told(plain), number)
 
     def go_on_with(self, rows: list[dict[str, float]]) -> None:
         """Begin with these rows in place of what the file holds."""
         self.rows = list(rows)
-        self.experiment.metrics = [dict(row) for row in rows]
+        self.experiment.metrics = [_told(row) for row in rows]
         self.save()
 
 
@@ -183,14 +185,17 @@ class OptionalWandbLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics of a step, or keep those that may leave until the end.
 
+        Those that are not defined are left out: a chart has no place for them.
+
         Raises:
             UserError: a name does not say what covers its value.
         """
         refuse_unnamed(metrics)
+        defined = {name: value for name, value in metrics.items() if not _undefined(value)}
         if not self._everything:
-            self._at_the_end |= leaving_metrics(metrics)
+            self._at_the_end |= leaving_metrics(defined)
         elif logger := self._logger:
-            self._attempt(lambda: logger.log_metrics(dict(metrics), step))
+            self._attempt(lambda: logger.log_metrics(defined, step))
 
     def log_images(self, key: str, images: list[NDArray[Any]], captions: list[str]) -> None:
         """Log images (H, W, C) uint8 with a caption each, where everything may leave."""
@@ -198,9 +203,12 @@ class OptionalWandbLogger(Logger):
             self._attempt(lambda: logger.log_image(key, images, caption=captions))
 
     def summarise(self, guarantee: Guarantee, metrics: Mapping[str, float]) -> None:
-        """Put the guarantee and metrics into the run's summary, and which may leave."""
+        """Put the guarantee and metrics into the run's summary, and which may leave.
+
+        One that is not defined is there as the word.
+        """
         values = metrics if self._everything else leaving_metrics(metrics)
-        told = {"guarantee": public_guarantee(guarantee).to_dict(), **values}
+        told = {"guarantee": public_guarantee(guarantee).to_dict(), **_told(values)}
         told["told"] = TOLD[self._everything]
         if logger := self._logger:
             self._attempt(lambda: logger.experiment.summary.update(told))
@@ -214,6 +222,15 @@ class OptionalWandbLogger(Logger):
         if self._at_the_end:
             logger.log_metrics(self._at_the_end)
         logger.experiment.finish(exit_code=exit_code)
+
+
+def _undefined(value: Any) -> bool:
+    return isinstance(value, float | Tensor) and math.isnan(value)
+
+
+def _told(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics with a word in place of NaN."""
+    return {name: UNDEFINED if _undefined(value) else value for name, value in metrics.items()}
 
 
 def _offline(mode: str) -> bool:

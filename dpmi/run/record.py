@@ -6,15 +6,17 @@ Tables, plots and dashboards read records, and nothing else.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
 
 from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
+from dpmi.models.groups import Subgroup, Worst, worst_groups
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.spending import Spending
 from dpmi.redaction import redacted
@@ -23,6 +25,7 @@ from dpmi.run.leaving import (
     public_audit,
     public_config,
     public_execution,
+    public_groups,
     public_guarantee,
     public_metrics,
 )
@@ -31,6 +34,13 @@ RECORD_FILE, PUBLIC_FILE = "record.json", "public.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
 SCHEMA, VERSION = "dpmi.run-record", 4
 PUBLIC_SCHEMA, PUBLIC_VERSION = "dpmi.public-record", 1
+
+# Where a metric is not defined it is NaN here, and null in the file.
+Metric = Annotated[
+    float,
+    BeforeValidator(lambda value: math.nan if value is None else value),
+    PlainSerializer(lambda value: None if math.isnan(value) else value, when_used="json"),
+]
 
 
 class ImageSample(BaseModel):
@@ -92,7 +102,10 @@ class RunRecord(BaseModel):
         mechanism: the plan and the ledger, where there is one.
         account: what it took from its training images, and attempts before it; None where nothing.
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
-            ``selected_on_test/`` were picked by looking at the test images.
+            ``selected_on_test/`` were picked by looking at the test images. NaN, in the file null,
+            where not defined of the images: the recall of a class that none is of.
+        groups: metrics of the test images apart for each group (``data.groups``).
+        worst_groups: metric to the group that fares worst by it.
         reliability: mean confidence, accuracy and number of the test images in each bin of the
             calibration error, by confidence.
         curves: metric to one value for each epoch that ended.
@@ -105,7 +118,6 @@ class RunRecord(BaseModel):
         audit: the empirical lower bound on ε, where the run was audited.
     """
 
-    # JSON knows no NaN: a metric that is not a number is written, and read again, as "NaN".
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     private: Literal[
@@ -126,9 +138,11 @@ class RunRecord(BaseModel):
     guarantee: Guarantee | None
     mechanism: dict[str, Any]
     account: RunAccount | None = None
-    metrics: dict[str, float]
+    metrics: dict[str, Metric]
     reliability: list[tuple[float, float, int]] = []
-    curves: dict[str, list[float]]
+    groups: list[Subgroup] = []
+    worst_groups: dict[str, Worst] = {}
+    curves: dict[str, list[Metric]]
     sample: ImageSample | None
     timings: dict[str, float]
     peak_memory_mb: float | None
@@ -178,6 +192,7 @@ class PublicRecord(BaseModel):
             for they tell the batch size.
         metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
         reliability: of the test images, as in the record.
+        groups, worst_groups: as in the record; of public data only (see ``dpmi.run.leaving``).
         audit: the empirical lower bound on ε, where the run was audited.
         environment: as in the record.
     """
@@ -195,8 +210,10 @@ class PublicRecord(BaseModel):
     config: dict[str, Any]
     guarantee: Guarantee | None
     executed: dict[str, Any]
-    metrics: dict[str, float]
+    metrics: dict[str, Metric]
     reliability: list[tuple[float, float, int]] = []
+    groups: list[Subgroup] = []
+    worst_groups: dict[str, Worst] = {}
     audit: dict[str, Any] | None
     environment: dict[str, Any]
 
@@ -216,6 +233,8 @@ def publishable(record: RunRecord) -> PublicRecord:
         executed=public_execution(record.mechanism, record.config),
         metrics=public_metrics(record.metrics),
         reliability=record.reliability,
+        groups=public_groups(record.groups, record.config),
+        worst_groups=worst_groups(public_groups(record.groups, record.config)),
         audit=public_audit(record.audit),
         environment=record.environment,
     )

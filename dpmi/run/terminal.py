@@ -90,11 +90,14 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
         supersede(folder, Path(config.cache_dir).expanduser())
         return None
     try:
-        found = prepared_data(config).fingerprint.sha256
+        found = prepared_data(config).fingerprint
     except UserError as error:
         console.print(f"whether the data are still the same is not known: {error}", markup=False)
         return record
-    if record.data and record.data["sha256"] == found:
+    if record.data and (record.data["sha256"], record.data.get("groups")) == (
+        found.sha256,
+        found.groups,
+    ):
         return record
     console.print(f"the data have changed since {escape(str(folder))} was run: running anew")
     supersede(folder, Path(config.cache_dir).expanduser())

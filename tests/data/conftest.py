@@ -22,6 +22,7 @@ COMMON = {
     "on_corrupt": "error",
     "num_workers": 0,
     "resident": "auto",
+    "groups": None,
 }
 OWN = {
     "channels": 3,

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import pytorch_lightning as L
 import torch
@@ -6,6 +8,7 @@ from torchmetrics.functional.classification import (
     multiclass_accuracy,
     multiclass_auroc,
     multiclass_calibration_error,
+    multiclass_cohen_kappa,
 )
 
 from dpmi.data.datamodule import ImageDataModule
@@ -101,3 +104,57 @@ def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_clean_images_alon
         logits.softmax(1), torch.from_numpy(train.labels), 2, n_bins=BINS
     )
     assert of_train["nonprivate/train/ece"] == pytest.approx(float(plain), abs=1e-6)
+
+
+def by_hand(probabilities, labels):
+    """Each metric by its definition, over the classes that some image is of."""
+    there, taken = sorted(set(labels.tolist())), probabilities.argmax(1)
+    recalls, f1, areas = [], [], []
+    for k in there:
+        its = labels == k
+        hits = float((taken[its] == k).sum())
+        recalls.append(hits / float(its.sum()))
+        f1.append(2 * hits / float(its.sum() + (taken == k).sum()))
+        if len(there) > 1:
+            ill, others = probabilities[its, k], probabilities[~its, k]
+            above = ill[:, None] > others[None]
+            ties = ill[:, None] == others[None]
+            areas.append(float((above.float() + ties.float() / 2).mean()))
+    means = {name: sum(v) / len(v) for name, v in
+             {"balanced_accuracy": recalls, "f1": f1, "auroc": areas}.items() if v}  # fmt: skip
+    return means | {"accuracy": float((taken == labels).float().mean())}, dict(
+        zip(there, recalls, strict=True)
+    )
+
+
+@pytest.mark.parametrize("there", [(0, 1, 2), (0, 2), (1,)], ids=["all", "two of three", "one"])
+def test_means_are_over_the_classes_that_are_there_and_the_rest_is_not_a_number(there):
+    torch.manual_seed(1)
+    labels = torch.tensor(there).repeat(12)
+    probabilities = (2 * torch.randn(len(labels), 3)).softmax(1)
+    metrics = classification_metrics(3, graded=True)
+    for batch in zip(probabilities.split(7), labels.split(7), strict=True):
+        metrics.update(*batch)
+    told = metrics.compute()
+    expected, recalls = by_hand(probabilities, labels)
+    for name, value in expected.items():
+        assert float(told[name]) == pytest.approx(value, abs=1e-6), name
+    for k in range(3):
+        assert float(told["recall"][k]) == pytest.approx(recalls.get(k, math.nan), nan_ok=True)
+    ece = multiclass_calibration_error(probabilities, labels, 3, n_bins=BINS)
+    assert float(told["ece"]) == pytest.approx(float(ece), abs=1e-6)
+    alone = len(there) == 1
+    assert bool(told["auroc"].isnan()) == bool(told["kappa"].isnan()) == alone
+    if not alone:
+        kappa = multiclass_cohen_kappa(probabilities, labels, 3, weights="quadratic")
+        assert float(told["kappa"]) == pytest.approx(float(kappa), abs=1e-6)
+
+
+def test_an_absent_class_is_no_recall_of_0():
+    """Eight ill of whom one is found: a recall of 1/8, and nothing to rank them against."""
+    taken = torch.tensor([1, 0, 0, 0, 0, 0, 0, 0])
+    probabilities = nn.functional.one_hot(taken, 2).float() * 0.8 + 0.1
+    told = counted(probabilities, torch.ones(8, dtype=torch.long)).compute()
+    assert float(told["balanced_accuracy"]) == float(told["accuracy"]) == 0.125
+    assert told["auroc"].isnan()
+    assert told["recall"].isnan().tolist() == [True, False]

@@ -23,6 +23,7 @@ from dpmi.data.phantoms.canvas import (
 )
 
 CLASSES = ("NORMAL", "PNEUMONIA")
+SMALL_CHEST = 0.97  # of the frame that a chest is drawn in: half of them are smaller
 PNEUMONIA_SHARE = 0.5  # an even share: a threshold moved by noise costs accuracy either way
 
 
@@ -41,12 +42,8 @@ class Anatomy:
 
 def anatomy(size: int, rng: np.random.Generator, heart_scale: float = 1.0) -> Anatomy:
     """Draw the proportions of a chest and find its lungs."""
-    frame = place(
-        size,
-        shift=(rng.normal(0, 0.05), rng.normal(0, 0.05)),
-        angle=rng.normal(0, 0.05),
-        scale=rng.uniform(0.86, 1.08),
-    )
+    shift, angle, scale = _pose(rng)
+    frame = place(size, shift=shift, angle=angle, scale=scale)
     width, apex = rng.uniform(0.70, 0.82), rng.uniform(-0.82, -0.70)
     floor = rng.uniform(0.50, 0.72)
     base = (floor + rng.uniform(0.0, 0.08), floor)
@@ -54,6 +51,12 @@ def anatomy(size: int, rng: np.random.Generator, heart_scale: float = 1.0) -> An
     left = _lung(frame, -1.0, width, apex, base[0])
     right = _lung(frame, 1.0, width, apex, base[1])
     return Anatomy(frame, width, apex, base, heart, np.maximum(left, right), (left, right))
+
+
+def _pose(rng: np.random.Generator) -> tuple[tuple[float, float], float, float]:
+    """How a chest lies in its image: shift, angle and scale."""
+    shift = rng.normal(0, 0.05), rng.normal(0, 0.05)
+    return shift, rng.normal(0, 0.05), rng.uniform(0.86, 1.08)
 
 
 def _lung(frame: Frame, side: float, width: float, apex: float, base: float) -> Field:
@@ -161,6 +164,12 @@ def expose(body: Anatomy, shadows: Field, rng: np.random.Generator) -> NDArray[n
 def xray_label(rng: np.random.Generator) -> int:
     """Draw the class: the first number of an image's generator."""
     return int(rng.random() < PNEUMONIA_SHARE)
+
+
+def xray_groups(rng: np.random.Generator) -> dict[str, str]:
+    """The groups of an image whose label was drawn: ``chest``, "small" or "large"."""
+    _, _, scale = _pose(rng)
+    return {"chest": "small" if scale < SMALL_CHEST else "large"}
 
 
 def draw_xray(size: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpmi.config_sections import BenchmarkData, DataConfig
+from dpmi.config_sections import BenchmarkData, CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.aptos import read_aptos
 from dpmi.data.readers.chest_xray import read_chest_xray
@@ -15,6 +15,7 @@ from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.medmnist import read_medmnist
 from dpmi.data.readers.phantom import read_phantom
 from dpmi.data.splitting import held_out_patients, patients_of_test_left_out
+from dpmi.errors import UserError
 
 # By the config's data.name. Each reader takes its own section and the folder for downloads.
 READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
@@ -37,10 +38,31 @@ _TESTS: dict[str, Callable[[Catalogue], Catalogue]] = {
 
 
 def read_catalogue(config: DataConfig, cache_dir: Path) -> Catalogue:
-    """Find the images of a data set, their labels, patients and splits; decode nothing.
+    """Find the images of a data set, their labels, patients, splits and groups; decode nothing.
+
+    Of groups those that ``data.groups`` asks for.
 
     Raises:
-        UserError: there are no such data, or they cannot be used.
+        UserError: there are no such data, or they cannot be used, or have no such groups.
     """
     catalogue = READERS[config.name](config, cache_dir)
+    asked = config.groups or ()
+    for column in asked:
+        if column not in catalogue.groups:
+            raise _no_such_groups(config, column, sorted(catalogue.groups))
+    catalogue = catalogue.grouped_by(asked)
     return _TESTS[config.test](catalogue) if isinstance(config, BenchmarkData) else catalogue
+
+
+def _no_such_groups(config: DataConfig, column: str, known: list[str]) -> UserError:
+    said = f"data.groups={column}: data={config.name} has no such groups; allowed "
+    if known:
+        return UserError(f"{said}are {', '.join(known)}, or null")
+    if isinstance(config, FolderData):
+        return UserError(
+            f"{said}is null. To have them, list the images in a CSV file with the columns path, "
+            f"label and {column}, and give data=csv data.csv=FILE"
+        )
+    if isinstance(config, CsvData):
+        return UserError(f"{said}is null: its table has no column beside those known; add one")
+    return UserError(f"{said}is null")

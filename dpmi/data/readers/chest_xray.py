@@ -18,6 +18,7 @@ CLASSES = ("NORMAL", "PNEUMONIA")
 
 # person17_bacteria_55.jpeg; IM-0115-0001.jpeg; NORMAL2-IM-1234-0001.jpeg
 _PATIENT = re.compile(r"(person\d+)_|((?:NORMAL2-)?IM-\d+)-")
+_KIND = re.compile(r"person\d+_(bacteria|virus)_")
 
 
 def read_chest_xray(config: BenchmarkData) -> Catalogue:
@@ -58,6 +59,7 @@ def read_chest_xray(config: BenchmarkData) -> Catalogue:
         patients=tuple(patient_of(Path(path).name) for path in paths),
         splits=tuple(splits),
         source=FileSource(root, channels=1),
+        groups={"kind": tuple(kind_of(path) for path in paths)},
     )
 
 
@@ -78,3 +80,19 @@ def patient_of(file_name: str) -> str:
     """
     match = _PATIENT.match(file_name)
     return (match[1] or match[2]) if match else ""
+
+
+def kind_of(path: str) -> str:
+    """Return the kind of pneumonia that a file's name tells; of a normal X-ray "normal".
+
+    Args:
+        path: ``split/class/name``.
+
+    Returns:
+        "normal", "bacteria", "virus", or "" for another name among the pneumonias.
+    """
+    _, name, file = path.split("/")[-3:]
+    if name == "NORMAL":
+        return "normal"
+    match = _KIND.match(file)
+    return match[1] if match else ""

@@ -16,9 +16,13 @@ from dpmi.data.splitting import patient_split, stratified_split
 from dpmi.data.tables import Row, read_table
 from dpmi.errors import UserError
 
+_OF_ITS_OWN = ("path", "label", "patient", "split")  # every other column can be grouped by
+
 
 def read_csv_file(config: CsvData) -> Catalogue:
     """Read a table with the columns path and label and, where there are, patient and split.
+
+    Any other column tells which group an image is of.
 
     Paths are relative to ``root`` and stay below it. Without a split column the images are split
     at random: by patient where patients are known, else each class in the same proportions.
@@ -56,6 +60,11 @@ def read_csv_file(config: CsvData) -> Catalogue:
         patients=patients,
         splits=_splits(config, table, rows, labels, patients),
         source=FileSource(root, config.channels),
+        groups={
+            column: tuple(row.values[column] for row in rows)
+            for column in rows[0].values
+            if column and column not in _OF_ITS_OWN
+        },
     )
 
 

@@ -27,12 +27,16 @@ class _Family:
     channels: int
     draw: Draw
     label: Callable[[np.random.Generator], int]
+    groups: Callable[[np.random.Generator], dict[str, str]]  # given what label has drawn from
 
 
 _FAMILIES = {
-    "phantom_xray": _Family("xray", xray.CLASSES, False, 1, xray.draw_xray, xray.xray_label),
+    "phantom_xray": _Family(
+        *("xray", xray.CLASSES, False, 1, xray.draw_xray, xray.xray_label, xray.xray_groups)
+    ),
     "phantom_fundus": _Family(
-        "fundus", fundus.CLASSES, True, 3, fundus.draw_fundus, fundus.fundus_label
+        *("fundus", fundus.CLASSES, True, 3, fundus.draw_fundus, fundus.fundus_label),
+        groups=lambda _: {},
     ),
 }
 
@@ -63,7 +67,9 @@ def read_phantom(config: PhantomData) -> Catalogue:
     family = _FAMILIES[config.name]
     counts = (config.train_images, config.val_images, config.test_images)
     indices = range(sum(counts))
-    labels = [family.label(image_generator("user", family.key, config.seed, i)) for i in indices]
+    generators = [image_generator("user", family.key, config.seed, i) for i in indices]
+    labels = [family.label(rng) for rng in generators]
+    groups = [family.groups(rng) for rng in generators]
     return Catalogue(
         name=config.name,
         classes=family.classes,
@@ -74,4 +80,5 @@ def read_phantom(config: PhantomData) -> Catalogue:
         patients=("",) * len(indices),
         splits=tuple(np.repeat(("train", "val", "test"), counts).tolist()),
         source=PhantomSource(config.name),
+        groups={name: tuple(of[name] for of in groups) for name in groups[0]},
     )

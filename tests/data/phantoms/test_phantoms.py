@@ -22,6 +22,7 @@ def config(name, **changes):
         "name": name, "seed": 3, "train_images": 30, "val_images": 5, "test_images": 10,
         "image_size": 32, "resize": None, "batch_size": 8, "augment": "none",
         "multiplicity": 1, "on_corrupt": "error", "num_workers": 0, "resident": "auto",
+        "groups": None,
     }  # fmt: skip
     return PhantomData.model_validate(values | changes)
 
