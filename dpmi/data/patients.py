@@ -113,6 +113,7 @@ def one_image_of_each(data: PreparedData, patients: Patients) -> PreparedData:
         pixels=train.pixels[rows],
         labels=train.labels[rows],
         patients=tuple(train.patients[row] for row in rows),
+        groups={name: tuple(of[row] for row in rows) for name, of in train.groups.items()},
     )
     contents = tuple(data.train_contents[row] for row in rows) if data.train_contents else ()
     return dataclasses.replace(data, splits=data.splits | {"train": kept}, train_contents=contents)

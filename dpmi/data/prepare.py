@@ -32,9 +32,7 @@ class Split:
     pixels: NDArray[np.uint8]  # (n, C, R, R), memory-mapped, read-only
     labels: NDArray[np.int64]  # (n,)
     patients: tuple[str, ...]  # "" where unknown
-    groups: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # those asked for, by column
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # asked for, by column
 
 
 @dataclass(frozen=True)

@@ -157,6 +157,7 @@ class LocalDP:
             pixels=np.concatenate([clean.pixels] * _DRAWS),
             labels=np.concatenate([clean.labels] * _DRAWS),
             patients=clean.patients * _DRAWS,
+            groups={},
         )
         source = NoiseSource(self._seed)
         drawn = noised(both.pixels, self._beta, self._pool, source, "laplace_test")

@@ -91,7 +91,9 @@ def test_patients_are_protected_where_all_images_name_theirs(stripes):
 def test_each_patient_gives_one_image_the_same_in_all_runs(stripes):
     data = stripes(12)
     names = tuple("abcabcabcaab")
-    split = dataclasses.replace(data.splits["train"], patients=names)
+    split = dataclasses.replace(
+        data.splits["train"], patients=names, groups={"sex": tuple("fmfmfmfmfmfm")}
+    )
     contents = tuple(f"{row:02d}" for row in range(12))
     data = dataclasses.replace(data, splits=data.splits | {"train": split}, train_contents=contents)
     patients = Patients.named(names)
@@ -101,5 +103,6 @@ def test_each_patient_gives_one_image_the_same_in_all_runs(stripes):
     assert [names[row] for row in rows] == ["a", "b", "c"]
     assert np.array_equal(kept.splits["train"].pixels, split.pixels[rows])
     assert np.array_equal(kept.splits["train"].labels, split.labels[rows])
+    assert kept.splits["train"].groups == {"sex": tuple("fm"[row % 2] for row in rows)}
     assert one_image_of_each(data, patients).train_contents == kept.train_contents
     assert kept.splits["test"] is data.splits["test"]
