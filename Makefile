@@ -81,6 +81,11 @@ results: $(READY) ## run all mechanisms on the chest X-rays, then the report: DA
 	for recipe in class_means second_moments; do \
 		run experiment=frontier_$$recipe beta=1,2,4 data.test=held_out; \
 	done; \
+	run experiment=frontier_pneumonia mechanism=dpsgd beta=1,2,4 privacy.unit=patient; \
+	run experiment=frontier_pneumonia mechanism=dpsgd beta=1,2,4 data.test=held_out \
+		model.prior=train model.learning_rate=2 privacy.unit=patient; \
+	run experiment=frontier_class_means beta=1,2,4 data.test=official,held_out privacy.unit=patient; \
+	run experiment=frontier_ldp_features beta=1,2,4 privacy.unit=patient; \
 	run data=chest_xray data.image_size=64 privacy.unit=image mechanism=none,ldp,dpsgd beta=1,2,4; \
 	run experiment=as_published_pneumonia data.resize=72 data.image_size=64 trainer.max_epochs=5 \
 		mechanism=ldp_published,dpsgd_published beta=1,2,4; \

@@ -140,7 +140,7 @@ def test_images_are_protected_where_the_user_says_so(job):
     assert done.record.guarantee.private["largest_patient"].images == 4
 
 
-@pytest.mark.parametrize("multiplicity", [1, 3])
+@pytest.mark.parametrize("multiplicity", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_run_that_is_killed_goes_on_with_the_same_patients_and_the_same_images(
     clinic, tmp_path, multiplicity
 ):
