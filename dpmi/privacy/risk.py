@@ -147,6 +147,8 @@ def _of_pure(unit: str, adjacency: Adjacency, epsilon: float) -> Risk:
 def _rounded(
     unit: str, adjacency: Adjacency, curve: TradeOff, picked: Callable[[int], float]
 ) -> Risk:
+    # A curve that is its own inverse has its advantage where it meets 1 - α: the kink of ε-DP.
+    rates = {*_RATES, round((1 - curve.advantage) / 2, 6)}
     counts = [min(n, LEVELS) if unit in _VALUES else n for n in CANDIDATES]
     return Risk(
         unit=unit,
@@ -157,7 +159,7 @@ def _rounded(
             f"{rate:g}": _up(curve.true_positive_rate(rate)) for rate in FALSE_POSITIVE_RATES
         },
         candidates={str(n): _up(picked(n)) for n in counts},
-        curve=tuple((rate, _up(curve.true_positive_rate(rate))) for rate in _RATES),
+        curve=tuple((rate, _up(curve.true_positive_rate(rate))) for rate in sorted(rates)),
     )
 
 
