@@ -10,12 +10,14 @@ from dpmi.reporting.charts.curves import authors_chart, curves_chart
 from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.price import price_chart
 from dpmi.reporting.charts.reliability import reliability_chart
+from dpmi.reporting.charts.risk import risk_chart
 from dpmi.reporting.charts.style import Chart
 from dpmi.reporting.charts.tradeoff import tradeoff_chart
 from dpmi.reporting.charts.who_pays import who_pays_chart
 from dpmi.reporting.cost import Cost, cost_chart, costs
 from dpmi.reporting.figure2 import Figure2, figure2, figure2_chart
 from dpmi.reporting.gap import Gap, gap_chart, gaps
+from dpmi.reporting.risk import CellRisk, cell_risks
 from dpmi.reporting.who_pays import Group, Payer, groups_of, payers
 
 
@@ -27,6 +29,8 @@ class Sections:
     panel: Panel
     figure4: Chart
     tradeoff: Chart | None
+    risk: Chart | None
+    risks: list[CellRisk]
     reliability: Chart | None
     curves: Chart | None
     authors: Chart | None
@@ -42,9 +46,9 @@ class Sections:
 
     def charts(self) -> Iterator[Chart]:
         """Those that there are."""
-        every = (self.figure4, self.tradeoff, self.reliability, self.curves, self.authors)
+        every = (self.figure4, self.tradeoff, self.risk, self.reliability, self.curves)
         others = (self.gap, self.samples, self.cost)
-        found = (*every, *self.who_pays, *others)
+        found = (*every, self.authors, *self.who_pays, *others)
         yield from (chart for chart in found if chart is not None)
 
 
@@ -65,6 +69,7 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
         found, cost, shown = gaps(panel), costs(panel), figure2(panel)
         groups = groups_of(panel)
         by_column = {g.column: [x for x in groups if x.column == g.column] for g in groups}
+        risks = cell_risks(panel)
         own = None if panel.dataset in told else authors_chart(panel.dataset, f"authors-{number}")
         told.add(panel.dataset)
         made.append(
@@ -73,6 +78,8 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
                 panel=panel,
                 figure4=figure4_chart([panel], f"figure4-{number}"),
                 tradeoff=tradeoff_chart(panel, f"tradeoff-{number}"),
+                risk=risk_chart(panel, risks, f"risk-{number}"),
+                risks=risks,
                 reliability=reliability_chart(panel, f"reliability-{number}"),
                 curves=curves_chart(panel, f"curves-{number}"),
                 authors=own,

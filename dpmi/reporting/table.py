@@ -14,6 +14,8 @@ from dpmi.models.names import UNDEFINED
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Column, Panel
 from dpmi.reporting.intervals import Interval
+from dpmi.reporting.risk import CSV_HEADER as _RISK_HEADER
+from dpmi.reporting.risk import csv_values
 from dpmi.reporting.together import as_text
 from dpmi.reporting.who_pays import balanced_accuracy, groups_of, lost, payers
 from dpmi.run.record import RunRecord
@@ -36,6 +38,7 @@ _CELL_HEADER = (
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
     *_PROMISE_HEADER,
     *("worst_group", "worst_group_balanced_accuracy", "group_that_loses_most", "its_loss"),
+    *_RISK_HEADER,
 )
 FOOTNOTE = (
     "AUROC (macro); balanced accuracy (mean recall of the classes); accuracy, all of the last "
@@ -262,6 +265,7 @@ def cells_csv(panels: Sequence[Panel]) -> str:
                 ),
                 *_promise(cell.guarantee),
                 *(_paid(panel, column) if split == "test" else ("",) * 4),
+                *csv_values(cell),
             ]
         )
     return csv_text(_CELL_HEADER, lines)

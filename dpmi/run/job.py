@@ -29,6 +29,7 @@ from dpmi.mechanisms import (
     build_mechanism,
     epochs,
 )
+from dpmi.mechanisms.risks import risks_of
 from dpmi.models.by_group import by_group
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.groups import Subgroup, flat, worst_groups
@@ -234,7 +235,8 @@ class Run:
                     write_state_dict(kept, self.folder / "model.safetensors", told)
             if wandb:
                 of_groups = flat(public_groups(self._groups, plain_values(config)))
-                wandb.summarise(mechanism.guarantee(), self._metrics | of_groups)
+                metrics = self._metrics | of_groups
+                wandb.summarise(mechanism.guarantee(), risks_of(mechanism), metrics)
 
     def _train_and_evaluate(
         self,
@@ -372,6 +374,7 @@ class Run:
             config=plain_values(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
+            risk=risks_of(self._mechanism) if self._mechanism else (),
             mechanism=self._mechanism.describe() if self._mechanism else {},
             account=self._settled(status),
             metrics=self._metrics,
