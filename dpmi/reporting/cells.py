@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
@@ -246,6 +247,19 @@ class Cell:
     def stopped(self) -> tuple[str, ...]:
         """Why runs that completed took fewer steps than planned, each once."""
         return tuple(dict.fromkeys(f"stopped: {r.stopped}" for r in self.completed if r.stopped))
+
+
+def protected(panels: Iterable[Panel]) -> tuple[str, ...]:
+    """Whom the guarantees of some panels protect at the least: "image", "patient", or both."""
+    guarantees = [cells["test"].guarantee for panel in panels for cells in panel.columns.values()]
+    units = [told.unit for told in guarantees if told and told.unit]
+    return tuple(sorted({"patient" if unit.endswith("patient") else "image" for unit in units}))
+
+
+def of_whom(panels: Iterable[Panel]) -> str:
+    """The same in words: "an image", "a patient", "an image or a patient"."""
+    named = [{"image": "an image", "patient": "a patient"}[unit] for unit in protected(panels)]
+    return " or ".join(named) or "an image"
 
 
 @dataclass(frozen=True)

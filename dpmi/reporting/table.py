@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dpmi.models.names import UNDEFINED
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
-from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Column, Panel
+from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Column, Panel, protected
 from dpmi.reporting.intervals import Interval
 from dpmi.reporting.risk import CSV_HEADER as _RISK_HEADER
 from dpmi.reporting.risk import csv_values
@@ -117,13 +117,7 @@ def _calibration(panel: Panel) -> list[tuple[str, list[str]]]:
 
 def _if_replaced(panel: Panel) -> str:
     """Title of the row of ε where an image, or a patient, is replaced by any other."""
-    guarantees = [cells["test"].guarantee for cells in panel.columns.values()]
-    protected = {
-        "patient" if told.unit.endswith("patient") else "image"
-        for told in guarantees
-        if told and told.unit
-    }
-    return f"{' or '.join(sorted(protected))}, replace-one"
+    return f"{' or '.join(protected([panel]))}, replace-one"
 
 
 def _hyphenated(text: str) -> str:

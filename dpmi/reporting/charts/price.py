@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dpmi.privacy.guarantee import printed_epsilon
-from dpmi.reporting.cells import TITLES, Cell, Column, Panel
+from dpmi.reporting.cells import TITLES, Cell, Column, Panel, of_whom
 from dpmi.reporting.charts.style import (
     COLOURS,
     INK,
@@ -23,15 +23,15 @@ from dpmi.reporting.charts.style import (
 )  # fmt: skip
 
 _METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
-_Point = tuple[float, Column, Cell]  # ε of an image
+_Point = tuple[float, Column, Cell]  # ε of an image or a patient
 
 
 def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
-    """AUROC and accuracy on test images against the ε of an image, of one data set.
+    """AUROC and accuracy on test images against the ε of an image or a patient, of one data set.
 
-    ε is that of an image replaced by any other, which every mechanism has: local DP of pixels as
-    well, where it is in the hundreds or more. What has no ε (the original, the published
-    mechanisms, the poster's points) stands to the right of the axis.
+    ε is that of the one that is protected, replaced by any other, which every mechanism has: local
+    DP of pixels as well, where it is in the hundreds or more. What has no ε (the original, the
+    published mechanisms, the poster's points) stands to the right of the axis.
 
     Args:
         panels: of one data set and the same test images, in different set-ups.
@@ -46,11 +46,12 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
         return None
     figure, axes = new_figure(2, 1, 10.6, 7.2, share_x="col")
     dataset, tested_on = panels[0].dataset, panels[0].tested_on
+    whose = of_whom(panels)
     where = f", test images: {tested_on.replace('_', ' ')}" if tested_on else ""
     chart = Chart(
         name,
-        f"What the privacy of an image costs: {dataset}{where}",
-        "AUROC and accuracy on test images against the ε of an image that is replaced by another, "
+        f"What the privacy of {whose} costs: {dataset}{where}",
+        f"AUROC and accuracy on test images against the ε of {whose} that is replaced by another, "
         "for all mechanisms. " + _words(panels, points),
         figure,
     )
@@ -66,7 +67,7 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
         each.set_xlim(low, nowhere * nowhere / high)
     bottom = axes[-1][0]
     _ticks(bottom, low, high, nowhere)
-    bottom.set_xlabel("ε of an image, replaced by any other (log scale; less is more private)")
+    bottom.set_xlabel(f"ε of {whose}, replaced by any other (log scale; less is more private)")
     legend_on_top(figure, _legend(panels, points))
     return chart
 
@@ -105,7 +106,8 @@ def _draw(
             (mark,) = axes.plot(
                 epsilon, mean(values), marker, color=colour, markerfacecolor=filled, markersize=6.5
             )
-            said = f"ε {printed_epsilon(epsilon)} of an image" if epsilon < nowhere else "no ε"
+            whose = of_whom([panel])
+            said = f"ε {printed_epsilon(epsilon)} of {whose}" if epsilon < nowhere else "no ε"
             where = f" ({panel.setup})" if panel.setup else ""
             chart.tell(
                 mark, f"{column.title}{where}: {_METRICS[metric]} {mean(values):.3f}, {said}"

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from dpmi.privacy.guarantee import printed_epsilon
-from dpmi.reporting.cells import TITLES, WORST_RECALL, Cell, Column, Panel
+from dpmi.reporting.cells import TITLES, WORST_RECALL, Cell, Column, Panel, of_whom
 from dpmi.reporting.charts.style import (
     COLOURS,
     INK,
@@ -55,7 +55,8 @@ def tradeoff_chart(panel: Panel, name: str) -> Chart | None:
         if high - low < _LEAST_RANGE:  # where all is alike, chance must not fill the panel
             row[0].set_ylim((low + high - _LEAST_RANGE) / 2, (low + high + _LEAST_RANGE) / 2)
     for side, top, bottom in zip(sides, axes[0], axes[-1], strict=True):
-        headline(top, side, COLOURS[_SIDES[side][0]])
+        title = side.replace("an image", of_whom([panel]))
+        headline(top, title, COLOURS[_SIDES[side][0]])
         _ticks(bottom, _places(panel, side))
         bottom.set_xlabel("ε (log scale; less is more private)")
     legend_on_top(figure, _legend(panel, points))
