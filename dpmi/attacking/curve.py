@@ -1,79 +1,86 @@
-"""From scores of members and others to a ROC curve, and how sure it is."""
+"""From the confidences of shadow models to a ROC curve, and how sure it is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from dpmi.attacking.lira import Coins, Values
 from dpmi.attacking.result import LEVEL, Measured, Roc
 
 RATES = (1e-3, 1e-2)  # false positive rates at which true positive rates are told
-DRAWS = 1000
+GROUPS = 20
 OVER_MODELS = (
-    "95 % over the models that were attacked (bootstrap, all images of a model together); the "
-    "images are these, and the fits that the models share are not made anew"
+    "95 % over the shadow models (jackknife: groups of them are left out in turn, as targets and "
+    "from what is fitted); the images are these"
 )
 _SHOWN = 121  # points of a curve that are kept
 
+Score = Callable[[Values, Coins], Values]
+
 
 def measured_roc(
-    score: str, scores: Values, coins: Coins, rng: np.random.Generator, level: float = LEVEL
+    name: str, score: Score, confidences: Values, coins: Coins, level: float = LEVEL
 ) -> Roc:
     """One threshold for all images and models, as Carlini et al. (2022) have it.
 
-    Scores of one model depend on each other through its weights: models are drawn anew, with all
-    their images, not single scores.
+    The scores of a model depend on each other through its weights, and those of all models through
+    what is fitted to them. So whole models are left out, a group at a time, and everything is
+    computed again: a delete-a-group jackknife (Efron and Stein 1981; Kott 2001), with Student's t
+    on one degree of freedom less than there are groups.
 
     Args:
-        score: its name.
-        scores: (S, n), higher for members; 0 is the threshold of its own.
+        name: of the score.
+        score: (S, n) confidences and coins to (S, n) scores, higher for members; 0 is the score's
+            own threshold.
+        confidences: (S, n).
         coins: (S, n) who is a member.
-        rng: of the bootstrap.
         level: of the intervals.
     """
-    outside = np.sort(scores[~coins])[::-1]
-    least = 1 / len(outside)
-    grid = np.unique(np.concatenate([np.geomspace(least, 1, 400), np.linspace(least, 1, 200)]))
-    cuts = outside[np.minimum((grid * len(outside)).astype(int), len(outside) - 1)]
-    cuts = np.unique(np.concatenate([cuts, [0.0]]))[::-1]  # falling: rates rise
-    hits, alarms = _above(scores, coins, cuts), _above(scores, ~coins, cuts)
-    sizes = np.stack([coins.sum(1), (~coins).sum(1)])
-    weights = rng.multinomial(len(scores), np.full(len(scores), 1 / len(scores)), DRAWS)
-    weights = np.concatenate([np.ones((1, len(scores)), weights.dtype), weights])
-    true = _ended(weights @ hits / (weights @ sizes[0])[:, None])  # (1 + DRAWS, cuts)
-    false = _ended(weights @ alarms / (weights @ sizes[1])[:, None])
-    areas = np.sum(np.diff(false) * (true[:, 1:] + true[:, :-1]) / 2, axis=1)
-    own = 1 + int(np.flatnonzero(cuts == 0.0)[0])
+    models = len(coins)
+    least = 1 / int((~coins).sum())
     at = np.unique(np.concatenate([np.geomspace(least, 1, _SHOWN), RATES]))
-    rates = np.stack([np.interp(at, f, t) for f, t in zip(false, true, strict=True)])
-    low, high = np.quantile(rates[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    points = zip(at.tolist(), rates[0].tolist(), low.tolist(), high.tolist(), strict=True)
+    whole = _figures(score(confidences, coins), coins, at)
+    groups = min(GROUPS, models)
+    parts = []
+    for group in range(groups):
+        kept = np.arange(models) % groups != group
+        parts.append(_figures(score(confidences[kept], coins[kept]), coins[kept], at))
+    error = np.sqrt((groups - 1) * np.var(parts, axis=0))
+    half = float(stats.t.ppf((1 + level) / 2, groups - 1)) * error
+    bounds = np.concatenate([[0.0, -1.0], np.zeros(len(at))])
+    low, high = np.maximum(whole - half, bounds), np.minimum(whole + half, 1.0)
+    figures = [
+        Measured(value=value, low=a, high=b)
+        for value, a, b in zip(whole.tolist(), low.tolist(), high.tolist(), strict=True)
+    ]
+    rates = dict(zip(at.tolist(), figures[2:], strict=True))
     return Roc(
-        score=score,
-        auc=_interval(areas, level),
-        advantage=_interval(true[:, own] - false[:, own], level),
-        true_positive={
-            f"{rate:g}": _interval(rates[:, int(np.searchsorted(at, rate))], level)
-            for rate in RATES
-        },
-        curve=list(points),
+        score=name,
+        auc=figures[0],
+        advantage=figures[1],
+        true_positive={f"{rate:g}": rates[rate] for rate in RATES},
+        curve=[(rate, found.value, found.low, found.high) for rate, found in rates.items()],
     )
 
 
-def _above(scores: Values, chosen: Coins, cuts: Values) -> NDArray[np.int64]:
-    """(S, cuts): of each model, how many chosen scores are above each cut; cuts fall."""
-    rows = [np.sort(own[those]) for own, those in zip(scores, chosen, strict=True)]
-    return np.stack([len(row) - np.searchsorted(row, cuts, side="right") for row in rows])
+def _figures(scores: Values, coins: Coins, at: Values) -> NDArray[np.float64]:
+    """Area under the curve, advantage at the threshold 0, true positive rates at (m,) false ones.
 
-
-def _ended(rates: Values) -> Values:
-    """Rates between 0, where nobody is called a member, and 1."""
-    ends = np.zeros((len(rates), 1)), np.ones((len(rates), 1))
-    return np.concatenate([ends[0], rates, ends[1]], axis=1)
-
-
-def _interval(values: Values, level: float) -> Measured:
-    """Of what was measured, first, and of its bootstrap."""
-    low, high = np.quantile(values[1:], [(1 - level) / 2, (1 + level) / 2])
-    return Measured(value=float(values[0]), low=float(low), high=float(high))
+    Returns:
+        (2 + m,).
+    """
+    inside, outside = np.sort(scores[coins]), np.sort(scores[~coins])
+    ranks = np.searchsorted(outside, inside, side="left") + np.searchsorted(
+        outside, inside, "right"
+    )
+    area = float(ranks.mean() / 2 / len(outside))
+    advantage = float((inside > 0).mean() - (outside > 0).mean())
+    # The threshold above which so many of the others are, and no more.
+    allowed = np.minimum((at * len(outside)).astype(int), len(outside) - 1)
+    cuts = outside[::-1][allowed]
+    true = 1 - np.searchsorted(inside, cuts, side="right") / len(inside)
+    return np.concatenate([[area, advantage], np.where(at >= 1, 1.0, true)])

@@ -32,27 +32,25 @@ def logit_confidence(logits: Values, labels: NDArray[np.int64]) -> Values:
     return np.asarray(own[:, 0] - np.logaddexp.reduce(others, axis=1))
 
 
-def likelihood_ratios(confidences: Values, coins: Coins) -> Values:
+def likelihood_ratios(confidences: Values, coins: Coins, per_image: bool = True) -> Values:
     """Log likelihood of "a member" less that of "none", under Gaussians fitted to other models.
-
-    Mean and variance of each image and world; with fewer than PER_IMAGE_FROM models one variance
-    for all images of a world.
 
     Args:
         confidences: (S, n) of S models on n images.
         coins: (S, n), whether the model was trained on the image.
+        per_image: fit a variance to each image and world; else one to all images of a world.
 
     Returns:
         (S, n).
     """
     log_odds = np.zeros_like(confidences)
     for world, sign in ((coins, 1.0), (~coins, -1.0)):
-        mean, variance = _fitted(confidences, world)
+        mean, variance = _fitted(confidences, world, per_image)
         log_odds += sign * (-np.square(confidences - mean) / variance - np.log(variance)) / 2
     return log_odds
 
 
-def one_sided(confidences: Values, coins: Coins) -> Values:
+def one_sided(confidences: Values, coins: Coins, per_image: bool = True) -> Values:
     """Standard deviations above what others' models say of an image that they have not seen.
 
     Their offline attack (equation 4), which takes for granted that training on an image makes a
@@ -61,11 +59,11 @@ def one_sided(confidences: Values, coins: Coins) -> Values:
 
     Args, returns: as :func:`likelihood_ratios`.
     """
-    mean, variance = _fitted(confidences, ~coins)
+    mean, variance = _fitted(confidences, ~coins, per_image)
     return np.asarray((confidences - mean) / np.sqrt(variance))
 
 
-def _fitted(confidences: Values, world: Coins) -> tuple[Values, Values]:
+def _fitted(confidences: Values, world: Coins, per_image: bool) -> tuple[Values, Values]:
     """Mean and variance of each image over the models of a world, the model itself left out."""
     middle = confidences.mean(0)  # so that squares lose no digits
     values = np.where(world, confidences - middle, 0.0)
@@ -73,8 +71,7 @@ def _fitted(confidences: Values, world: Coins) -> tuple[Values, Values]:
     mean = (values.sum(0) - values) / count
     squares = np.square(values)
     variance = (squares.sum(0) - squares) / count - np.square(mean)
-    if len(confidences) < PER_IMAGE_FROM:
+    variance *= count / np.maximum(count - 1, 1)
+    if not per_image:
         variance = np.broadcast_to(variance.mean(1, keepdims=True), variance.shape)
-    else:
-        variance = variance * count / np.maximum(count - 1, 1)
     return mean + middle, np.maximum(variance, _LEAST_VARIANCE)

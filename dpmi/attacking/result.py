@@ -62,7 +62,7 @@ class Roc(_Frozen):
 
 
 class Membership(_Frozen):
-    """Was this image among the training images?
+    """Whether an image was among the training images.
 
     Attributes:
         attacker: what he knows and sees, in a sentence.
@@ -114,7 +114,7 @@ class Ranked(_Frozen):
 
 
 class Linkage(_Frozen):
-    """Whose image is this, among all training images?
+    """Whose image a release is, among all training images.
 
     Attributes:
         attacker: what he knows and sees, in a sentence.

@@ -28,7 +28,7 @@ from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.features.datamodule import FeatureDataset
 from dpmi.features.extract import Features
-from dpmi.mechanisms import Mechanism, PlannedMechanism, build_mechanism, epochs
+from dpmi.mechanisms import Mechanism, build_mechanism, epochs
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.prior import DecidingNetwork
 from dpmi.privacy.randomness import NoiseSource
@@ -76,14 +76,6 @@ class PresentBatches:
         return [index for index in self._drawn.draw(step) if self._present[index]]
 
 
-@dataclass(frozen=True)
-class Shadow:
-    """A trained shadow model, and the mechanism that was executed for it."""
-
-    net: DecidingNetwork
-    mechanism: Mechanism
-
-
 class Shadows:
     """Trains shadow models of one run.
 
@@ -124,12 +116,17 @@ class Shadows:
         """(n,) of the candidates."""
         return np.asarray(self._data.splits["train"].labels)
 
-    def trained(self, present: Coins, noise: NoiseSource | None = None) -> Shadow:
+    def trained(
+        self, present: Coins, noise: NoiseSource | None = None
+    ) -> tuple[DecidingNetwork, Mechanism]:
         """Train one on the images that are ``present``, (n,).
 
         Args:
             present: whether it is, of each image.
             noise: of the mechanism; None for a new key.
+
+        Returns:
+            The network, which decides as the run's would, and the mechanism that was executed.
 
         Raises:
             UserError: no plan fits.
@@ -183,7 +180,7 @@ class Shadows:
         # All images are there under a plan: the absent ones are left out here, too.
         kept = rows if planned else torch.arange(len(rows))
         mechanism.settle(net, lambda: _logits(net, module.train_eval_dataloader())[kept])
-        return Shadow(net.eval(), mechanism)
+        return net.eval(), mechanism
 
     def _chosen(self, rows: Tensor, planned: bool) -> TrainingSet:
         """What statistics are made of: the images that are present."""
@@ -196,9 +193,7 @@ class Shadows:
         """(n,) log odds that a model gives each candidate's own class; the images are clean."""
         split, size = self._data.splits["train"], self.config.data.image_size
         candidates = (
-            FeatureDataset(self._features, "train")
-            if self._features
-            else ImageDataset(split, size)
+            FeatureDataset(self._features, "train") if self._features else ImageDataset(split, size)
         )
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             candidates, batch_size=_EVALUATED_AT_ONCE, collate_fn=lambda batch: batch
@@ -240,8 +235,3 @@ def _logits(net: DecidingNetwork, loader: DataLoader[tuple[Tensor, Tensor]]) -> 
     logits = torch.cat([net(images.to(device)).float() for images, _ in loader]).cpu()
     net.train(training)
     return logits
-
-
-def executed_plan(mechanism: Mechanism) -> PlannedMechanism | None:
-    """The mechanism, where it executed a plan that can be accounted for."""
-    return mechanism if isinstance(mechanism, PlannedMechanism) else None
