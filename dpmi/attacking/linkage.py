@@ -18,7 +18,7 @@ from dpmi.config_sections import LdpMechanism
 from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 from dpmi.mechanisms.ldp_release import gray_images
-from dpmi.privacy.laplace import laplace_mechanism, mean_moves, pixel_noise, pooled
+from dpmi.privacy.laplace import PixelNoise, laplace_mechanism, mean_moves, pixel_noise, pooled
 from dpmi.privacy.one_bit import RandomizedResponse
 from dpmi.privacy.published import scalar_laplace
 from dpmi.privacy.randomness import NoiseSource
@@ -56,7 +56,8 @@ def link(config: Config, queries: int, seed: int, console: Console, progress: Pr
         progress: called after each block of candidates.
 
     Raises:
-        UserError: the mechanism releases no image, or the data cannot be used.
+        UserError: the mechanism releases no image, or has no noise for this β, or the data cannot
+            be used.
     """
     started, name = time.monotonic(), config.mechanism.name
     if name not in _SEES:
@@ -64,6 +65,8 @@ def link(config: Config, queries: int, seed: int, console: Console, progress: Pr
             f"mechanism={name}: releases nothing of a single image that could be linked; attack it "
             f"by membership (linkage is of {', '.join(_SEES)})"
         )
+    if isinstance(config.mechanism, LdpMechanism):
+        law_of(config.mechanism, config.beta)
     rng, data = np.random.default_rng(seed), prepared_data(config)
     train = data.splits["train"]
     n = len(train.labels)
@@ -96,9 +99,21 @@ def released_images(config: Config, pixels: Pixels, noise: NoiseSource) -> Pixel
     """
     stream = noise.stream("laplace_train")
     if isinstance(config.mechanism, LdpMechanism):
-        pool = config.mechanism.pool
-        return laplace_mechanism(as_released(config, pixels), config.beta, stream, mean_moves(pool))
+        moves = mean_moves(config.mechanism.pool)
+        return laplace_mechanism(as_released(config, pixels), config.beta, stream, moves)
     return scalar_laplace(as_released(config, pixels), config.beta, stream)
+
+
+def law_of(mechanism: LdpMechanism, beta: float) -> PixelNoise:
+    """Of the noise on what it releases.
+
+    Raises:
+        UserError: no noise of this ``beta`` can be executed.
+    """
+    try:
+        return pixel_noise(beta, mean_moves(mechanism.pool))
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def as_released(config: Config, pixels: Pixels) -> Pixels:
@@ -133,8 +148,7 @@ def _of_images(
 
 def _likelihood(config: Config, released: Pixels) -> Callable[[Pixels], Values]:
     if isinstance(config.mechanism, LdpMechanism):
-        law = pixel_noise(config.beta, mean_moves(config.mechanism.pool))
-        return NoisedPixels(law, released)
+        return NoisedPixels(law_of(config.mechanism, config.beta), released)
     return lambda candidates: shifted(released, candidates, config.beta)
 
 

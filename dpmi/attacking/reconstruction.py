@@ -18,7 +18,7 @@ from torchmetrics.functional.image import (
 )
 
 from dpmi.attacking.likelihood import Pixels, Values
-from dpmi.attacking.linkage import released_images
+from dpmi.attacking.linkage import law_of, released_images
 from dpmi.attacking.result import Reconstruction
 from dpmi.config import Config
 from dpmi.config_sections import LdpMechanism
@@ -26,7 +26,7 @@ from dpmi.data.prepare import prepare
 from dpmi.errors import UserError
 from dpmi.features.projection import drawn_images
 from dpmi.mechanisms.ldp_release import spread
-from dpmi.privacy.laplace import WHITE, PixelNoise, mean_moves, pixel_noise, pooled
+from dpmi.privacy.laplace import WHITE, PixelNoise, pooled
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.parts import prepared_data
 
@@ -87,7 +87,8 @@ def reconstruct(config: Config, images: int, seed: int) -> Reconstruction:
         seed: by which they are drawn.
 
     Raises:
-        UserError: the mechanism adds no noise to pixels, or the data cannot be used.
+        UserError: the mechanism adds no noise to pixels, or has none for this β, or the data cannot
+            be used.
     """
     started = time.monotonic()
     if not isinstance(config.mechanism, LdpMechanism):
@@ -95,16 +96,15 @@ def reconstruct(config: Config, images: int, seed: int) -> Reconstruction:
             f"mechanism={config.mechanism.name}: releases no image with noise on its pixels; "
             "reconstruction is of ldp"
         )
-    data, pool = prepared_data(config), config.mechanism.pool
+    law, pool = law_of(config.mechanism, config.beta), config.mechanism.pool
+    data = prepared_data(config)
     train = data.splits["train"].pixels
     rows = np.random.default_rng(seed).permutation(len(train))[:images]
     clean = np.ascontiguousarray(train[rows])
     released = released_images(config, clean, NoiseSource(None))
     cache = Path(config.cache_dir).expanduser()
     drawn = prepare(drawn_images(released.shape[1], clean.shape[-1]), cache)
-    denoise = Denoiser(
-        pixel_noise(config.beta, mean_moves(pool)), pooled(drawn.splits["train"].pixels, pool)
-    )
+    denoise = Denoiser(law, pooled(drawn.splits["train"].pixels, pool))
     original = clean[:, : released.shape[1]]
     seen, found = spread(released, pool), spread(denoise(released), pool)
     before, after = similarity(original, seen), similarity(original, found)
