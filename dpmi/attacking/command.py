@@ -193,25 +193,22 @@ def _print(target: Target, found: Found, path: Path, console: Console) -> None:
 def _rows(found: Found) -> list[tuple[str, ...]]:
     """Of a small table, its heading first."""
     if isinstance(found, Membership):
-        rows: list[tuple[str, ...]] = [
-            ("", "AUC", "advantage", *(f"TPR at FPR {float(x):.1%}" for x in _rates(found)))
-        ]
-        rows += [
-            (roc.score, str(roc.auc), str(roc.advantage),
-             *(at.percent for at in roc.true_positive.values()))
-            for roc in found.rocs
-        ]  # fmt: skip
-        if found.promised and found.law:
-            at = dict(found.promised)
-            most = (f"{at[float(x)]:.2%}" for x in _rates(found))
-            rows.append(("at most, as promised", "", "", *most))
+        promised = dict(found.promised or [])
+        ends = ("at most, as promised",) if promised else ()
+        rows: list[tuple[str, ...]] = [("", *(roc.score for roc in found.rocs), *ends)]
+        rows.append(("AUC", *(str(roc.auc) for roc in found.rocs)))
+        rows.append(("advantage", *(str(roc.advantage) for roc in found.rocs)))
+        for rate in found.rocs[0].true_positive:
+            most = (f"{promised[float(rate)]:.2%}",) if promised else ()
+            told = (roc.true_positive[rate].percent for roc in found.rocs)
+            rows.append((f"TPR at FPR {float(rate):.1%}", *told, *most))
         return rows
     if isinstance(found, Linkage):
-        rows = [("sought", "ranked first", "by guessing", "among five", "by guessing", "median")]
-        sought = {"the image itself": found.image, "the patient's nearest other": found.patient}
+        rows = [("", "ranked first", "by guess", "among five", "by guess", "median")]
+        sought = {"itself": found.image, "same patient": found.patient}
         rows += [
-            (f"{name} (of {its.candidates})", its.first.percent, f"{its.chance_first:.3%}",
-             its.among_five.percent, f"{its.chance_five:.3%}", f"{its.median:g}")
+            (name, its.first.percent, f"{its.chance_first:.2%}", its.among_five.percent,
+             f"{its.chance_five:.2%}", f"{its.median:g}")
             for name, its in sought.items()
             if its is not None
         ]  # fmt: skip
@@ -221,7 +218,3 @@ def _rows(found: Found) -> list[tuple[str, ...]]:
         ("released", f"{found.ssim_released:.3f}", f"{found.psnr_released:.1f}"),
         ("denoised", f"{found.ssim:.3f}", f"{found.psnr:.1f}"),
     ]
-
-
-def _rates(found: Membership) -> list[str]:
-    return list(found.rocs[0].true_positive)

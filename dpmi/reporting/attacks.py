@@ -58,18 +58,21 @@ class Tried:
         """Those on the image itself."""
         return [(each, each.reconstruction) for each in self.attacks if each.reconstruction]
 
-    @property
-    def sentences(self) -> list[str]:
-        """What attackers know and see, and what intervals are over, each once."""
-        told: list[str] = []
-        for each in self.attacks:
-            for found in (each.membership, each.linkage):
-                if found:
-                    told += [found.attacker, f"Intervals: {found.intervals}."]
-            if each.membership:
-                told.append(f"Of {TITLES[each.mechanism]}, {each.membership.absent}.")
-            if each.reconstruction:
-                told.append(each.reconstruction.attacker)
+    def sentences(self, kind: str) -> list[str]:
+        """What attackers of a kind know and see, and what intervals are over, each once.
+
+        Args:
+            kind: "membership", "linkage" or "reconstruction".
+        """
+        tried = [(each.mechanism, getattr(each, kind)) for each in self.attacks]
+        found = [(mechanism, its) for mechanism, its in tried if its]
+        told = [its.attacker for _, its in found]
+        if kind == "membership":
+            for absent in dict.fromkeys(its.absent for _, its in found):
+                of = dict.fromkeys(TITLES[name] for name, its in found if its.absent == absent)
+                told.append(f"{absent[0].upper()}{absent[1:]}: {', '.join(of)}.")
+        if kind != "reconstruction":
+            told += [f"Intervals: {its.intervals}." for _, its in found]
         return list(dict.fromkeys(told))
 
 
@@ -99,7 +102,7 @@ def _order(attacks: Attacks) -> tuple[int, str, float, str]:
 
 def as_markdown(tried: Tried) -> str:
     """The section."""
-    parts = ["## Attacks that were tried", EXPLANATION, *(f"- {x}" for x in tried.sentences)]
+    parts = ["## Attacks that were tried", EXPLANATION]
     parts += [f"![{chart.title}]({chart.name}.svg)" for chart in tried.charts]
     if tried.membership:
         header = ["membership", "set-up", "score", "AUC", "advantage"]
@@ -109,7 +112,7 @@ def as_markdown(tried: Tried) -> str:
              *(rate.percent for rate in roc.true_positive.values()), promised_at(found, 0.01)]
             for each, found in tried.membership for roc in found.rocs
         ]  # fmt: skip
-        parts.append(markdown_table(header, rows))
+        parts += [markdown_table(header, rows), " ".join(tried.sentences("membership"))]
     if tried.linkage:
         header = ["linkage", "set-up", "sought", "ranked first", "guess", "among five", "median"]
         rows = [
@@ -117,7 +120,7 @@ def as_markdown(tried: Tried) -> str:
              its.among_five.percent, f"{its.median:g} of {its.candidates}"]
             for each, sought, its in tried.linkage
         ]  # fmt: skip
-        parts.append(markdown_table(header, rows))
+        parts += [markdown_table(header, rows), " ".join(tried.sentences("linkage"))]
     if tried.reconstruction:
         header = ["reconstruction", "set-up", "SSIM released", "SSIM", "PSNR released", "PSNR (dB)"]
         rows = [
@@ -125,7 +128,7 @@ def as_markdown(tried: Tried) -> str:
              f"{its.psnr_released:.1f}", f"{its.psnr:.1f}"]
             for each, its in tried.reconstruction
         ]  # fmt: skip
-        parts.append(markdown_table(header, rows))
+        parts += [markdown_table(header, rows), " ".join(tried.sentences("reconstruction"))]
     return "\n\n".join(parts)
 
 
@@ -148,7 +151,7 @@ def save_figures(attacks: Attacks, folder: Path) -> None:
 
 def picture(attacks: Attacks, found: Reconstruction) -> Chart:
     """An original, what was released of it, and what an attacker makes of that."""
-    figure, (row,) = new_figure(1, 3, 7.8, 3.0)
+    figure, (row,) = new_figure(1, 3, 7.8, 3.3)
     told = ["", *(f"\nSSIM {ssim:.3f}, PSNR {psnr:.1f} dB" for ssim, psnr in found.of_shown)]
     for axes, part, words, png in zip(row, PARTS, told, found.shown, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))

@@ -119,10 +119,10 @@ def test_shares_have_the_intervals_of_clopper_and_pearson():
 
 
 def test_a_beta_without_noise_is_refused_in_one_line(composed, tiny):
-    with pytest.raises(UserError, match="beta=0.01: .*; allowed is about 0.4 to 1e7"):
+    with pytest.raises(UserError, match=r"beta=0\.01: .*; allowed is about 0\.4 to 1e7"):
         link(composed(*tiny, "mechanism=ldp", "beta=0.01"), 1, 0, Console(quiet=True), None)
 
 
 def test_what_releases_no_image_is_sent_to_membership(composed, tiny):
-    with pytest.raises(UserError, match="mechanism=none: .* attack it by membership"):
+    with pytest.raises(UserError, match=r"mechanism=none: .* attack it by membership"):
         link(composed(*tiny, "mechanism=none"), 1, 0, Console(quiet=True), lambda *_: None)

@@ -102,5 +102,5 @@ def test_without_a_guarantee_the_run_is_of_those_present(head):
 
 
 def test_a_mechanism_that_releases_each_image_is_sent_to_linkage(head):
-    with pytest.raises(UserError, match="mechanism=ldp_features: .* attack it by linkage"):
+    with pytest.raises(UserError, match=r"mechanism=ldp_features: .* attack it by linkage"):
         Shadows(head("mechanism=ldp_features"), CONSOLE)
