@@ -76,7 +76,8 @@ def link(config: Config, queries: int, seed: int, console: Console, progress: Pr
     else:
         own = np.sort(rng.permutation(n)[:queries])
         scores = _of_images(config, train.pixels, own, progress)
-    itself, others = ranks(scores, own, train.patients, rng)
+    contents = data.train_contents or tuple(map(str, range(n)))
+    itself, others = ranks(scores, own, train.patients, contents, rng)
     # One number for all pixels is explained by the image alone: no other is likelier than another.
     known = len(others[0]) > 0 and name != "ldp_published"
     return Linkage(
@@ -167,26 +168,35 @@ def _of_answers(config: Config, data: PreparedData, console: Console) -> Values:
 
 
 def ranks(
-    scores: Values, own: NDArray[np.int64], patients: tuple[str, ...], rng: np.random.Generator
+    scores: Values,
+    own: NDArray[np.int64],
+    patients: tuple[str, ...],
+    contents: tuple[str, ...],
+    rng: np.random.Generator,
 ) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Where what is sought stands among all candidates, the likeliest first; ties by lot.
+
+    Copies of an image, byte for byte, are that image: they are no candidates beside it.
 
     Args:
         scores: (m, n) log likelihoods.
         own: (m,) which candidate the query is.
         patients: of the candidates; "" where unknown.
+        contents: of the candidates; the same for copies.
         rng: breaks ties.
 
     Returns:
         (m,) the rank of the image itself, from 1; and for those queries whose patient has other
         images the best rank of one of these, the image itself left out, and how many there are.
     """
-    whose = np.asarray(patients)
+    whose, what = np.asarray(patients), np.asarray(contents)
     itself, nearest, many = [], [], []
     for row, index in zip(scores, own, strict=True):
         order = np.lexsort((rng.random(len(row)), -row))
-        itself.append(1 + int(np.flatnonzero(order == index)[0]))
-        same = whose[order[order != index]] == whose[index]
+        others = order[what[order] != what[index]]
+        before = order[: int(np.flatnonzero(order == index)[0])]
+        itself.append(1 + int((what[before] != what[index]).sum()))
+        same = whose[others] == whose[index]
         if whose[index] and same.any():
             nearest.append(1 + int(np.argmax(same)))
             many.append(int(same.sum()))
