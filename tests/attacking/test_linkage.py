@@ -98,16 +98,27 @@ def test_gray_images_are_looked_for_among_gray_ones(composed, tiny, tmp_path, mo
 
 def test_a_patients_other_images_are_ranked_without_the_image_itself():
     scores = np.array([[9.0, 8.0, 7.0, 6.0], [1.0, 5.0, 4.0, 3.0], [0.0, 1.0, 2.0, 3.0]])
-    patients = ("a", "b", "a", "")
-    itself, (nearest, many) = ranks(scores, np.array([0, 2, 3]), patients, np.random.default_rng(0))
+    patients, contents = ("a", "b", "a", ""), ("0", "1", "2", "3")
+    itself, (nearest, many) = ranks(
+        scores, np.array([0, 2, 3]), patients, contents, np.random.default_rng(0)
+    )
     assert itself.tolist() == [1, 2, 1]
     assert nearest.tolist() == [2, 3]  # of a: behind b; behind b and the nameless
     assert many.tolist() == [1, 1]
 
 
+def test_a_copy_of_an_image_is_that_image_and_no_other_of_its_patient():
+    scores, patients = np.array([[1.0, 2.0, 0.0, 1.5]]), ("a", "a", "a", "b")
+    itself, (nearest, many) = ranks(
+        scores, np.array([0]), patients, ("x", "x", "y", "z"), np.random.default_rng(0)
+    )
+    assert itself.tolist() == [2]  # behind b's alone
+    assert (nearest.tolist(), many.tolist()) == ([2], [1])
+
+
 def test_ties_are_broken_by_lot():
     rng = np.random.default_rng(0)
-    itself, _ = ranks(np.zeros((4000, 4)), np.zeros(4000, int), ("",) * 4, rng)
+    itself, _ = ranks(np.zeros((4000, 4)), np.zeros(4000, int), ("",) * 4, tuple("abcd"), rng)
     counts = np.bincount(itself, minlength=5)[1:]
     assert (abs(counts - 1000) < 110).all()  # four standard deviations
 

@@ -28,7 +28,9 @@ def key():
     return NoiseSource(None, bytes(32))
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    "cell", ["none", "dpsgd", *(pytest.param(c, marks=pytest.mark.slow) for c in list(CELLS)[2:])]
+)
 def test_with_all_images_present_it_is_the_run_to_the_bit(head, cell, tmp_path, monkeypatch):
     config, noises, build = head(*CELLS[cell]), [], job.build_mechanism
 
