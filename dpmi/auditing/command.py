@@ -9,7 +9,6 @@ import warnings
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -21,7 +20,7 @@ from dpmi.config import Config, load_config
 from dpmi.errors import UserError
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.run.parts import prepared_data
-from dpmi.run.record import RECORD_FILE, SUPERSEDED, RunRecord, read_record
+from dpmi.run.record import RECORD_FILE, SUPERSEDED, RunRecord, config_of, read_record
 from dpmi.train import config_dir
 
 # An attack by steps of DP-SGD would tell nothing of these.
@@ -57,7 +56,7 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             continue
         assert record.guarantee is not None
         assert record.data is not None
-        config = _protecting(_config_of(record, path), record.guarantee.unit)
+        config = _protecting(config_of(record, path), record.guarantee.unit)
         # A plan knows its patients; of local DP the number of images does not matter.
         n = record.mechanism.get("plan", {}).get("n", record.data["counts"]["train"])
         claimed = record.guarantee.epsilon
@@ -73,18 +72,6 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             "none at all"
         )
     return found
-
-
-def _config_of(record: RunRecord, path: Path) -> Config:
-    try:
-        return Config.model_validate(record.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path}: its config is of another version of dpmi ({key}: {first['msg']}); run it "
-            "again, or audit it with the version that it was run with"
-        ) from error
 
 
 def _protecting(config: Config, unit: str | None) -> Config:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dpmi.errors import UserError
 from dpmi.reporting.as_public import MADE_OF, as_far_as_public
+from dpmi.reporting.attacks import Tried, attacks_tried
+from dpmi.reporting.attacks import as_markdown as attacks_as_markdown
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.style import Chart, save
 from dpmi.reporting.cost import Cost
@@ -47,9 +49,11 @@ def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) ->
     runs = merge(sweeps)
     panels = [with_missing(panel) for panel in figure4(runs)]
     made, on_one_axis = sections(panels), prices(panels)
+    tried = None if public else attacks_tried(folders)
+    repeated = sum(map(len, sweeps)) - len(runs)
     files = {
-        PAGE: page(made, on_one_axis, runs, sum(map(len, sweeps)) - len(runs), public=public),
-        MARKDOWN: _markdown(panels, made, on_one_axis, public),
+        PAGE: page(made, on_one_axis, runs, repeated, public=public, tried=tried),
+        MARKDOWN: _markdown(panels, made, on_one_axis, public, tried),
         CELLS: cells_csv(panels),
         RUNS: runs_csv(panels),
     }
@@ -58,7 +62,8 @@ def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) ->
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")
-    for chart in chain(on_one_axis, *(its.charts() for its in made)):
+    of_attacks = tried.charts if tried else []
+    for chart in chain(on_one_axis, *(its.charts() for its in made), of_attacks):
         for suffix in (".svg", ".png"):
             save(chart, out / f"{chart.name}{suffix}")
     return runs
@@ -77,7 +82,11 @@ def _records(folder: Path, public: bool) -> list[RunRecord]:
 
 
 def _markdown(
-    panels: Sequence[Panel], made: Sequence[Sections], on_one_axis: Sequence[Chart], public: bool
+    panels: Sequence[Panel],
+    made: Sequence[Sections],
+    on_one_axis: Sequence[Chart],
+    public: bool,
+    tried: Tried | None,
 ) -> str:
     parts = ["# Report", MADE_OF[public]]
     parts += [f"![{chart.title}]({chart.name}.svg)" for chart in on_one_axis]
@@ -108,6 +117,7 @@ def _markdown(
         if its.costs:
             header = ["cost", "seconds in steps", "of the original's", "peak MB", "of its"]
             parts.append(markdown_table(header, [_cost_row(cost) for cost in its.costs]))
+    parts += [attacks_as_markdown(tried)] if tried else []
     return "\n\n".join([*parts, ""])
 
 

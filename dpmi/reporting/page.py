@@ -9,8 +9,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
+from dpmi.reporting import attacks
 from dpmi.reporting.as_public import MADE_OF
 from dpmi.reporting.as_published import why_no_epsilon
+from dpmi.reporting.attacks import Tried
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import Chart, inline_svg
 from dpmi.reporting.figure2 import DRAWS
@@ -34,6 +36,7 @@ def page(
     repeated: int,
     *,
     public: bool = False,
+    tried: Tried | None = None,
 ) -> str:
     """The whole page.
 
@@ -43,6 +46,7 @@ def page(
         runs: all records that were read, each once.
         repeated: records that were left out because another of the same digest stands for them.
         public: they are what public records tell; sections that need more are left out.
+        tried: attacks on them, where there were any.
     """
     environment = Environment(
         loader=PackageLoader("dpmi.reporting", _TEMPLATES),
@@ -80,6 +84,10 @@ def page(
         absent=absent([its.panel for its in sections]),
         what_risk_is=WHAT_RISK_IS,
         of_most=of_most,
+        tried=tried,
+        attacks_explanation=attacks.EXPLANATION,
+        promised_at=attacks.promised_at,
+        parts=attacks.PARTS,
         alone=ALONE,
         together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),

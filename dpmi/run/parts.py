@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dpmi.config import SAME_VIEWS, WITH_EPSILON, Config
 from dpmi.config_sections import ClassMeansMechanism, DpsgdMechanism
+from dpmi.data.batches import Batches
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.patients import Patients, known_patients
 from dpmi.data.prepare import PreparedData, prepare
@@ -140,6 +141,7 @@ def batches(
     mechanism: Mechanism,
     first_step: int,
     ranks: Ranks,
+    drawn: Batches | None = None,
 ) -> TrainingBatches:
     """Batches of what training sees, from a step on.
 
@@ -151,8 +153,9 @@ def batches(
         mechanism: draws the training batches, or leaves them shuffled.
         first_step: of training; not 0 where a run is resumed.
         ranks: who trains.
+        drawn: training batches in place of the mechanism's.
     """
-    train_batches = mechanism.train_batches()
+    train_batches = drawn or mechanism.train_batches()
     if not isinstance(mechanism, PlannedMechanism):
         patients = None  # one answer of each patient, or nothing to protect
     batch_size = batch_images(config, len(released.splits["train"].labels))

@@ -303,6 +303,23 @@ def read_record(path: Path) -> RunRecord:
     return _read(path, RunRecord, SCHEMA, VERSION)
 
 
+def config_of(record: RunRecord, path: Path) -> Config:
+    """The config of a run that is to be made again.
+
+    Raises:
+        UserError: it is of another version's.
+    """
+    try:
+        return Config.model_validate(record.config)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}: its config is of another version of dpmi ({key}: {first['msg']}); run it "
+            "again, or take the version that it was run with"
+        ) from error
+
+
 def read_public_record(path: Path) -> PublicRecord:
     """Read one public record.
 

@@ -1,0 +1,87 @@
+"""Was this image among the training images? LiRA against shadow models of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from rich.console import Console
+
+from dpmi.attacking.curve import OVER_MODELS, measured_roc
+from dpmi.attacking.lira import PER_IMAGE_FROM, likelihood_ratios, one_sided
+from dpmi.attacking.result import Membership
+from dpmi.attacking.shadows import PLANNED, Shadows
+from dpmi.config import Config
+from dpmi.mechanisms import Mechanism, PlannedMechanism
+from dpmi.privacy.tradeoff import of_ledger
+
+MODELS_OF_HEADS, MODELS_OF_NETWORKS = 128, 32
+ATTACKER = (
+    "He knows the method, its public seed and weights, and all candidate images with their labels, "
+    "trains shadow models of his own, and sees of a model the confidence that its final weights "
+    "give each candidate."
+)
+ZERO_OUT = (
+    "an absent image contributes nothing, and the number of images stays what it is (zero-out)"
+)
+LEFT_OUT = "an absent image is left out, and the run is of the others"
+
+
+def attack_membership(
+    config: Config,
+    models: int | None,
+    seed: int,
+    console: Console,
+    progress: Callable[[int, int], None],
+) -> Membership:
+    """Train shadow models on the images that fair coins choose, and attack each by the others.
+
+    Args:
+        config: of the run.
+        models: how many; None for a number that fits what is trained.
+        seed: of the coins.
+        console: where it is said that features are computed.
+        progress: called with the number of models that are trained, and of all.
+
+    Raises:
+        UserError: the mechanism is attacked otherwise, or the data cannot be used.
+    """
+    started = time.monotonic()
+    shadows = Shadows(config, console)
+    head = config.model.train == "head"
+    models = models or (MODELS_OF_HEADS if head else MODELS_OF_NETWORKS)
+    rng = np.random.default_rng(seed)
+    coins = rng.random((models, shadows.n)) < 0.5
+    confidences = np.empty(coins.shape)
+    mechanism: Mechanism
+    for number, present in enumerate(coins):
+        net, mechanism = shadows.trained(present)
+        confidences[number] = shadows.confidences(net)
+        progress(number + 1, models)
+    per_image = models >= PER_IMAGE_FROM
+    scores = {"likelihood ratio": likelihood_ratios, "one-sided": one_sided}
+    rocs = [
+        measured_roc(name, partial(score, per_image=per_image), confidences, coins)
+        for name, score in scores.items()
+    ]
+    promised, epsilon, delta = None, None, None
+    if isinstance(mechanism, PlannedMechanism):
+        allowed = of_ledger(mechanism.released, "zero-out")
+        promised = [(at, allowed.true_positive_rate(at)) for at, *_ in rocs[0].curve]
+        told = mechanism.guarantee()
+        epsilon, delta = told.epsilon, told.delta
+    return Membership(
+        attacker=ATTACKER,
+        absent=ZERO_OUT if config.mechanism.name in PLANNED else LEFT_OUT,
+        intervals=OVER_MODELS,
+        models=models,
+        images=shadows.n,
+        coins=seed,
+        rocs=rocs,
+        promised=promised,
+        epsilon=epsilon,
+        delta=delta,
+        seconds=time.monotonic() - started,
+    )

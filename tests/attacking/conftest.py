@@ -1,0 +1,34 @@
+"""What the tests of attacks have in common: heads on random public weights, in a second."""
+
+import functools
+
+import pytest
+import torch
+
+from dpmi.models.resnet import ResNet18
+from dpmi.models.weights import write_state_dict
+
+HEAD = (
+    *("data=phantom_xray", "data.image_size=32", "data.train_images=60", "data.val_images=10"),
+    *("data.test_images=30", "data.batch_size=all", "trainer.accelerator=cpu", "logger=csv"),
+    *("trainer.max_epochs=8", "model.norm=frozen_batch", "model.train=head", "data.augment=none"),
+    *("model.learning_rate=1", "model.weight_decay=0", "max_grad_norm=0.7"),
+    *("model.average=last_half", "model.prior=midway"),
+)
+
+
+@pytest.fixture(scope="session")
+def head_words(tmp_path_factory):
+    """Overrides of a run that trains a head on features of a random network."""
+    folder = tmp_path_factory.mktemp("public")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        write_state_dict(ResNet18(2).net.state_dict(), folder / "weights.safetensors")
+    public = f"model.weights={folder / 'weights.safetensors'}", f"cache_dir={folder / 'cache'}"
+    return *HEAD, *public
+
+
+@pytest.fixture(scope="session")
+def head(composed, head_words):
+    """Compose such a run: ``head("mechanism=dpsgd")``."""
+    return functools.lru_cache(lambda *words: composed(*head_words, *words))
