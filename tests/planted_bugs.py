@@ -898,7 +898,41 @@ PATIENTS = (
 )
 
 
+RISK = (
+    Planted(
+        "what an attacker can do forgets the adjacency",
+        "dpmi/privacy/risk.py",
+        "of_ledger(entries, adjacency)),)",
+        'of_ledger(entries, "zero-out")),)',
+        "tests/privacy/test_risk.py::test_it_holds_for_the_unit_and_the_adjacency_of_the_guarantee",
+    ),
+    Planted(
+        "one order of the two data sets alone bounds an attacker",
+        "dpmi/privacy/tradeoff.py",
+        "losses.get_delta_for_epsilon(float(epsilon))",
+        "losses._pmf_add.get_delta_for_epsilon(float(epsilon))",
+        "tests/privacy/test_tradeoff.py::"
+        "test_of_one_sampled_step_it_is_the_concave_hull_of_both_orders",
+    ),
+    Planted(
+        "bounds on an attacker are rounded to the nearest",
+        "dpmi/privacy/risk.py",
+        "float(printed_epsilon(value, _DIGITS))",
+        'float(f"{value:.{_DIGITS}g}")',
+        "tests/privacy/test_risk.py::"
+        "test_of_gaussian_releases_each_number_is_the_closed_form_rounded_up",
+    ),
+    Planted(
+        "bounds on an attacker leave out the statistics",
+        "dpmi/mechanisms/risks.py",
+        "mechanism.released if",
+        "mechanism.released[1:2] if",
+        "tests/run/test_risk_of_a_run.py::test_the_bounds_in_the_record_are_those_of_the_ledger_in_it",
+    ),
+)
+
+
 PLANTED = (
     *(*CLIPPING, *EXECUTION, *NOISE, *SAMPLING, *LOCAL_DP),
-    *(*PROMISE, *ACCOUNT, *SEARCH, *LEAVING, *STATISTICS, *ONE_BIT, *PATIENTS),
+    *(*PROMISE, *ACCOUNT, *SEARCH, *LEAVING, *STATISTICS, *ONE_BIT, *PATIENTS, *RISK),
 )

@@ -18,6 +18,7 @@ def test_the_report_is_a_page_markdown_csv_and_pictures(real_report):
         "price-1",
         "figure4-1",
         "tradeoff-1",
+        "risk-1",
         "curves-1",
         "gap-1",
         "figure2-1",
@@ -131,7 +132,7 @@ def test_a_public_report_is_made_of_public_records_alone(real_sweeps, tmp_path):
         assert heading not in written
     assert {p.name for p in out.glob("*.svg")} == {
         *("price-1.svg", "figure4-1.svg", "figure4-2.svg"),
-        *("tradeoff-1.svg", "tradeoff-2.svg"),
+        *("tradeoff-1.svg", "tradeoff-2.svg", "risk-1.svg"),
         *("reliability-1.svg", "reliability-2.svg"),
     }
 

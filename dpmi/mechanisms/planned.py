@@ -132,8 +132,12 @@ class PlannedMechanism(ABC):
         return self._epsilon(self.plan.delta), self.plan.unit
 
     def _epsilon(self, delta: float, **change: Any) -> float:
-        entries = [*self.before, *self.ledger.entries]
-        return epsilon(entries, delta, self.plan.accountant, **change)
+        return epsilon(self.released, delta, self.plan.accountant, **change)
+
+    @property
+    def released(self) -> tuple[LedgerEntry, ...]:
+        """All that ε is of: what the first weights took from the same images, and the ledger."""
+        return (*self.before, *self.ledger.entries)
 
     @property
     def before(self) -> tuple[LedgerEntry, ...]:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import dp_accounting
 import numpy as np
 from dp_accounting import pld
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from numpy.typing import NDArray
 from opacus.accountants import IAccountant, create_accountant
 from opacus.accountants.analysis import rdp
@@ -123,14 +124,13 @@ def epsilon(
     """
     if images < 1:
         raise ValueError(f"images={images} must be at least 1")
-    steps = _kinds(entries)
-    if not steps:
+    history = history_of(entries)
+    if not history:
         return 0.0
-    if accountant != "rdp" and all(rate == 1.0 for _, rate in steps):
-        ((noise_multiplier, _),) = steps
+    if accountant != "rdp" and all(rate == 1.0 for _, rate, _ in history):
+        ((noise_multiplier, _, _),) = history
         moved = images * (2 if adjacency == "replace-one" else 1)
         return float(dp_accounting.get_epsilon_gaussian(noise_multiplier / moved, delta))
-    history = tuple((*kind, times) for kind, times in steps.items())
     told = _by_accountant(history, delta, accountant)
     if (adjacency, images) == ("zero-out", 1):
         return told
@@ -151,19 +151,33 @@ def _by_accountant(history: History, delta: float, accountant: str) -> float:
 def _by_dominating_pairs(
     history: History, delta: float, adjacency: Adjacency, images: int
 ) -> float:
+    losses = composed_losses(history, adjacency, images)
+    return math.inf if losses is None else float(losses.get_epsilon_for_delta(delta))
+
+
+def composed_losses(
+    history: History, adjacency: Adjacency, images: int = 1, finest: float = 0.0
+) -> PrivacyLossDistribution | None:
+    """Privacy loss of a history in both orders, rounded upward; None where it is too large to tell.
+
+    Args:
+        history: not empty.
+        adjacency: as for :func:`epsilon`.
+        images: as for it.
+        finest: grid of losses that is fine enough; the finest there is where it is smaller.
+    """
     kinds = [
         (dominating_pairs(noise, rate, images, adjacency), steps) for noise, rate, steps in history
     ]
-    interval = grid_interval([pair for pairs, _ in kinds for pair in pairs])
+    interval = max(finest, grid_interval([pair for pairs, _ in kinds for pair in pairs]))
     if interval > COARSEST:
-        return math.inf
+        return None
     losses = [loss_distribution(pairs, steps, interval) for pairs, steps in kinds]
-    composed = functools.reduce(lambda one, other: one.compose(other), losses)
-    return float(composed.get_epsilon_for_delta(delta))
+    return functools.reduce(lambda one, other: one.compose(other), losses)
 
 
-def _kinds(entries: Sequence[LedgerEntry]) -> Counter[tuple[float, float]]:
-    """Noise multiplier and sample rate to the number of releases of that kind.
+def history_of(entries: Sequence[LedgerEntry]) -> History:
+    """What entries say was released, releases of a kind put together.
 
     Releases over all images (sample rate 1) are Gaussian mechanisms, of which any number is
     exactly one, with 1/σ² the sum of theirs (Dong, Roth and Su 2022, arXiv 1905.02383, corollary
@@ -178,7 +192,7 @@ def _kinds(entries: Sequence[LedgerEntry]) -> Counter[tuple[float, float]]:
             kinds[entry.noise_multiplier, entry.sample_rate] += entry.steps
     if precision:
         kinds[precision**-0.5, 1.0] = 1
-    return kinds
+    return tuple((*kind, times) for kind, times in kinds.items())
 
 
 @functools.lru_cache  # the same run with another seed asks for it again

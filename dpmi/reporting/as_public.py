@@ -28,6 +28,7 @@ def as_far_as_public(public: PublicRecord) -> RunRecord:
         config=public.config,
         data=None,
         guarantee=public.guarantee,
+        risk=public.risk,
         mechanism=public.executed,
         metrics=tested_metrics(public.metrics),
         reliability=public.reliability,

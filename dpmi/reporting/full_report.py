@@ -14,6 +14,8 @@ from dpmi.reporting.cost import Cost
 from dpmi.reporting.figure2 import Noised
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.page import page
+from dpmi.reporting.risk import EXPLANATION as WHAT_RISK_IS
+from dpmi.reporting.risk import MARKDOWN_HEADER, markdown_rows
 from dpmi.reporting.sections import Sections, prices, sections
 from dpmi.reporting.sorting import figure4, merge, with_missing
 from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_csv
@@ -77,6 +79,11 @@ def _markdown(
     for its in made:
         parts.append(f"## {its.panel.title}")
         parts += [f"![{chart.title}]({chart.name}.svg)" for chart in its.charts()]
+        if rows := markdown_rows(its.risks):
+            parts += [markdown_table(MARKDOWN_HEADER, rows)]
+            parts += [WHAT_RISK_IS] * (WHAT_RISK_IS not in parts)  # once
+            told = [(cell.column.title, risk) for cell in its.risks for risk in cell.risks]
+            parts.append("\n".join(f"- {title}: {risk.sentences[0]}" for title, risk in told))
         if its.gaps:
             header = ["train and test under LDP (%)", "whose", "train", "predicted", "test"]
             header += ["blank, expected", "blank, observed"]

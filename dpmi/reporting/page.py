@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,6 +15,8 @@ from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import Chart, inline_svg
 from dpmi.reporting.figure2 import DRAWS
 from dpmi.reporting.gap import EXPLANATION
+from dpmi.reporting.risk import EXPLANATION as WHAT_RISK_IS
+from dpmi.reporting.risk import bound, of_most
 from dpmi.reporting.sections import Sections
 from dpmi.reporting.together import ALONE, together
 from dpmi.run.record import RunRecord
@@ -46,15 +48,17 @@ def page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., object]] = {
         "percent": lambda value: "–" if value is None else f"{100 * value:.1f}",
         "three": lambda value: "–" if value is None else f"{value:.3f}",
         "whole": lambda value: "–" if value is None else f"{value:.0f}",
         "ratio": lambda value: "–" if value is None else f"× {value:.2f}",
         "epsilon": lambda value: "–" if value is None else printed_epsilon(value),
         "delta": printed_delta,
+        "bound": bound,
         "svg": lambda chart: Markup(inline_svg(chart)),
     }
+    environment.filters |= filters
     tests = [cells["test"] for its in sections for cells in its.panel.columns.values()]
     completed = [run for run in runs if run.status == "completed"]
     return environment.get_template("report.html.j2").render(
@@ -69,6 +73,8 @@ def page(
         made_of=MADE_OF[public],
         draws=DRAWS,
         explanation=EXPLANATION,
+        what_risk_is=WHAT_RISK_IS,
+        of_most=of_most,
         alone=ALONE,
         together=together([its.panel for its in sections]),
         why_no_epsilon=why_no_epsilon([its.panel for its in sections]),

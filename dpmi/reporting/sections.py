@@ -10,11 +10,13 @@ from dpmi.reporting.charts.curves import authors_chart, curves_chart
 from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.price import price_chart
 from dpmi.reporting.charts.reliability import reliability_chart
+from dpmi.reporting.charts.risk import risk_chart
 from dpmi.reporting.charts.style import Chart
 from dpmi.reporting.charts.tradeoff import tradeoff_chart
 from dpmi.reporting.cost import Cost, cost_chart, costs
 from dpmi.reporting.figure2 import Figure2, figure2, figure2_chart
 from dpmi.reporting.gap import Gap, gap_chart, gaps
+from dpmi.reporting.risk import CellRisk, cell_risks
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Sections:
     panel: Panel
     figure4: Chart
     tradeoff: Chart | None
+    risk: Chart | None
+    risks: list[CellRisk]
     reliability: Chart | None
     curves: Chart | None
     authors: Chart | None
@@ -37,8 +41,8 @@ class Sections:
 
     def charts(self) -> Iterator[Chart]:
         """Those that there are."""
-        every = (self.figure4, self.tradeoff, self.reliability, self.curves, self.authors)
-        others = (self.gap, self.samples, self.cost)
+        every = (self.figure4, self.tradeoff, self.risk, self.reliability, self.curves)
+        others = (self.authors, self.gap, self.samples, self.cost)
         yield from (chart for chart in (*every, *others) if chart is not None)
 
 
@@ -57,6 +61,7 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
     made, told = [], set()
     for number, panel in enumerate(panels, 1):
         found, cost, shown = gaps(panel), costs(panel), figure2(panel)
+        risks = cell_risks(panel)
         own = None if panel.dataset in told else authors_chart(panel.dataset, f"authors-{number}")
         told.add(panel.dataset)
         made.append(
@@ -65,6 +70,8 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
                 panel=panel,
                 figure4=figure4_chart([panel], f"figure4-{number}"),
                 tradeoff=tradeoff_chart(panel, f"tradeoff-{number}"),
+                risk=risk_chart(panel, risks, f"risk-{number}"),
+                risks=risks,
                 reliability=reliability_chart(panel, f"reliability-{number}"),
                 curves=curves_chart(panel, f"curves-{number}"),
                 authors=own,

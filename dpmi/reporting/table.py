@@ -12,6 +12,8 @@ from rich.table import Table
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Panel
 from dpmi.reporting.intervals import Interval
+from dpmi.reporting.risk import CSV_HEADER as _RISK_HEADER
+from dpmi.reporting.risk import csv_values
 from dpmi.reporting.together import as_text
 
 _PROMISE_HEADER = (
@@ -31,6 +33,7 @@ _CELL_HEADER = (
     *_BESIDE,
     *("poster_accuracy", "poster_epoch", "authors_last_epoch"),
     *_PROMISE_HEADER,
+    *_RISK_HEADER,
 )
 FOOTNOTE = (
     "AUROC (macro); balanced accuracy (mean recall of the classes); accuracy, all of the last "
@@ -233,6 +236,7 @@ def cells_csv(panels: Sequence[Panel]) -> str:
                     else ("", "", "")
                 ),
                 *_promise(cell.guarantee),
+                *csv_values(cell),
             ]
         )
     return _csv(_CELL_HEADER, lines)

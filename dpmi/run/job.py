@@ -29,6 +29,7 @@ from dpmi.mechanisms import (
     build_mechanism,
     epochs,
 )
+from dpmi.mechanisms.risks import risks_of
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.weights import write_state_dict
 from dpmi.privacy.journal import reserved_entries
@@ -230,7 +231,7 @@ class Run:
                     kept = model.exported()
                     write_state_dict(kept, self.folder / "model.safetensors", told)
             if wandb:
-                wandb.summarise(mechanism.guarantee(), self._metrics)
+                wandb.summarise(mechanism.guarantee(), risks_of(mechanism), self._metrics)
 
     def _train_and_evaluate(
         self,
@@ -365,6 +366,7 @@ class Run:
             config=plain_values(self.config),
             data=asdict(self._data.fingerprint) if self._data else None,
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
+            risk=risks_of(self._mechanism) if self._mechanism else (),
             mechanism=self._mechanism.describe() if self._mechanism else {},
             account=self._settled(status),
             metrics=self._metrics,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from dpmi.errors import UserError
 from dpmi.models.names import NONPRIVATE
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.risk import Risk
 
 Value = TypeVar("Value")
 
@@ -69,6 +70,10 @@ GUARANTEE = frozenset({
     "mechanism", "epsilon", "delta", "unit", "adjacency", "accountant", "pixel_epsilon",
     "image_epsilon", "epsilons", "replace_one_epsilon", "assumptions", "reason",
     "claim",
+})  # fmt: skip
+# Of what an attacker can do: all of it follows from what was executed, as ε at several δ does.
+RISK = frozenset({
+    "unit", "adjacency", "advantage", "accuracy", "true_positive_rates", "candidates", "curve",
 })  # fmt: skip
 # Of an audit, whose canaries are drawn: all but its coins and how long it took.
 AUDIT = frozenset({
@@ -146,6 +151,14 @@ def public_guarantee(guarantee: Guarantee) -> Guarantee:
     """The guarantee without facts about the images."""
     return Guarantee(
         **{f.name: getattr(guarantee, f.name) for f in fields(guarantee) if f.name in GUARANTEE}
+    )
+
+
+def public_risk(risk: Iterable[Risk]) -> tuple[Risk, ...]:
+    """The bounds on an attacker, of which nothing but the guarantee is a part."""
+    return tuple(
+        Risk(**{f.name: getattr(one, f.name) for f in fields(one) if f.name in RISK})
+        for one in risk
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -19,8 +19,15 @@ from torch import Tensor
 
 from dpmi.config_sections import WandbConfig
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.risk import Risk
 from dpmi.redaction import redacted
-from dpmi.run.leaving import leaving_metrics, public_config, public_guarantee, refuse_unnamed
+from dpmi.run.leaving import (
+    leaving_metrics,
+    public_config,
+    public_guarantee,
+    public_risk,
+    refuse_unnamed,
+)
 
 START_SECONDS = 30.0  # patience with a W&B server that does not answer
 FINISH_SECONDS = 60.0  # and with one that was lost; W&B's own is without end
@@ -197,10 +204,20 @@ class OptionalWandbLogger(Logger):
         if self._everything and (logger := self._logger):
             self._attempt(lambda: logger.log_image(key, images, caption=captions))
 
-    def summarise(self, guarantee: Guarantee, metrics: Mapping[str, float]) -> None:
-        """Put the guarantee and metrics into the run's summary, and which may leave."""
+    def summarise(
+        self, guarantee: Guarantee, risk: Sequence[Risk], metrics: Mapping[str, float]
+    ) -> None:
+        """Put guarantee, bounds on an attacker and metrics into the summary, and which may leave.
+
+        Of the bounds all but the curve, by unit: ``risk.image.accuracy``.
+        """
         values = metrics if self._everything else leaving_metrics(metrics)
         told = {"guarantee": public_guarantee(guarantee).to_dict(), **values}
+        bounds = {one.unit: one.to_dict() for one in public_risk(risk)}
+        told["risk"] = {
+            unit: {key: value for key, value in its.items() if key != "curve"}
+            for unit, its in bounds.items()
+        }
         told["told"] = TOLD[self._everything]
         if logger := self._logger:
             self._attempt(lambda: logger.experiment.summary.update(told))

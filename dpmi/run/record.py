@@ -16,6 +16,7 @@ from dpmi.config import Config, plain_values
 from dpmi.errors import UserError
 from dpmi.identity import cell_name, config_digest
 from dpmi.privacy.guarantee import Guarantee
+from dpmi.privacy.risk import Risk
 from dpmi.privacy.spending import Spending
 from dpmi.redaction import redacted
 from dpmi.run.environment import environment
@@ -25,6 +26,7 @@ from dpmi.run.leaving import (
     public_execution,
     public_guarantee,
     public_metrics,
+    public_risk,
 )
 
 RECORD_FILE, PUBLIC_FILE = "record.json", "public.json"
@@ -89,6 +91,7 @@ class RunRecord(BaseModel):
         config: the composed config; of ``noise_seed`` only whether one was given.
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
+        risk: what an attacker can do, by that guarantee; empty where there is none.
         mechanism: the plan and the ledger, where there is one.
         account: what it took from its training images, and attempts before it; None where nothing.
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
@@ -124,6 +127,7 @@ class RunRecord(BaseModel):
     config: dict[str, Any]
     data: dict[str, Any] | None
     guarantee: Guarantee | None
+    risk: tuple[Risk, ...] = ()
     mechanism: dict[str, Any]
     account: RunAccount | None = None
     metrics: dict[str, float]
@@ -174,6 +178,7 @@ class PublicRecord(BaseModel):
         stopped: whether a budget of ε ended it before its last step.
         config: the keys that may leave.
         guarantee: of what was executed; None of a run that executed nothing.
+        risk: what an attacker can do, by that guarantee.
         executed: the plan and the ledger, from which anybody can compute ε; of public data only,
             for they tell the batch size.
         metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
@@ -194,6 +199,7 @@ class PublicRecord(BaseModel):
     stopped: bool
     config: dict[str, Any]
     guarantee: Guarantee | None
+    risk: tuple[Risk, ...] = ()
     executed: dict[str, Any]
     metrics: dict[str, float]
     reliability: list[tuple[float, float, int]] = []
@@ -213,6 +219,7 @@ def publishable(record: RunRecord) -> PublicRecord:
         stopped=record.stopped is not None,
         config=public_config(record.config),
         guarantee=None if guarantee is None else public_guarantee(guarantee),
+        risk=public_risk(record.risk),
         executed=public_execution(record.mechanism, record.config),
         metrics=public_metrics(record.metrics),
         reliability=record.reliability,

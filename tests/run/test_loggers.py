@@ -76,6 +76,9 @@ def test_the_wandb_run_has_the_name_the_group_the_config_the_metrics_and_the_gua
     guarantee = summary["guarantee"]
     assert (guarantee["epsilon"], guarantee["unit"]) == (0.5, "pixel")
     assert guarantee["assumptions"] == list(left.guarantee.assumptions)
+    of_pixel, of_image = left.risk
+    assert summary["risk"]["pixel"]["accuracy"] == of_pixel.accuracy
+    assert summary["risk"]["image"]["accuracy"] == of_image.accuracy == 1.0
     assert summary["test/accuracy"] == left.metrics["test/accuracy"]
 
 
