@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module="opacus")  # of a logarithm of zero, at a rate of 1
     from dpmi.cards.checks import verify  # slow to import: not for --help
-    from dpmi.cards.sections import CANNOT, headline
+    from dpmi.cards.sections import CANNOT
 
     try:
         found = verify(asked.card, asked.weights)
@@ -42,8 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     console = Console()
-    title = f"{found.card.record.run}: {headline(found.card)}"
-    table = Table(title=title, show_edge=False, title_justify="left")
+    table = Table(title=found.card.record.run, show_edge=False, title_justify="left")
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")
     for check in found.checks:

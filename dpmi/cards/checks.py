@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,21 +46,31 @@ def verify(path: Path, weights: Path) -> Verified:
     card, content = read_card(path)
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give the weights that the card is of")
-    found = list(integrity(card, content, path.suffix))
-    found += file_checks(card, weights)
     try:
         told: Provenance | None = provenance(weights)
+        read = passed("weights file is whole")
     except UserError as error:
-        told = None
-        found.append(failed("weights file can be read", str(error)))
-    if told:
-        found += _told(card, told)
-    found += promise_checks(card, told)
-    found += config_checks(card.record)
-    found += audit_checks(card.record)
-    found += metric_checks(card)
-    found.append(_code(card))
-    return Verified(card, tuple(found))
+        told, read = None, failed("weights file is whole", str(error))
+    groups = (
+        integrity(card, content, path.suffix),
+        file_checks(card, weights),
+        (read,),
+        of_same_run(card, told) if told else (),
+        promise_checks(card, told),
+        config_checks(card.record),
+        audit_checks(card.record),
+        metric_checks(card),
+        (_code(card),),
+    )
+    return Verified(card, tuple(check for group in groups for check in _guarded(group)))
+
+
+def _guarded(group: Iterable[Check]) -> Iterator[Check]:
+    """Checks, and one that fails where the card's content is such as no run leaves."""
+    try:
+        yield from group
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        yield failed("content is such as runs leave", f"{type(error).__name__}: {error}")
 
 
 def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
@@ -85,7 +95,8 @@ def file_checks(card: Card, weights: Path) -> Iterator[Check]:
     yield compare("size of the weights", card.weights.size, found.size)
 
 
-def _told(card: Card, told: Provenance) -> Iterator[Check]:
+def of_same_run(card: Card, told: Provenance) -> Iterator[Check]:
+    """Whether the weights file tells the same of its training as the card."""
     stated = card.record.guarantee
     assert stated
     name = "guarantee in the weights file is the card's"

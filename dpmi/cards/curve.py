@@ -39,8 +39,8 @@ def panels(risks: Sequence[Risk]) -> tuple[Panel, ...]:
     if not telling:
         return ()
     return (
-        _panel("true over false positive rate", LEFT, lambda rate: rate, _PARTS, telling),
-        _panel("the same, where he seldom errs", LEFT + APART, _log, _DECADES, telling),
+        _panel("true positive rate, at most", LEFT, lambda rate: rate, _PARTS, telling),
+        _panel("where he seldom errs", LEFT + APART, _log, _DECADES, telling),
     )
 
 

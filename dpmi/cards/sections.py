@@ -74,7 +74,7 @@ def beneath(card: Card) -> tuple[str, ...]:
     """What the headline must not be read without."""
     guarantee = _guarantee(card)
     if guarantee.reason is not None:
-        claim = (f"{guarantee.claim}.",) if guarantee.claim else ()
+        claim = (f"{_capital(str(guarantee.claim))}.",) if guarantee.claim else ()
         return (f"{_capital(guarantee.reason)}.", *claim)
     other = "replaced by any other" if guarantee.adjacency == "replace-one" else _ZERO_OUT
     told = [f"Neighbours: data sets in which one {guarantee.unit} is {other}."]
@@ -112,6 +112,8 @@ def _promise(card: Card) -> Section:
         elif its.replace_one_epsilon is not None and its.adjacency != "replace-one":
             facts.append(("Replace-one", _at(its.replace_one_epsilon, its.delta)))
         facts.append(("Accountant", ACCOUNTANTS.get(its.accountant or "", its.accountant or "")))
+    else:
+        facts.append(("Guarantee", "none"))
     facts += [("Trust model", TRUSTED[card.trust]), ("Mechanism", card.mechanism)]
     if card.sensitivity:
         facts.append(("Sensitivity", card.sensitivity))
@@ -172,10 +174,8 @@ def _elsewhere(card: Card) -> Section:
 
 def _accuracy(card: Card) -> Section:
     with_interval = {share.metric: _share(share) for share in card.shares}
-    facts = [(_named(m), said) for m, said in with_interval.items()]
-    others = [
-        f"{_named(m)} {v:.3f}" for m, v in card.record.metrics.items() if m not in with_interval
-    ]
+    facts = list(with_interval.items())
+    others = [f"{m} {v:.3f}" for m, v in card.record.metrics.items() if m not in with_interval]
     if others:
         facts.append(("Beside", "; ".join(others)))
     picked = any(name.startswith("selected_on") for name in card.record.metrics)
@@ -193,20 +193,20 @@ def _implementation(card: Card) -> Section:
     packages = its.get("packages") or {}
     guarantee = _guarantee(card)
     made = [_capital(a) + "." for a in guarantee.assumptions if _is_of_implementation(a)]
-    arithmetic = _FLOATING.get(guarantee.mechanism) if guarantee.epsilon is not None else None
+    points = [f"network in {config['trainer']['precision']}"]
+    if guarantee.epsilon is not None:
+        points.append(_FLOATING[guarantee.mechanism])
     names = ("dpmi", "torch", "opacus", "dp-accounting", "numpy")
     versions = ", ".join(f"{name} {packages.get(name)}" for name in names)
     return Section(
         "Implementation",
         (
-            ("Floating point", "; ".join(
-                [f"network in {config['trainer']['precision']}", *([arithmetic] * bool(arithmetic))]
-            )),
+            ("Floating point", "; ".join(points)),
             ("Versions", f"{versions}, Python {its.get('python')}, {its.get('device')}"),
-            ("Code", f"digest {its.get('code')}, commit {its.get('git_commit') or 'not known'}"),
+            ("Code", f"digest {its.get('code')}, commit {_short(its.get('git_commit'))}"),
         ),
         tuple(made),
-    )  # fmt: skip
+    )
 
 
 def _data(card: Card) -> Section:
@@ -214,15 +214,21 @@ def _data(card: Card) -> Section:
     data, model = config["data"], config["model"]
     own = data["name"] in OWN_DATA
     classes = [m.rpartition("/")[2] for m in card.record.metrics if "/recall/" in m]
+    before = model["weights"] or "drawn"
     facts = [
         ("Training images", "a user's own" if own else f"{data['name']}, public"),
         ("Size", f"{data['image_size']} x {data['image_size']} pixels"),
         ("Classes", ", ".join(classes)),
         ("Test images", f"{test_images(card.record)}{_split(data.get('test'))}"),
-        ("Network", f"{model['name']}; trained: {model['train'].replace('_', ' ')}; weights before: "
-         f"{model['weights'] or 'drawn'}"),
+        ("Network", f"{model['name']}; trained: {model['train']}; weights before: {before}"),
     ]  # fmt: skip
     return Section("Data and network", tuple(facts))
+
+
+def _short(commit: str | None) -> str:
+    """Enough of a commit to find it, and whether files were changed since."""
+    digits, plus, changed = (commit or "not known").partition("+")
+    return digits[:12] + plus + changed
 
 
 def _split(test: str | None) -> str:
@@ -238,13 +244,9 @@ def _share(share: Share) -> str:
     return f"{100 * share.value:.1f} % (95 %: {ends})"
 
 
-def _named(metric: str) -> str:
-    return metric.replace("_", " ")
-
-
 def _at(epsilon: float, delta: float) -> str:
     return f"ε = {printed_epsilon(epsilon)} at δ = {printed_delta(delta)}"
 
 
 def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text  # ε stays ε
