@@ -14,7 +14,8 @@ def carded(real_sweeps, tmp_path_factory):
     return out, real_sweeps[0] / "0" / "model.safetensors"
 
 
-def test_the_status_says_whether_it_holds(carded, capsys, tmp_path):
+def test_the_status_says_whether_it_holds(carded, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
     out, weights = carded
     assert main([str(out / "card.html"), str(weights)]) == 0
     told = capsys.readouterr().out

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dpmi.cards.check import Check, compare, failed, near, passed, unknown
+from dpmi.cards.wording import WITHOUT_EPSILON
 from dpmi.privacy.accounting import epsilon, planned_entries
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import WHITE, mean_moves
@@ -15,7 +16,6 @@ from dpmi.run.record import PublicRecord
 
 _SAME = 1e-6  # relative
 _CALIBRATED = 0.98  # of the target ε: noise is found to within a thousandth of it
-_WITHOUT = ("none", "ldp_published", "dpsgd_published")
 
 
 def config_checks(record: PublicRecord) -> Iterator[Check]:
@@ -26,7 +26,7 @@ def config_checks(record: PublicRecord) -> Iterator[Check]:
     yield compare("mechanism of config and guarantee", guarantee.mechanism, mechanism["name"])
     if guarantee.epsilon is None:
         return
-    if mechanism["name"] in _WITHOUT:
+    if mechanism["name"] in WITHOUT_EPSILON:
         yield failed("config allows a guarantee", f"{mechanism['name']} has none")
         return
     if guarantee.delta == 0:

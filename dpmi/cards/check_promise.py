@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from dpmi.cards.check import Check, compare, failed, near, passed, unknown
 from dpmi.cards.recomputing import LARGEST, recomputed
-from dpmi.cards.schema import Card
+from dpmi.cards.schema import Card, Others
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import STRICTER_DELTAS, Guarantee, printed_delta
 from dpmi.privacy.risk import Risk, risks
 from dpmi.privacy.spending import LedgerEntry, Spending
+from dpmi.privacy.total import ACCOUNTANT as TOTAL_ACCOUNTANT
 from dpmi.run.first_weights import Provenance
 
 _SAME = 1e-6  # relative: the same computation on another machine
@@ -45,11 +46,12 @@ def promise_checks(card: Card, told: Provenance | None) -> Iterator[Check]:
             yield unknown(name, "no ledger on the card: a user's own data")
         ledger = on_card or (of_weights.ledger if of_weights else ())
         if ledger:
-            yield from _by_ledger(guarantee, _with_before(ledger, guarantee, told), record.risk)
+            entries = _with_before(ledger, guarantee, told)
+            yield from _by_ledger(guarantee, entries, record.risk)
+            if card.others and card.others.epsilon is not None:
+                yield _total(card.others, card.others.epsilon, guarantee, entries)
         else:
             yield unknown("ε of the ledger", "no ledger, neither on the card nor in the weights")
-    if card.others and card.others.epsilon is not None:
-        yield from _total(card, guarantee)
 
 
 def _without(card: Card, guarantee: Guarantee, told: Provenance | None) -> Iterator[Check]:
@@ -194,14 +196,13 @@ def _of_unit(spending: Spending, answers: bool) -> float:
     return (spending.image_epsilon if answers else spending.value_epsilon) or 0.0
 
 
-def _total(card: Card, guarantee: Guarantee) -> Iterator[Check]:
-    others, name = card.others, "total of the account is not below this run's ε"
-    assert others
-    assert others.epsilon is not None
-    assert guarantee.epsilon is not None
-    if guarantee.delta == 0 or others.delta != guarantee.delta or others.unit != guarantee.unit:
-        yield unknown(name, "the total is of another unit, or at another δ")
-    elif others.epsilon < guarantee.epsilon * (1 - _GRID) - 2e-3:
-        yield failed(name, f"stated {others.epsilon:.4g}, below {guarantee.epsilon:.4g}")
-    else:
-        yield passed(name, f"{others.epsilon:.4g} on {others.at[:10]}")
+def _total(
+    others: Others, stated: float, guarantee: Guarantee, entries: tuple[LedgerEntry, ...]
+) -> Check:
+    """Whether all runs together took at least what this one did, by PLD as the total is."""
+    name = "total of the account is not below this run's ε"
+    if (others.delta, others.unit) != (guarantee.delta, guarantee.unit):
+        return unknown(name, "the total is of another unit, or at another δ")
+    own = epsilon(entries, others.delta, TOTAL_ACCOUNTANT)
+    said = f"{stated:.5g} on {others.at[:10]}; this run alone, by PLD, {own:.5g}"
+    return passed(name, said) if stated >= own * (1 - _SAME) else failed(name, said)

@@ -100,9 +100,7 @@ def read_card(path: Path) -> tuple[Card, bytes]:
         UserError: no file, no card in it, or one of another version.
     """
     if path.suffix not in _EMBEDDED:
-        raise UserError(
-            f"{path}: must end in .html, .md or .json; give {' or '.join(FILES.values())}"
-        )
+        raise UserError(f"{path}: no card; give {' or '.join(FILES.values())}")
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -195,7 +195,7 @@ def _implementation(card: Card) -> Section:
     made = [_capital(a) + "." for a in guarantee.assumptions if _is_of_implementation(a)]
     points = [f"network in {config['trainer']['precision']}"]
     if guarantee.epsilon is not None:
-        points.append(_FLOATING[guarantee.mechanism])
+        points.append(_FLOATING.get(guarantee.mechanism, "not known"))
     names = ("dpmi", "torch", "opacus", "dp-accounting", "numpy")
     versions = ", ".join(f"{name} {packages.get(name)}" for name in names)
     return Section(

@@ -24,6 +24,7 @@ LIMITS = (
     "It bounds what can be learned of one unit from all that was released. What holds of patients "
     "in general can be learned, and is meant to be.",
 )
+WITHOUT_EPSILON = ("none", "ldp_published", "dpsgd_published")  # whatever is claimed
 TRUSTED = {
     "central": "central: who runs the training sees the images and is trusted; who receives the "
     "weights, and all that was released on the way, is not",
@@ -46,7 +47,7 @@ def described(record: PublicRecord) -> Described:
     """What was executed, in words: by the config and the guarantee of the run."""
     guarantee, config = record.guarantee, record.config
     name = config["mechanism"]["name"]
-    if guarantee is None or guarantee.epsilon is None:
+    if guarantee is None or guarantee.epsilon is None or name in WITHOUT_EPSILON:
         return Described("none", _WITHOUT[name], None)
     unit = guarantee.unit
     if name == "dpsgd":
