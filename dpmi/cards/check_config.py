@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.record import PublicRecord
 
 _SAME = 1e-6  # relative
+_COUNTED = re.compile(r"the number of training (?:image|patient)s, (\d+), is public")
 _CALIBRATED = 0.98  # of the target ε: noise is found to within a thousandth of it
 
 
@@ -38,7 +40,7 @@ def config_checks(record: PublicRecord) -> Iterator[Check]:
     executed = record.executed
     if not executed.get("plan") or not executed.get("ledger"):
         yield unknown("plan and ledger agree", "not on the card: a user's own data")
-        yield unknown("δ is below 1/n", "n is not on the card as a number")
+        yield _below(guarantee, _counted(guarantee))
         if guarantee.epsilon > (1 + _SAME) / config["beta"]:
             yield unknown("ε is that of β", "above 1/β, by what was lost or taken before, maybe")
         else:
@@ -67,7 +69,8 @@ def _of_plan(
     stated = (guarantee.delta, guarantee.unit, guarantee.adjacency, guarantee.accountant)
     own = (plan.delta, plan.unit, plan.adjacency, plan.accountant)
     yield compare("δ, unit, adjacency, accountant of plan and guarantee", stated, own, show=False)
-    yield passed("δ is below 1/n", f"n = {plan.n}: 1/n = {1 / plan.n:.3g}")
+    yield _below(guarantee, plan.n)
+    yield compare("n of the plan is that of the assumptions", plan.n, _counted(guarantee))
     said = executed["plan"]["sample_rate"], executed["plan"]["sensitivity"]
     derived = plan.sample_rate, plan.sensitivity
     yield compare("rate is batch/n, sensitivity that of the norm", said, derived)
@@ -83,6 +86,20 @@ def _of_plan(
     right = right and lost >= 0 and all(entry.steps > 0 for entry in ledger)
     said_steps = f"{ran} releases of {whole}, and {lost} lost"
     yield passed(name, said_steps) if right else failed(name, said_steps)
+
+
+def _counted(guarantee: Guarantee) -> int | None:
+    """Training images, or patients, by the sentence that says that their number is public."""
+    found = [_COUNTED.search(assumption) for assumption in guarantee.assumptions]
+    return next((int(one[1]) for one in found if one), None)
+
+
+def _below(guarantee: Guarantee, n: int | None) -> Check:
+    name, delta = "δ is below 1/n", guarantee.delta or 0.0
+    if n is None:
+        return unknown(name, "n is not on the card")
+    said = f"n = {n}: 1/n = {1 / n:.3g}"
+    return passed(name, said) if delta < 1 / n else failed(name, f"δ = {delta:g}, {said}")
 
 
 def _of_config(plan: PrivacyPlan, config: Mapping[str, Any]) -> Iterator[Check]:

@@ -64,6 +64,11 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
             f"{run}: the run {record.status}, so it has no checkpoint to make a card of; the same "
             "command goes on with it (python -m dpmi.train ...)"
         )
+    if record.guarantee.epsilon is not None and not record.risk:
+        raise UserError(
+            f"{run / PUBLIC_FILE}: of an older version of dpmi, which did not bound what an "
+            "attacker can do; run it again with rerun=true"
+        )
     told = provenance(weights)
     private = read_record(run / RECORD_FILE) if (run / RECORD_FILE).is_file() else None
     by_choice = False

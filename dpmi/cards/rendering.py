@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from pydantic import ValidationError
 
 from dpmi.cards import curve
@@ -67,13 +67,18 @@ def _template(suffix: str) -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["plain"] = _plain
+    environment.filters |= {"plain": _plain, "breaking": _breaking}
     return environment.get_template(f"card{suffix}.j2")
 
 
 def _plain(text: str) -> str:
     """Text that Markdown leaves as it is."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+
+
+def _breaking(text: str) -> Markup:
+    """Text for HTML whose names, as long as test_images/accuracy, end a line at a slash."""
+    return Markup(str(escape(text)).replace("/", "/<wbr>"))
 
 
 def write(card: Card, out: Path) -> None:

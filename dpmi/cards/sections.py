@@ -159,8 +159,9 @@ def _elsewhere(card: Card) -> Section:
     if others is None:
         said = NOT_KNOWN
     else:
+        entries = f"{others.runs} {'entry' if others.runs == 1 else 'entries'}"
         total = "; ".join(others.says) or "nothing was released"
-        said = f"in all, on {others.at[:10]}, by {others.runs} entries of the account: {total}"
+        said = f"in all, on {others.at[:10]}, by {entries} of the account: {total}"
     if audit is None:
         audited = "not audited"
     else:

@@ -167,6 +167,7 @@ def lost_steps(record):
         (lower_rate, "ledger has no noise and no rate but the plan's"),
         (lower_rate_of_the_plan_too, "rate is batch/n, sensitivity that of the norm"),
         (more_images, "batch, steps and norm of the config"),
+        (more_images, "n of the plan is that of the assumptions"),
         (large_delta, "plan is one that can be"),
         (another_beta, "noise is calibrated to ε = 1/β"),
     ],
@@ -175,6 +176,18 @@ def test_a_ledger_must_be_that_of_plan_and_config_though_card_and_weights_agree(
     runs, forge, change, name
 ):
     assert name in failed(verify(*forge("dpsgd", *both(runs, change))))
+
+
+def test_delta_is_held_against_the_number_of_images_though_there_is_no_plan(forge):
+    def change(guarantee):
+        guarantee["delta"] = 0.5
+
+    found = failed(verify(*forge(
+        "own",
+        lambda values: change(values["record"]["guarantee"]),
+        lambda told: change(told["guarantee"]),
+    )))  # fmt: skip
+    assert "δ is below 1/n" in found
 
 
 def test_a_run_that_was_invented_whole_is_not_detected_as_the_list_says(runs, forge, capsys):

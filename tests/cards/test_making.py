@@ -30,6 +30,14 @@ def test_a_card_holds_the_public_record_and_nothing_of_the_private_one(runs, tmp
         assert told == without.model_copy(update=times)
 
 
+def test_a_record_of_before_there_were_bounds_on_an_attacker_is_refused(runs, tmp_path, capsys):
+    values = json.loads((runs["dpsgd"] / "public.json").read_text())
+    (tmp_path / "public.json").write_text(json.dumps(values | {"risk": []}))
+    assert main([str(tmp_path)]) == 2
+    assert "older version" in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_plan_and_ledger_of_a_users_own_data_leave_by_choice_alone(runs, tmp_path):
     assert not card_of(runs["own"]).record.executed
     text = (runs["own"] / "card.md").read_text()
