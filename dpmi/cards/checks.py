@@ -1,0 +1,171 @@
+"""All that can be checked of a card beside its weights, a line each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpmi.cards.check import Check, compare, failed, passed, unknown
+from dpmi.cards.check_config import config_checks
+from dpmi.cards.check_promise import promise_checks
+from dpmi.cards.making import provenance, weights_file
+from dpmi.cards.rendering import read_card, rendered
+from dpmi.cards.schema import Card
+from dpmi.cards.wording import LIMITS, described, shares, test_images
+from dpmi.errors import UserError
+from dpmi.run.code import code_digest
+from dpmi.run.first_weights import Provenance
+from dpmi.run.leaving import public_guarantee
+from dpmi.run.record import PublicRecord
+
+_FLOAT = 1e-5  # metrics are in single precision
+_PROBABILITIES = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece")
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What was found of a card: the checks, in the order of the card."""
+
+    card: Card
+    checks: tuple[Check, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing that could be checked failed."""
+        return not any(check.status == "failed" for check in self.checks)
+
+
+def verify(path: Path, weights: Path) -> Verified:
+    """Check a card and its weights.
+
+    Raises:
+        UserError: one of them is not there, or is no such file at all.
+    """
+    card, content = read_card(path)
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file; give the weights that the card is of")
+    try:
+        told: Provenance | None = provenance(weights)
+        read = passed("weights file is whole")
+    except UserError as error:
+        told, read = None, failed("weights file is whole", str(error))
+    groups = (
+        integrity(card, content, path.suffix),
+        file_checks(card, weights),
+        (read,),
+        of_same_run(card, told) if told else (),
+        promise_checks(card, told),
+        config_checks(card.record),
+        audit_checks(card.record),
+        metric_checks(card),
+        (_code(card),),
+    )
+    return Verified(card, tuple(check for group in groups for check in _guarded(group)))
+
+
+def _guarded(group: Iterable[Check]) -> Iterator[Check]:
+    """Checks, and one that fails where the card's content is such as no run leaves."""
+    try:
+        yield from group
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        yield failed("content is such as runs leave", f"{type(error).__name__}: {error}")
+
+
+def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
+    """Whether the file is, to the byte, what its own content gives."""
+    own = card.digest_of_content()
+    yield compare("digest of the card", card.digest, own)
+    name = "page is what its data give" if suffix != ".json" else "written as cards are"
+    if rendered(card, suffix) == content:
+        yield passed(name, f"{len(content)} bytes, byte by byte")
+    else:
+        yield failed(name, "rendered anew from the data in it, the file is another")
+    its = described(card.record)
+    said = (card.trust, card.mechanism, card.sensitivity, card.limits)
+    follows = (its.trust, its.mechanism, its.sensitivity, LIMITS)
+    yield compare("trust model, mechanism, sensitivity, limits", said, follows, show=False)
+
+
+def file_checks(card: Card, weights: Path) -> Iterator[Check]:
+    """Whether the weights are those that the card is of."""
+    found = weights_file(weights)
+    yield compare("SHA-256 of the weights", card.weights.sha256, found.sha256)
+    yield compare("size of the weights", card.weights.size, found.size)
+
+
+def of_same_run(card: Card, told: Provenance) -> Iterator[Check]:
+    """Whether the weights file tells the same of its training as the card."""
+    stated = card.record.guarantee
+    assert stated
+    name = "guarantee in the weights file is the card's"
+    same = stated.to_dict() == told.guarantee == public_guarantee(stated).to_dict()
+    yield passed(name) if same else failed(name, "the two state something else")
+    if told.taken:
+        run = told.taken[-1].spending.run
+        yield compare("weights file is of the same run", card.record.run, run)
+
+
+def audit_checks(record: PublicRecord) -> Iterator[Check]:
+    """Whether a lower bound on ε contradicts what is claimed."""
+    audit, guarantee = record.audit, record.guarantee
+    name = "audit does not refute the claim"
+    if audit is None or guarantee is None:
+        yield unknown(name, "not audited")
+        return
+    yield compare("audit is of the claim", audit["claimed"], guarantee.epsilon)
+    above = [
+        method
+        for method, one in audit["bounds"].items()
+        if one["epsilon"] > (audit["claimed"] if one["claimed"] is None else one["claimed"])
+    ]
+    of_claim = [one["epsilon"] for one in audit["bounds"].values() if one["claimed"] is None]
+    strongest = max(of_claim, default=0.0)
+    yield compare("audit's bound is its strongest", audit["lower_bound"], strongest)
+    if above or audit["refuted"] or audit["lower_bound"] > audit["claimed"]:
+        yield failed(name, f"refuted: {audit['says']} (claimed {audit['claimed']:.4g})")
+    else:
+        yield passed(name, audit["says"])
+
+
+def metric_checks(card: Card) -> Iterator[Check]:
+    """Whether metrics are possible, belong together, and have the intervals that they should."""
+    record, images = card.record, test_images(card.record)
+    outside = [name for name, value in record.metrics.items() if not _possible(name, value)]
+    name = "metrics are in their range"
+    yield failed(name, ", ".join(outside)) if outside else passed(name)
+    yield compare("intervals as recomputed", card.shares, shares(record), show=False)
+    accuracy = record.metrics.get("test_images/accuracy")
+    name = "accuracy is that of the reliability diagram"
+    if accuracy is None or not images:
+        yield unknown(name, "the record has no reliability diagram")
+        return
+    right = sum(number * share for _, share, number in record.reliability)
+    close = abs(right / images - accuracy) <= _FLOAT
+    whole = abs(accuracy * images - round(accuracy * images)) <= _FLOAT * images
+    said = f"{round(right)} of {images} images"
+    yield passed(name, said) if close and whole else failed(name, f"{said}, not {accuracy:.4f}")
+    ece = record.metrics.get("test_images/ece")
+    if ece is not None:
+        off = sum(n * abs(share - sure) for sure, share, n in record.reliability) / images
+        name = "calibration error is that of the diagram"
+        right_ece = abs(off - ece) <= _FLOAT
+        yield passed(name, f"{off:.4f}") if right_ece else failed(name, f"{off:.4f}, not {ece:.4f}")
+
+
+def _possible(name: str, value: float) -> bool:
+    """Whether a metric can have a value; what is not a number was not defined."""
+    if math.isnan(value):
+        return True
+    if name.rpartition("/")[2] in _PROBABILITIES or "/recall/" in name:
+        return 0 <= value <= 1
+    return -1 <= value <= 1 if name.endswith("/kappa") else True
+
+
+def _code(card: Card) -> Check:
+    made, here = card.record.environment.get("code"), code_digest()
+    name = "code that ran is the code that checks"
+    if made == here:
+        return passed(name, here)
+    return unknown(name, f"{made} ran, {here} checks: what is recomputed is by other code")

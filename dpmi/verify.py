@@ -1,0 +1,65 @@
+"""Check a card and the weights that it is of: recompute what can be recomputed.
+
+    python -m dpmi.verify CARD WEIGHTS   # card.html, card.md or card.json; model.safetensors
+
+ε is recomputed from the ledger by two accountants that are not this program's, Opacus' PRV and
+dp-accounting's PLD; digests, plan, bounds on an attacker, audit, intervals and the pages themselves
+are compared. A table says of each check whether it passed, failed, or cannot be made, and a list
+what no check can find out.
+Exit status: 0 all that can be checked holds, 1 something does not, 2 the input is bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dpmi.errors import EXIT_BAD_INPUT, UserError
+
+EXIT_DOES_NOT_HOLD = 1
+_STYLES = {"passed": "green", "failed": "bold red", "cannot be checked": "yellow"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check what the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dpmi.verify", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("card", type=Path, metavar="CARD", help="card.html, card.md or card.json")
+    parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="model.safetensors")
+    asked = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", module="opacus")  # of a logarithm of zero, at a rate of 1
+    from dpmi.cards.checks import verify  # slow to import: not for --help
+    from dpmi.cards.sections import CANNOT
+
+    try:
+        found = verify(asked.card, asked.weights)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    console = Console()
+    table = Table(title=found.card.record.run, show_edge=False, title_justify="left")
+    for column in ("check", "", "found"):
+        table.add_column(column, overflow="fold")
+    for check in found.checks:
+        table.add_row(check.name, f"[{_STYLES[check.status]}]{check.status}[/]", check.detail)
+    console.print(table)
+    console.print("\nIt cannot be verified:")
+    for line in CANNOT:
+        console.print(f"- {line}", markup=False, highlight=False)
+    broken = [check.name for check in found.checks if check.status == "failed"]
+    open_ = sum(check.status == "cannot be checked" for check in found.checks)
+    beside = f"; {open_} checks cannot be made" if open_ else ""
+    if broken:
+        console.print(f"\n[bold red]does not hold:[/] {'; '.join(broken)}{beside}", highlight=False)
+        return EXIT_DOES_NOT_HOLD
+    console.print(f"\n[bold green]all that can be checked holds[/]{beside}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

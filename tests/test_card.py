@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+
+from dpmi.card import main
+
+
+def test_doors_import_nothing_slow_before_they_are_asked():
+    code = (
+        "import sys, dpmi.card, dpmi.verify; "
+        "assert not {'torch', 'opacus', 'scipy', 'jinja2', 'pydantic'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({}, "no public.json, so it is no run's folder"),
+        ({"public.json": '{"schema_name": "dpmi.public-record", "version": 0}'}, "version 1"),
+        ({"public.json": "{"}, "not a readable run record"),
+    ],
+)
+def test_what_is_no_run_is_one_clear_line(tmp_path, capsys, files, said):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    assert main([str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == set(files)
+
+
+def test_a_run_that_did_not_complete_has_no_card(real_sweeps, capsys):
+    from dpmi.run.record import read_public_record
+
+    folders = [path.parent for path in real_sweeps[1].rglob("public.json")]
+    (failed,) = [f for f in folders if read_public_record(f / "public.json").status == "failed"]
+    assert main([str(failed)]) == 2
+    assert "the run failed" in capsys.readouterr().err
+    assert not list(failed.glob("card.*"))
+
+
+def test_a_folder_of_runs_is_refused_and_one_of_them_is_named(real_sweeps, capsys):
+    assert main([str(real_sweeps[0])]) == 2
+    assert str(real_sweeps[0] / "0") in capsys.readouterr().err
