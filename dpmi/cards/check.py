@@ -37,7 +37,7 @@ def compare(name: str, stated: object, found: object, show: bool = True) -> Chec
     if stated == found:
         return passed(name, str(found) if show else "")
     return failed(
-        name, f"stated {stated}, found {found}" if show else "others follow from the data"
+        name, f"stated {stated}, found {found}" if show else "the two are not the same"
     )
 
 

@@ -76,7 +76,7 @@ def _guarded(group: Iterable[Check]) -> Iterator[Check]:
 def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
     """Whether the file is, to the byte, what its own content gives."""
     own = card.digest_of_content()
-    yield compare("digest of the card", card.digest, own)
+    yield compare("digest of the card", card.digest, own, show=False)
     name = "page is what its data give" if suffix != ".json" else "written as cards are"
     if rendered(card, suffix) == content:
         yield passed(name, f"{len(content)} bytes, byte by byte")
@@ -91,7 +91,8 @@ def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
 def file_checks(card: Card, weights: Path) -> Iterator[Check]:
     """Whether the weights are those that the card is of."""
     found = weights_file(weights)
-    yield compare("SHA-256 of the weights", card.weights.sha256, found.sha256)
+    name, stated = "SHA-256 of the weights", card.weights.sha256
+    yield compare(name, stated, found.sha256, show=False)
     yield compare("size of the weights", card.weights.size, found.size)
 
 
