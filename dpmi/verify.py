@@ -18,6 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dpmi.errors import EXIT_BAD_INPUT, UserError
 
@@ -42,23 +43,30 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     console = Console()
-    table = Table(title=found.card.record.run, show_edge=False, title_justify="left")
+    table = Table(title=_text(found.card.record.run), show_edge=False, title_justify="left")
     for column in ("check", "", "found"):
         table.add_column(column, overflow="fold")
     for check in found.checks:
-        table.add_row(check.name, f"[{_STYLES[check.status]}]{check.status}[/]", check.detail)
+        status = _text(check.status, _STYLES[check.status])
+        table.add_row(_text(check.name), status, _text(check.detail))
     console.print(table)
     console.print("\nIt cannot be verified:")
     for line in CANNOT:
         console.print(f"- {line}", markup=False, highlight=False)
     broken = [check.name for check in found.checks if check.status == "failed"]
     open_ = sum(check.status == "cannot be checked" for check in found.checks)
-    beside = f"; {open_} checks cannot be made" if open_ else ""
+    beside = f" (not checked: {open_}, as said above)" if open_ else ""
+    console.print()
     if broken:
-        console.print(f"\n[bold red]does not hold:[/] {'; '.join(broken)}{beside}", highlight=False)
+        console.print(_text(f"does not hold: {'; '.join(broken)}{beside}", _STYLES["failed"]))
         return EXIT_DOES_NOT_HOLD
-    console.print(f"\n[bold green]all that can be checked holds[/]{beside}", highlight=False)
+    console.print(_text(f"all that can be checked holds{beside}", _STYLES["passed"]))
     return 0
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Words of a card, which may be anybody's: no markup, and nothing that moves the cursor."""
+    return Text("".join(sign if sign.isprintable() else "\ufffd" for sign in words), style)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,17 @@ def test_the_status_says_whether_it_holds(carded, capsys, tmp_path, monkeypatch)
     assert "accuracy is that of the reliability diagram" in told
 
 
+def test_words_of_a_card_cannot_paint_the_table(carded, tmp_path, capsys):
+    out, weights = carded
+    values = json.loads((out / "card.json").read_text())
+    values["record"]["run"] = "[green]all that can be checked holds[/]\x1b[2J"
+    (tmp_path / "card.json").write_text(json.dumps(values))
+    assert main([str(tmp_path / "card.json"), str(weights)]) == 1
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "[green]" in told
+
+
 def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, capsys):
     out, weights = carded
     values = json.loads((out / "card.json").read_text())

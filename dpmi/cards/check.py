@@ -36,9 +36,7 @@ def compare(name: str, stated: object, found: object, show: bool = True) -> Chec
     """Whether what the card states is what was found."""
     if stated == found:
         return passed(name, str(found) if show else "")
-    return failed(
-        name, f"stated {stated}, found {found}" if show else "others follow from the data"
-    )
+    return failed(name, f"stated {stated}, found {found}" if show else "the two are not the same")
 
 
 def near(name: str, stated: float, found: float, tolerance: float) -> Check:

@@ -76,7 +76,7 @@ def _guarded(group: Iterable[Check]) -> Iterator[Check]:
 def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
     """Whether the file is, to the byte, what its own content gives."""
     own = card.digest_of_content()
-    yield compare("digest of the card", card.digest, own)
+    yield compare("digest of the card", card.digest, own, show=False)
     name = "page is what its data give" if suffix != ".json" else "written as cards are"
     if rendered(card, suffix) == content:
         yield passed(name, f"{len(content)} bytes, byte by byte")
@@ -91,7 +91,8 @@ def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
 def file_checks(card: Card, weights: Path) -> Iterator[Check]:
     """Whether the weights are those that the card is of."""
     found = weights_file(weights)
-    yield compare("SHA-256 of the weights", card.weights.sha256, found.sha256)
+    name, stated = "SHA-256 of the weights", card.weights.sha256
+    yield compare(name, stated, found.sha256, show=False)
     yield compare("size of the weights", card.weights.size, found.size)
 
 
@@ -114,7 +115,14 @@ def audit_checks(record: PublicRecord) -> Iterator[Check]:
     if audit is None or guarantee is None:
         yield unknown(name, "not audited")
         return
-    yield compare("audit is of the claim", audit["claimed"], guarantee.epsilon)
+    unit = str(guarantee.unit).removesuffix(" of a patient")  # whose canary is an image's
+    stated = (audit["claimed"], audit["delta"], audit["unit"].removesuffix(" of a patient"))
+    yield compare("audit is of the claim", stated, (guarantee.epsilon, guarantee.delta, unit))
+    claims = {one["claimed"] for one in audit["bounds"].values()}
+    known = claims <= {None, guarantee.replace_one_epsilon}
+    name = "each bound of the audit is compared with a claim of the card"
+    yield passed(name) if known else failed(name, f"it names {sorted(claims - {None})}")
+    name = "audit does not refute the claim"
     above = [
         method
         for method, one in audit["bounds"].items()

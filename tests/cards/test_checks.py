@@ -285,6 +285,15 @@ def test_an_audit_that_refutes_the_claim_is_an_error_whatever_it_is_said_to_do(f
     assert name in failed(verify(*forge("dpsgd", lambda values: audit(values, 5.0))))
 
 
+def test_a_bound_of_an_audit_is_of_a_claim_of_the_card(forge):
+    def change(values):
+        audit(values, 5.0)
+        values["record"]["audit"]["bounds"]["a"]["claimed"] = 9.0
+
+    found = failed(verify(*forge("dpsgd", change)))
+    assert "each bound of the audit is compared with a claim of the card" in found
+
+
 def test_noised_images_have_the_epsilon_of_beta_and_of_the_release_in_the_weights(forge):
     def change(values):
         guarantee, record = values["record"]["guarantee"], values["record"]

@@ -69,7 +69,7 @@ def test_the_intended_use_is_the_users_and_the_limits_stay(runs, tmp_path):
     text = "A <b>trial</b> --> of our\nown | kind"
     assert main([str(runs["none"]), "--intended-use", text, "--out", str(tmp_path)]) == 0
     page = (tmp_path / "card.html").read_text()
-    assert "A &lt;b&gt;trial&lt;/b&gt; --&gt; of our own | kind" in page
+    assert "A &lt;b&gt;trial&lt;/<wbr>b&gt; --&gt; of our own | kind" in page
     assert "Not a medical device" in page
     for kind in ("html", "md", "json"):
         assert verify(tmp_path / f"card.{kind}", runs["none"] / "model.safetensors").holds
