@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_ddp import differences
 from test_resume import assert_same, killed_after
 from test_wiring import Watched, numbers_of
 from torch import nn
@@ -154,6 +155,23 @@ def test_a_run_that_is_killed_goes_on_with_the_same_patients_and_the_same_images
     assert job_processes.run(killed, *words) == 0
     assert read_record(killed / "record.json").restarts == 1
     assert_same(whole, killed)
+
+
+@pytest.mark.slow
+def test_two_processes_train_on_the_patients_that_one_trains_on(clinic, tmp_path):
+    words = (
+        *(*SMALL, f"data.root={clinic}", f"cache_dir={tmp_path / 'cache'}", "noise_seed=5"),
+        *("mechanism=dpsgd", "mechanism.calibration=noise_multiplier", "beta=2.5"),
+        *("data.multiplicity=2", "data.augment=affine", "model.learning_rate=0.0001"),
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert job_processes.run(one, *words) == 0
+    assert job_processes.run(two, "trainer=ddp", "trainer.devices=2", *words) == 0
+    assert max(differences(one, two).values()) < 1e-6
+    alone, together = (read_record(folder / "record.json") for folder in (one, two))
+    assert together.mechanism["ledger"] == alone.mechanism["ledger"]
+    assert together.mechanism["plan"] == alone.mechanism["plan"]
+    assert alone.mechanism["plan"]["n"] == PATIENTS
 
 
 def test_local_dp_trains_on_one_image_of_each_patient(job):
