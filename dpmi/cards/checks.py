@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from dpmi.cards.rendering import read_card, rendered
 from dpmi.cards.schema import Card
 from dpmi.cards.wording import LIMITS, described, shares, test_images
 from dpmi.errors import UserError
+from dpmi.models.groups import Subgroup
 from dpmi.run.code import code_digest
 from dpmi.run.first_weights import Provenance
 from dpmi.run.leaving import public_guarantee
@@ -145,6 +146,8 @@ def metric_checks(card: Card) -> Iterator[Check]:
     yield failed(name, ", ".join(outside)) if outside else passed(name)
     yield compare("intervals as recomputed", card.shares, shares(record), show=False)
     accuracy = record.metrics.get("test_images/accuracy")
+    if record.groups:
+        yield _groups(record.groups, accuracy, images)
     name = "accuracy is that of the reliability diagram"
     if accuracy is None or not images:
         yield unknown(name, "the record has no reliability diagram")
@@ -160,6 +163,29 @@ def metric_checks(card: Card) -> Iterator[Check]:
         name = "calibration error is that of the diagram"
         right_ece = abs(off - ece) <= _FLOAT
         yield passed(name, f"{off:.4f}") if right_ece else failed(name, f"{off:.4f}, not {ece:.4f}")
+
+
+def _groups(groups: Sequence[Subgroup], accuracy: float | None, images: int) -> Check:
+    """Whether groups are possible, and those of each column are all of the test images."""
+    name = "groups are those of the test images"
+    for group in groups:
+        for measure, its in group.measures.items():
+            value, low, high = its.value, its.low, its.high
+            if value is not None and not (
+                0 <= (value if low is None else low) <= value <= (value if high is None else high)
+                and value <= 1
+            ):
+                return failed(name, f"{group.title}: {measure} {value} is not in its interval")
+        if sum(group.class_counts.values()) != group.images:
+            return failed(name, f"{group.title}: its classes are not {group.images} images")
+    for column in dict.fromkeys(group.column for group in groups):
+        its_own = [group for group in groups if group.column == column]
+        if sum(group.images for group in its_own) != images:
+            return failed(name, f"{column}: its groups are not {images} images")
+        right = sum(g.images * (g.measures["accuracy"].value or 0.0) for g in its_own)
+        if accuracy is not None and abs(right / images - accuracy) > _FLOAT:
+            return failed(name, f"{column}: accuracy of all is {right / images:.4f}")
+    return passed(name, f"{len(groups)} groups")
 
 
 def _possible(name: str, value: float) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from dpmi.cards.schema import Card, Share
 from dpmi.cards.wording import TRUSTED, test_images
+from dpmi.models.groups import Measured, Subgroup
+from dpmi.models.names import UNDEFINED
 from dpmi.privacy.guarantee import Guarantee, printed_delta, printed_epsilon
 from dpmi.run.leaving import OWN_DATA
 
@@ -179,6 +181,7 @@ def _accuracy(card: Card) -> Section:
     others = [f"{m} {v:.3f}" for m, v in card.record.metrics.items() if m not in with_interval]
     if others:
         facts.append(("Beside", "; ".join(others)))
+    facts += [(group.title, _group(group)) for group in card.record.groups]
     picked = any(name.startswith("selected_on") for name in card.record.metrics)
     notes = [
         f"Of {test_images(card.record)} test images, which no ε covers; 95 % intervals by Wilson's "
@@ -238,6 +241,27 @@ def _split(test: str | None) -> str:
 
 def _is_of_implementation(assumption: str) -> bool:
     return any(words in assumption for words in _OF_IMPLEMENTATION)
+
+
+def _group(group: Subgroup) -> str:
+    """Accuracy with its interval, AUROC and calibration error, and how many images it has."""
+    accuracy = group.measures["accuracy"]
+    told = [f"{group.images} images", f"accuracy {_of_group(accuracy)}"]
+    told += [
+        f"{name} {measured.value:.3f}"
+        for name, measured in group.measures.items()
+        if name != "accuracy" and measured.value is not None
+    ]
+    return "; ".join(told)
+
+
+def _of_group(measured: Measured) -> str:
+    if measured.value is None:
+        return UNDEFINED
+    value = f"{100 * measured.value:.1f} %"
+    if measured.low is None or measured.high is None:
+        return value
+    return f"{value} (95 %: {100 * measured.low:.1f}–{100 * measured.high:.1f})"
 
 
 def _share(share: Share) -> str:

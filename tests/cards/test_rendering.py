@@ -1,14 +1,16 @@
 """A card's three files: what stands on them, and that each byte of them counts."""
 
+import dataclasses
 import hashlib
 
 import pytest
 
-from dpmi.cards.checks import integrity
+from dpmi.cards.checks import integrity, metric_checks
 from dpmi.cards.rendering import read_card, rendered
 from dpmi.cards.schema import VERSION, Card, Others, Share, WeightsFile
 from dpmi.cards.wording import INTENDED_USE, LIMITS, described
 from dpmi.errors import UserError
+from dpmi.models.groups import Measured, Subgroup
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.risk import Risk
 from dpmi.run.record import PublicRecord
@@ -67,7 +69,7 @@ def test_a_card_without_guarantee_says_so_first_with_the_reason_and_the_false_cl
 
 # What the pages of a fixed card hash to, by version: who changes a word or the layout raises
 # VERSION in dpmi/cards/schema.py, and adds a line; cards of another version are refused.
-PAGES = {1: "54ff3839bde6913b4d06fa91f6277a7ded137f1702d88bca0cd1b7390c6e29a2"}
+PAGES = {1: "8afd73cfa2c5bccc00504f5ab32fd875a12c038a01a8722614bbb46759598a66"}
 
 
 def test_pages_change_only_with_the_version():
@@ -96,6 +98,9 @@ def fixed_card():
                    {"2": 0.7, "10": 0.2, "1000": 0.01}, ((0.001, 0.01), (0.5, 0.7), (1.0, 1.0))),),
         executed={"plan": {"n": 60}, "ledger": [entry], "lost_steps": 0},
         metrics={"test_images/accuracy": 0.5, "test_images/auroc": 0.75},
+        groups=[Subgroup("sex", "f", 10, 4, {"ill": 4, "well": 6}, {
+            "auroc": Measured(0.75, 0.5, 0.9), "balanced_accuracy": Measured(0.5, 0.3, 0.7),
+            "accuracy": Measured(0.5, 0.2, 0.8), "ece": Measured(None, None, None)})],
         reliability=[(0.6, 0.5, 10)], audit=None, environment={"python": "3.11", "code": "0"},
     )  # fmt: skip
     others = Others(
@@ -110,3 +115,25 @@ def fixed_card():
         shares=(Share(metric="test_images/accuracy", value=0.5, low=0.24, high=0.76, images=10),),
         intended_use=INTENDED_USE, limits=LIMITS,
     ).sealed()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, None),
+        ({"images": 11}, "its classes are not 11 images"),
+        ({"class_counts": {"ill": 4, "well": 5}, "images": 9}, "sex: its groups are not 10 images"),
+        ({"measures": {"accuracy": Measured(0.6, 0.2, 0.8)}}, "sex: accuracy of all is 0.6000"),
+        ({"measures": {"accuracy": Measured(0.5, 0.6, 0.8)}}, "is not in its interval"),
+    ],
+)
+def test_groups_that_are_not_those_of_the_test_images_are_found(change, says):
+    card = fixed_card()
+    (group,) = card.record.groups
+    measures = group.measures | change.get("measures", {})
+    forged = dataclasses.replace(group, **(change | {"measures": measures}))
+    record = card.record.model_copy(update={"groups": [forged]})
+    checks = metric_checks(card.model_copy(update={"record": record}))
+    (found,) = [check for check in checks if check.name == "groups are those of the test images"]
+    assert found.status == ("failed" if says else "passed")
+    assert (says or "1 groups") in found.detail
