@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -29,6 +30,13 @@ TINY = (
     *("trainer.accelerator=cpu", "model.weights=null", "model.norm=group", "logger=csv"),
     "model.prior=train",
 )
+
+
+@pytest.fixture(autouse=True)
+def _logging_is_enabled_again():
+    """Doors that are called in this process silence libraries for good: theirs ends after them."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

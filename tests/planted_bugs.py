@@ -832,7 +832,7 @@ ONE_BIT = (
     ),
 )
 
-_PATIENTS = "tests/run/test_patients.py"
+_PATIENTS = "tests/run/test_protected_patients.py"
 PATIENTS = (
     Planted(
         "the images of a patient are clipped apart",

@@ -24,12 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from dpmi.privacy.dominating import Adjacency
 from dpmi.privacy.guarantee import Guarantee, printed_epsilon
 from dpmi.privacy.spending import LedgerEntry
-from dpmi.privacy.tradeoff import TradeOff, of_ledger, of_pure
+
+if TYPE_CHECKING:
+    from dpmi.privacy.dominating import Adjacency
+    from dpmi.privacy.tradeoff import TradeOff
 
 FALSE_POSITIVE_RATES = (0.001, 0.01)
 CANDIDATES = (2, 10, 1000)
@@ -121,11 +123,13 @@ def risks(guarantee: Guarantee, entries: Sequence[LedgerEntry] = ()) -> tuple[Ri
     Raises:
         ValueError: a guarantee with a δ, and no entry; or one of another adjacency.
     """
+    from dpmi.privacy.tradeoff import of_ledger  # slow to import: records are read without it
+
     if guarantee.epsilon is None or guarantee.unit is None:
         return ()
     if guarantee.adjacency not in ("zero-out", "replace-one"):
         raise ValueError(f"adjacency={guarantee.adjacency} must be zero-out or replace-one")
-    adjacency = cast(Adjacency, guarantee.adjacency)
+    adjacency = cast("Adjacency", guarantee.adjacency)
     if guarantee.delta:
         return (_risk(guarantee.unit, adjacency, of_ledger(entries, adjacency)),)
     of_unit = _of_pure(guarantee.unit, adjacency, guarantee.epsilon)
@@ -140,6 +144,8 @@ def _risk(unit: str, adjacency: Adjacency, curve: TradeOff) -> Risk:
 
 
 def _of_pure(unit: str, adjacency: Adjacency, epsilon: float) -> Risk:
+    from dpmi.privacy.tradeoff import of_pure
+
     if adjacency == "zero-out":
         return _risk(unit, adjacency, of_pure(epsilon))
     return _rounded(
