@@ -112,7 +112,10 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("where", FILES)
+# Loggers of jobs are configured as Hydra's are.
+@pytest.mark.parametrize(
+    "where", [pytest.param(key, marks=[pytest.mark.slow] * (key == "job_logging")) for key in FILES]
+)
 def test_an_experiment_from_a_foreign_folder_is_held_to_the_same(hostile, where):
     folder = hostile.cwd / "foreign" / "experiment"
     folder.mkdir(parents=True)
