@@ -29,7 +29,6 @@ from dpmi.errors import UserError
 from dpmi.features.datamodule import FeatureDataset
 from dpmi.features.extract import Features
 from dpmi.mechanisms import Mechanism, build_mechanism, epochs
-from dpmi.models.classifier import ImageClassifier
 from dpmi.models.prior import DecidingNetwork
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet
@@ -38,6 +37,7 @@ from dpmi.run.average import IterateAverage
 from dpmi.run.first_weights import load_start
 from dpmi.run.parts import (
     batches,
+    classifier,
     features_of,
     network,
     prepared_data,
@@ -156,19 +156,7 @@ class Shadows:
         if planned and drawn:
             drawn = PresentBatches(drawn, present)
         net = network(config, len(data.classes), self._first, features)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        model = ImageClassifier(
-            net,
-            classes=data.classes,
-            graded=data.graded,
-            make_gradient=mechanism.make_gradient,
-            learning_rate=config.model.learning_rate,
-            weight_decay=config.model.weight_decay,
-            momentum=config.model.momentum,
-            schedule=config.model.schedule,
-            compiled=config.trainer.compile,
-        )
+        model = classifier(config, net, data, mechanism, ALONE)
         released = mechanism.release_data(data)
         module = batches(config, released, features, None, mechanism, 0, ALONE, drawn)
         average = IterateAverage() if config.model.average == "last_half" else None
@@ -219,14 +207,7 @@ def _on_gpu(config: Config) -> bool:
 
 def _without(data: PreparedData, rows: Tensor) -> PreparedData:
     """The data set of those training images alone."""
-    split, kept = data.splits["train"], rows.numpy()
-    train = dataclasses.replace(
-        split,
-        pixels=split.pixels[kept],
-        labels=split.labels[kept],
-        patients=tuple(split.patients[row] for row in kept),
-        groups={name: tuple(of[row] for row in kept) for name, of in split.groups.items()},
-    )
+    train = data.splits["train"].of_rows(rows.numpy())
     return dataclasses.replace(data, splits=data.splits | {"train": train})
 
 

@@ -15,7 +15,7 @@ from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 
 _STREAM = 1 << 20  # of public randomness: apart from those of augmentation, which count views
-_SEED = 2005130  # of the one image that a patient gives to a release: the same in all runs
+_SEED = 2005130  # of the one image that a patient gives to a release: the same in all runs on the same images
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,6 @@ def known_patients(data: PreparedData, unit: str) -> Patients | None:
 
 
 def one_image_of_each(data: PreparedData, patients: Patients) -> PreparedData:
-    """The data set with one training image of each patient, the same in all runs."""
-    train, rows = data.splits["train"], patients.one_image_each()
-    kept = dataclasses.replace(
-        train,
-        pixels=train.pixels[rows],
-        labels=train.labels[rows],
-        patients=tuple(train.patients[row] for row in rows),
-        groups={name: tuple(of[row] for row in rows) for name, of in train.groups.items()},
-    )
-    contents = tuple(data.train_contents[row] for row in rows) if data.train_contents else ()
-    return dataclasses.replace(data, splits=data.splits | {"train": kept}, train_contents=contents)
+    """The data set with one training image of each patient, the same in all runs on it."""
+    kept = data.splits["train"].of_rows(patients.one_image_each())
+    return dataclasses.replace(data, splits=data.splits | {"train": kept})

@@ -34,6 +34,15 @@ class Split:
     patients: tuple[str, ...]  # "" where unknown
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # asked for, by column
 
+    def of_rows(self, rows: NDArray[np.int64]) -> Split:
+        """Those images alone, (m,), in that order; their pixels are copied."""
+        return Split(
+            self.pixels[rows],
+            self.labels[rows],
+            tuple(self.patients[row] for row in rows),
+            {column: tuple(of[row] for row in rows) for column, of in self.groups.items()},
+        )
+
 
 @dataclass(frozen=True)
 class DataFingerprint:

@@ -35,8 +35,9 @@ SHIFTED = (
     "images where there are none: no ε covers it"
 )
 ONE_EACH = (
-    "each patient gives one image to training, drawn by public numbers, the same in all runs: ε of "
-    "an image is that of its patient; one who goes by several names has as many times over"
+    "each patient gives one image to training, drawn by public numbers, the same in all runs on "
+    "the same images: ε of an image is that of its patient; one who goes by several names, or "
+    "gives other images to other runs, has the sum"
 )
 _DRAWS = 2  # of noise on each image by which a network is matched
 

@@ -56,6 +56,7 @@ from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.parts import (
     TrainingBatches,
     batches,
+    classifier,
     features_of,
     network,
     prepared_data,
@@ -185,7 +186,8 @@ class Run:
                 processes=ranks.size,
             )
         )
-        self._entry = entry = RunEntry(self.folder, config, data)
+        # By all images of each patient, also where a release has one: another has another of them.
+        self._entry = entry = RunEntry(self.folder, config, self._data)
         first = start.first_weights(entry.accounts(), config.mechanism.name, unit)
         entry.before = first.taken
         self._mechanism = mechanism = build_mechanism(
@@ -208,20 +210,7 @@ class Run:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
         net = given or network(config, len(data.classes), start.state, features)
-        if config.trainer.channels_last:
-            net = net.to(memory_format=torch.channels_last)
-        model = ImageClassifier(
-            net,
-            classes=data.classes,
-            graded=data.graded,
-            make_gradient=mechanism.make_gradient,
-            learning_rate=config.model.learning_rate,
-            weight_decay=config.model.weight_decay,
-            momentum=config.model.momentum,
-            schedule=config.model.schedule,
-            compiled=config.trainer.compile,
-            ranks=ranks,
-        )
+        model = classifier(config, net, data, mechanism, ranks)
         module = batches(config, released, features, patients, mechanism, begun.step, ranks)
         with self._wandb(begun.state.wandb_id) as wandb:
             if wandb:

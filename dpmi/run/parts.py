@@ -19,6 +19,7 @@ from dpmi.features.datamodule import FeatureDataModule
 from dpmi.features.extract import Features, extract_features
 from dpmi.features.penultimate import penultimate_vectors
 from dpmi.mechanisms import Mechanism, PlannedMechanism, batch_images
+from dpmi.models.classifier import ImageClassifier
 from dpmi.models.head import FeatureHead
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.weights import build_resnet18
@@ -131,6 +132,26 @@ def network(
     if config.model.frozen:
         net.freeze(config.model.frozen)
     return net
+
+
+def classifier(
+    config: Config, net: DecidingNetwork, data: PreparedData, mechanism: Mechanism, ranks: Ranks
+) -> ImageClassifier:
+    """What trains a network by a mechanism, and measures it."""
+    if config.trainer.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    return ImageClassifier(
+        net,
+        classes=data.classes,
+        graded=data.graded,
+        make_gradient=mechanism.make_gradient,
+        learning_rate=config.model.learning_rate,
+        weight_decay=config.model.weight_decay,
+        momentum=config.model.momentum,
+        schedule=config.model.schedule,
+        compiled=config.trainer.compile,
+        ranks=ranks,
+    )
 
 
 def batches(

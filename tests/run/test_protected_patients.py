@@ -184,7 +184,8 @@ def test_local_dp_trains_on_one_image_of_each_patient(job):
     assert done.record.account.spending.unit == "patient"
     whole = job("mechanism=ldp", "mechanism.pool=1", "privacy.unit=image")
     assert sum(len(images) for images in whole.trained) > 2 * PATIENTS
-    assert whole.record.account.id != done.record.account.id
+    # Another split may give another image of a patient: all of them are in the account.
+    assert whole.record.account.id == done.record.account.id
 
 
 @pytest.fixture(scope="module")
