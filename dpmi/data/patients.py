@@ -15,7 +15,7 @@ from dpmi.data.prepare import PreparedData
 from dpmi.errors import UserError
 
 _STREAM = 1 << 20  # of public randomness: apart from those of augmentation, which count views
-_SEED = 2005130  # of the one image that a patient gives to a release: the same in all runs on the same images
+_SEED = 2005130  # of the one image that a patient gives: the same in all runs on the same images
 
 
 @dataclass(frozen=True)
