@@ -38,7 +38,7 @@ test-all: $(READY) ## run the tests, the slow ones too
 	$(PYTEST) -n auto --dist loadfile -m '' $(ARGS)
 
 chaos: $(READY) ## kill a run a hundred times, at random, and compare it with one that was not
-	DPMI_KILLS=100 $(PYTEST) tests/run/test_resume.py -m '' -k random $(ARGS)
+	DPMI_KILLS=100 $(PYTEST) tests/run/durability/test_resume.py -m '' -k random $(ARGS)
 
 planted: $(READY) ## plant bugs that would break the guarantee, one at a time: a test must fail on each
 	$(PYTEST) -n auto --dist load tests/test_planted_bugs.py -m '' $(ARGS)

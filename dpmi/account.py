@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dpmi.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.errors import EXIT_BAD_INPUT, UserError
 
 DEFAULT_CACHE = "~/.cache/dpmi"  # as in conf/config.yaml
 

@@ -18,8 +18,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
-from dpmi.threads import let_idle_threads_sleep
+from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.threads import let_idle_threads_sleep
 
 ATTACKS = ("membership", "linkage", "reconstruction")
 

@@ -18,8 +18,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
-from dpmi.threads import let_idle_threads_sleep
+from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.threads import let_idle_threads_sleep
 
 SECONDS = 60.0
 

@@ -23,13 +23,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dpmi.threads import let_idle_threads_sleep
+from dpmi.base.threads import let_idle_threads_sleep
 
 let_idle_threads_sleep()  # as training does; before torch comes
 
-from dpmi.run import feed_benchmark  # noqa: E402
-from dpmi.run.feed_benchmark import Figure  # noqa: E402
-from dpmi.run.step_benchmark import METHODS, Options, Row, Shape, machine, measure  # noqa: E402
+from dpmi.benchmarks import feed  # noqa: E402
+from dpmi.benchmarks.step import METHODS, Options, Row, Shape, machine, measure  # noqa: E402
 
 OUTPUT = Path("outputs") / "bench.json"
 PARTS = ("step", "operations", "data", "noise", "start")
@@ -67,10 +66,10 @@ def main() -> None:
         for shape in track(shapes, "measuring", console=console, transient=True):
             rows += measure(shape, options, arguments.rounds, tuple(arguments.methods))
         console.print(_table(rows))
-    figures: list[Figure] = []
+    figures: list[feed.Figure] = []
     if "operations" in arguments.parts:
-        figures += [feed_benchmark.operations(shape) for shape in shapes]
-    for part in (feed_benchmark.data, feed_benchmark.noise, feed_benchmark.start):
+        figures += [feed.operations(shape) for shape in shapes]
+    for part in (feed.data, feed.noise, feed.start):
         if part.__name__ in arguments.parts:
             figures += part(arguments.rounds)
     if figures:
@@ -112,7 +111,7 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _table_of_figures(figures: list[Figure]) -> Table:
+def _table_of_figures(figures: list[feed.Figure]) -> Table:
     table = Table(title="around the step")
     for title in ("what", "measured", "ratio", "to"):
         table.add_column(title, justify="right" if title in ("measured", "ratio") else "left")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dpmi.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.errors import EXIT_BAD_INPUT, UserError
 
 
 def main(arguments: list[str] | None = None) -> int:

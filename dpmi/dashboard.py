@@ -13,9 +13,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from dpmi.errors import UserError
-from dpmi.redaction import redacted
-from dpmi.run.loggers import has_credentials, server_in_reach
+from dpmi.base.errors import UserError
+from dpmi.base.redaction import redacted
+from dpmi.run.logs.loggers import has_credentials, server_in_reach
 
 DEFAULT_FILE = Path("dashboard.json")
 EXIT_BAD_INPUT = 2

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmi.config_sections import BenchmarkData
+from dpmi.base.errors import UserError
+from dpmi.config.sections import BenchmarkData
 from dpmi.data.readers import read_catalogue
-from dpmi.errors import UserError
 
 DEFAULT_ROOT = Path("data")  # conf/data/*.yaml look for each set in data/<name>
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 DEFAULT_FOLDER = Path("outputs")
 EXIT_BAD_INPUT = 2

@@ -29,22 +29,22 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dpmi.composition import TARGETS, guard_hydra
-from dpmi.config import load_config
-from dpmi.errors import (
+from dpmi.base.errors import (
     EXIT_BAD_INPUT,
     EXIT_FAILED_RUNS,
     EXIT_INTERRUPTED,
     EXIT_RESUMABLE,
     UserError,
 )
+from dpmi.base.redaction import redact_logs, redacted, secret_within
+from dpmi.base.threads import let_idle_threads_sleep
+from dpmi.config.composition import TARGETS, guard_hydra
+from dpmi.config.schema import load_config
 from dpmi.launch.local_pool import LocalPoolLauncher
 from dpmi.launch.ray_cluster import RayLauncher
 from dpmi.launch.slurm import SubmititLauncher
-from dpmi.redaction import redact_logs, redacted, secret_within
+from dpmi.launch.sweep import DistinctCells, explain
 from dpmi.search.sweeper import OptunaSearch
-from dpmi.sweep import DistinctCells, explain
-from dpmi.threads import let_idle_threads_sleep
 
 
 def config_dir() -> str:
@@ -61,8 +61,8 @@ def job(composed: DictConfig) -> str:
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
     # torch: not loaded to print help or to compose a config
-    from dpmi.run.stopping import StoppedByRequest
-    from dpmi.run.terminal import BUSY, run_job
+    from dpmi.run.durability.stopping import StoppedByRequest
+    from dpmi.run.screen.terminal import BUSY, run_job
 
     hydra_config = HydraConfig.get()
     try:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpmi.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.errors import EXIT_BAD_INPUT, UserError
 
 EXIT_DOES_NOT_HOLD = 1
 _STYLES = {"passed": "green", "failed": "bold red", "cannot be checked": "yellow"}

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
-from dpmi.config import Config, load_config
+from dpmi.config.schema import Config, load_config
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.train import config_dir
 
@@ -213,7 +213,7 @@ def _run_two_sweeps(one: Path, other: Path) -> None:
 @pytest.fixture(scope="session")
 def real_records(real_sweeps: list[Path]) -> list[list[Any]]:
     """Their records, sweep by sweep."""
-    from dpmi.run.record import read_records
+    from dpmi.run.records.record import read_records
 
     return [read_records(sweep) for sweep in real_sweeps]
 

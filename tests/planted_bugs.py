@@ -165,7 +165,7 @@ EXECUTION = (
         "dpmi/privacy/ledger.py",
         "        self.record(entry.noise_multiplier, entry.sample_rate, entry.steps)\n",
         "",
-        "tests/run/test_resume.py::"
+        "tests/run/durability/test_resume.py::"
         "test_where_steps_cannot_be_repeated_to_the_bit_those_lost_are_counted",
     ),
     Planted(
@@ -197,7 +197,7 @@ EXECUTION = (
     ),
     Planted(
         "each process takes the whole batch",
-        "dpmi/ranks.py",
+        "dpmi/base/ranks.py",
         "return whole[self.rank :: self.size]",
         "return whole",
         "tests/privacy/test_ranks.py::"
@@ -516,7 +516,7 @@ PROMISE = (
     ),
     Planted(
         "the noise_seed is in the digest",
-        "dpmi/identity.py",
+        "dpmi/config/identity.py",
         "return _digest(plain_values(config, left_out))",
         'return _digest(plain_values(config, left_out) | {"noise_seed": config.noise_seed})',
         "tests/run/test_noise_seed.py::test_no_digest_is_made_with_the_number_of_a_noise_seed",
@@ -526,7 +526,7 @@ PROMISE = (
         "dpmi/run/privacy_callback.py",
         "        if self._affordable is not None and taken >= self._affordable:\n",
         "        if self._affordable is not None and taken > self._affordable:\n",
-        "tests/run/test_faults.py::"
+        "tests/run/durability/test_faults.py::"
         "test_a_budget_stops_a_run_before_the_step_that_would_pass_it_and_keeps_the_model",
     ),
 )
@@ -538,7 +538,7 @@ ACCOUNT = (
         "dpmi/run/job.py",
         "        ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))\n",
         "",
-        "tests/run/test_entry.py::"
+        "tests/run/records/test_entry.py::"
         "test_a_run_is_one_entry_reserved_by_its_plan_and_then_what_it_took",
     ),
     Planted(
@@ -559,18 +559,18 @@ ACCOUNT = (
     ),
     Planted(
         "a superseded attempt is not counted",
-        "dpmi/run/resume.py",
+        "dpmi/run/durability/resume.py",
         '        Accounts(cache_dir).settle(took, "superseded")\n',
         "        pass\n",
-        "tests/run/test_entry.py::"
+        "tests/run/records/test_entry.py::"
         "test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_tells",
     ),
     Planted(
         "a superseded attempt keeps its key",
-        "dpmi/run/resume.py",
+        "dpmi/run/durability/resume.py",
         "    _destroy_key_and_checkpoints(folder)\n    shelf",
         "    shelf",
-        "tests/run/test_entry.py::test_keys_and_checkpoints_of_superseded_attempts_are_destroyed",
+        "tests/run/records/test_entry.py::test_keys_and_checkpoints_of_superseded_attempts_are_destroyed",
     ),
     Planted(
         "a total has the last model alone",
@@ -611,33 +611,33 @@ LEAVING = (
     ),
     Planted(
         "metrics of training images leave",
-        "dpmi/run/leaving.py",
+        "dpmi/run/records/leaving.py",
         "if name in RELEASED or name.startswith(tuple(_PUBLIC_NAMES))",
         "if name in RELEASED or name.startswith(_NAMED)",
-        "tests/run/test_leaving.py::test_a_value_that_nobody_has_listed_stays",
+        "tests/run/records/test_leaving.py::test_a_value_that_nobody_has_listed_stays",
     ),
     Planted(
         "the largest patient leaves",
-        "dpmi/run/leaving.py",
+        "dpmi/run/records/leaving.py",
         '"epsilons", "replace_one_epsilon", "assumptions",',
         '"epsilons", "private", "replace_one_epsilon", "assumptions",',
-        "tests/run/test_leaving.py::"
+        "tests/run/records/test_leaving.py::"
         "test_a_public_record_is_the_same_whatever_the_training_images_are",
     ),
     Planted(
         "a hash of the images leaves",
-        "dpmi/run/house_key.py",
+        "dpmi/run/records/house_key.py",
         'return hmac.new(key, f"{purpose}\\n{text}".encode(), hashlib.sha256).hexdigest()',
         "return text",
-        "tests/run/test_house_key.py::"
+        "tests/run/records/test_house_key.py::"
         "test_a_house_gives_the_same_text_the_same_digest_and_another_house_another",
     ),
     Planted(
         "the batch size leaves",
-        "dpmi/run/leaving.py",
+        "dpmi/run/records/leaving.py",
         "return _only(mechanism, _EXECUTED) if everything_may_leave(config) else {}",
         "return _only(mechanism, _EXECUTED)",
-        "tests/run/test_leaving.py::test_a_public_record_tells_nothing_of_a_users_own_images",
+        "tests/run/records/test_leaving.py::test_a_public_record_tells_nothing_of_a_users_own_images",
     ),
 )
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from dpmi import audit
 from dpmi.auditing import command
 from dpmi.run.job import Run
-from dpmi.run.record import RECORD_FILE, read_record
+from dpmi.run.records.record import RECORD_FILE, read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from dpmi import bench
-from dpmi.run import feed_benchmark
-from dpmi.run.step_benchmark import METHODS
+from dpmi.benchmarks import feed
+from dpmi.benchmarks.step import METHODS
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_options_change_how_a_step_runs_and_are_written(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_other_parts_measure_what_stands_around_the_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(feed_benchmark, "_FILES", 40)
+    monkeypatch.setattr(feed, "_FILES", 40)
     words = ("--rounds", "1", "--sizes", "64:8", "--parts", *bench.PARTS[1:])
     monkeypatch.setattr(sys, "argv", ["bench", *words])
     bench.main()

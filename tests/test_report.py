@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dpmi.report import main
-from dpmi.run.record import read_records
+from dpmi.run.records.record import read_records
 
 
 def test_the_report_is_a_page_markdown_csv_and_pictures(real_report):

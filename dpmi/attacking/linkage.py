@@ -13,10 +13,10 @@ from scipy.stats import binomtest
 
 from dpmi.attacking.likelihood import NoisedPixels, Pixels, Values, answered, shifted
 from dpmi.attacking.result import LEVEL, Linkage, Measured, Ranked
-from dpmi.config import Config
-from dpmi.config_sections import LdpMechanism
+from dpmi.base.errors import UserError
+from dpmi.config.schema import Config
+from dpmi.config.sections import LdpMechanism
 from dpmi.data.prepare import PreparedData
-from dpmi.errors import UserError
 from dpmi.mechanisms.ldp_release import gray_images
 from dpmi.privacy.laplace import PixelNoise, laplace_mechanism, mean_moves, pixel_noise, pooled
 from dpmi.privacy.one_bit import RandomizedResponse

@@ -13,7 +13,7 @@ from dpmi.attacking.curve import OVER_MODELS, measured_roc
 from dpmi.attacking.lira import PER_IMAGE_FROM, likelihood_ratios, one_sided
 from dpmi.attacking.result import Membership
 from dpmi.attacking.shadows import PLANNED, Shadows
-from dpmi.config import Config
+from dpmi.config.schema import Config
 from dpmi.mechanisms import Mechanism, PlannedMechanism
 from dpmi.privacy.tradeoff import of_ledger
 

@@ -20,10 +20,10 @@ from torchmetrics.functional.image import (
 from dpmi.attacking.likelihood import Pixels, Values
 from dpmi.attacking.linkage import law_of, released_images
 from dpmi.attacking.result import Reconstruction
-from dpmi.config import Config
-from dpmi.config_sections import LdpMechanism
+from dpmi.base.errors import UserError
+from dpmi.config.schema import Config
+from dpmi.config.sections import LdpMechanism
 from dpmi.data.prepare import prepare
-from dpmi.errors import UserError
 from dpmi.features.projection import drawn_images
 from dpmi.mechanisms.ldp_release import spread
 from dpmi.privacy.laplace import WHITE, PixelNoise, pooled

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpmi.errors import UserError
-from dpmi.run.record import SUPERSEDED
+from dpmi.base.errors import UserError
+from dpmi.run.records.record import SUPERSEDED
 
 ATTACKS_FILE = "attacks.json"
 SCHEMA, VERSION = "dpmi.attacks", 1

@@ -21,18 +21,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dpmi.attacking.lira import Coins, Values, logit_confidence
-from dpmi.config import Config
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import ALONE
+from dpmi.config.schema import Config
 from dpmi.data.batches import Batches
 from dpmi.data.datamodule import ImageDataset
 from dpmi.data.prepare import PreparedData
-from dpmi.errors import UserError
 from dpmi.features.datamodule import FeatureDataset
 from dpmi.features.extract import Features
 from dpmi.mechanisms import Mechanism, build_mechanism, epochs
 from dpmi.models.prior import DecidingNetwork
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet
-from dpmi.ranks import ALONE
 from dpmi.run.average import IterateAverage
 from dpmi.run.first_weights import load_start
 from dpmi.run.parts import (

@@ -21,7 +21,7 @@ from dpmi.auditing.bounds import measured, one_run
 from dpmi.auditing.canaries import CLASSES, auditors_data
 from dpmi.auditing.replica import execute, replica
 from dpmi.auditing.result import Bound, Found
-from dpmi.config import Config
+from dpmi.config.schema import Config
 from dpmi.data.datamodule import ImageDataset
 from dpmi.data.prepare import Split
 from dpmi.run.first_weights import load_start

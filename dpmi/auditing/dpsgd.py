@@ -10,7 +10,7 @@ from dpmi.auditing.black_box import RealRun, audit_black_box
 from dpmi.auditing.gradients import audit_gradients
 from dpmi.auditing.others import audit_others
 from dpmi.auditing.result import Audit
-from dpmi.config import Config
+from dpmi.config.schema import Config
 
 # Of the probability that some bound does not hold; canaries have the rest.
 _OTHERS_ERROR, _BLACK_BOX_ERROR = 0.1, 0.05

@@ -14,8 +14,8 @@ from dpmi.auditing.bounds import Family, Rates, measured, one_run
 from dpmi.auditing.canaries import make_canaries
 from dpmi.auditing.replica import again, claim, watched
 from dpmi.auditing.result import Audit, Bound
-from dpmi.config import Config
-from dpmi.run.record import RunRecord
+from dpmi.config.schema import Config
+from dpmi.run.records.record import RunRecord
 
 Values = NDArray[np.float64]
 

@@ -25,7 +25,7 @@ from dpmi.auditing.bounds import Family, Rates, measured
 from dpmi.auditing.canaries import CLASSES, SIDE, auditors_data, owners
 from dpmi.auditing.replica import PIECE, again, execute, on_own_network, replica
 from dpmi.auditing.result import Bound, Found
-from dpmi.config import Config
+from dpmi.config.schema import Config
 from dpmi.data.batches import NumberedBatch
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms import DPSGD, build_mechanism

@@ -20,13 +20,13 @@ from dpmi.auditing.canaries import CLASSES, SIDE, CanaryNet, Cells, auditors_dat
 from dpmi.auditing.replica import again, claim, execute, replica
 from dpmi.auditing.result import Audit, Bound
 from dpmi.auditing.transcript import LEARNING_RATE
-from dpmi.config import Config
-from dpmi.config_sections import LdpMechanism
+from dpmi.config.schema import Config
+from dpmi.config.sections import LdpMechanism
 from dpmi.mechanisms import batch_images
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import mean_moves
+from dpmi.run.durability.stopping import StoppedByRequest
 from dpmi.run.given import Given
-from dpmi.run.stopping import StoppedByRequest
 
 MOST_IMAGES = 1024
 # Between the two values a pixel gives what is released: at one end, at the other, in the middle;

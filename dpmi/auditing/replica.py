@@ -16,16 +16,16 @@ from rich.console import Console
 
 from dpmi.auditing.canaries import SIDE, Canaries, CanaryNet
 from dpmi.auditing.transcript import LEARNING_RATE, Transcript
-from dpmi.config import Config
-from dpmi.config_sections import CsvLogger
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
+from dpmi.config.schema import Config
+from dpmi.config.sections import CsvLogger
 from dpmi.mechanisms import batch_images
 from dpmi.privacy.guarantee import Guarantee
-from dpmi.run.ddp import run_on_devices
+from dpmi.run.durability.stopping import StoppedByRequest
 from dpmi.run.given import Given
 from dpmi.run.job import Run
-from dpmi.run.record import RunRecord
-from dpmi.run.stopping import StoppedByRequest
+from dpmi.run.processes.ddp import run_on_devices
+from dpmi.run.records.record import RunRecord
 
 Seen = TypeVar("Seen")
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dpmi.auditing.canaries import CanaryNet
-from dpmi.run.stopping import StoppedByRequest
+from dpmi.run.durability.stopping import StoppedByRequest
 
 LEARNING_RATE = 2.0**-30  # a step must not change what the next one's gradients are
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dpmi.base.errors import UserError
 from dpmi.cards.check import Check, compare, failed, passed, unknown
 from dpmi.cards.check_config import config_checks
 from dpmi.cards.check_promise import promise_checks
@@ -14,12 +15,11 @@ from dpmi.cards.making import provenance, weights_file
 from dpmi.cards.rendering import read_card, rendered
 from dpmi.cards.schema import Card
 from dpmi.cards.wording import LIMITS, described, shares, test_images
-from dpmi.errors import UserError
 from dpmi.models.groups import Subgroup
-from dpmi.run.code import code_digest
 from dpmi.run.first_weights import Provenance
-from dpmi.run.leaving import public_guarantee
-from dpmi.run.record import PublicRecord
+from dpmi.run.records.code import code_digest
+from dpmi.run.records.leaving import public_guarantee
+from dpmi.run.records.record import PublicRecord
 
 _FLOAT = 1e-5  # metrics are in single precision
 _PROBABILITIES = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece")

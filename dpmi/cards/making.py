@@ -12,15 +12,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dpmi.base.errors import UserError
 from dpmi.cards.rendering import write
 from dpmi.cards.schema import Card, Others, WeightsFile
 from dpmi.cards.wording import INTENDED_USE, LIMITS, described, shares
-from dpmi.errors import UserError
 from dpmi.models.weights import read_weights
 from dpmi.privacy.account import Accounts, total_of
 from dpmi.run.first_weights import Provenance
-from dpmi.run.leaving import public_execution
-from dpmi.run.record import (
+from dpmi.run.records.leaving import public_execution
+from dpmi.run.records.record import (
     PUBLIC_FILE,
     RECORD_FILE,
     PublicRecord,

@@ -13,10 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 from pydantic import ValidationError
 
+from dpmi.base.errors import UserError
 from dpmi.cards import curve
 from dpmi.cards.schema import FILES, SCHEMA, VERSION, Card
 from dpmi.cards.sections import CANNOT, beneath, headline, sections
-from dpmi.errors import UserError
 
 SOURCES = (
     "Contents after the pyramid of NIST SP 800-226 (Near et al. 2025) and model cards (Mitchell et "

@@ -9,7 +9,7 @@ from dpmi.cards.wording import TRUSTED, test_images
 from dpmi.models.groups import Measured, Subgroup
 from dpmi.models.names import UNDEFINED
 from dpmi.privacy.guarantee import Guarantee, printed_delta, printed_epsilon
-from dpmi.run.leaving import OWN_DATA
+from dpmi.run.records.leaving import OWN_DATA
 
 ACCOUNTANTS = {
     "prv": "PRV (Gopi et al. 2021, by Opacus)",

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from dpmi.ranks import ALONE, Ranks
+from dpmi.base.ranks import ALONE, Ranks
 
 
 class Batches(Protocol):

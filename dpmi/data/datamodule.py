@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import (
     Batches,
@@ -21,7 +22,6 @@ from dpmi.data.batches import (
 )
 from dpmi.data.patients import Patients
 from dpmi.data.prepare import PreparedData, Split
-from dpmi.ranks import ALONE, Ranks
 
 _SHARE_OF_FREE = 0.25  # of a GPU's memory, for images; the network has the rest
 _BYTES_AT_ONCE = 1 << 28

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dpmi.base.errors import UserError
 from dpmi.data.batches import step_seed, uniform_of
 from dpmi.data.prepare import PreparedData
-from dpmi.errors import UserError
 
 _STREAM = 1 << 20  # of public randomness: apart from those of augmentation, which count views
 _SEED = 2005130  # of the one image that a patient gives: the same in all runs on the same images

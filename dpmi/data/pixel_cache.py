@@ -22,11 +22,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from dpmi.base.errors import UserError
 from dpmi.data.catalogue import Source
 from dpmi.data.decode import PREPROCESSING_VERSION, BadImageError, is_gray
 from dpmi.data.parallel import in_threads
 from dpmi.data.pixel_store import PixelWriter, stored_pixels
-from dpmi.errors import UserError
 
 _Result = TypeVar("_Result")
 

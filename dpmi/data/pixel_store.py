@@ -22,7 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from statistics import median_high
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmi.config_sections import DataConfig
+from dpmi.base.errors import UserError
+from dpmi.config.sections import DataConfig
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decode import PREPROCESSING_VERSION
 from dpmi.data.digests import content_digests
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 from dpmi.data.readers import read_catalogue
-from dpmi.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from dpmi.base.errors import UserError
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.errors import UserError
 
 HELD_OUT = 0.25  # of the training images
 _HELD_OUT_SEED = 42

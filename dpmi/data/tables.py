@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 
 @dataclass(frozen=True)

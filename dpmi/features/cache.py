@@ -29,8 +29,8 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from dpmi.base.errors import UserError
 from dpmi.data.prepare import PreparedData
-from dpmi.errors import UserError
 from dpmi.features.backbone import STAGES, FrozenBackbone, seen, stages_to
 from dpmi.models.weights import SUFFIX, read_state_dict, weights_digest, write_state_dict
 

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.config_sections import FeatureSettings
+from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.backbone import STAGES
 from dpmi.features.cache import FeatureRequest, pooled_features

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from dpmi.launch.jobs import Ending, Job
 from dpmi.privacy.guarantee import printed_epsilon
-from dpmi.run.record import RunRecord
-from dpmi.run.status import RunStatus, read_status
+from dpmi.run.records.record import RunRecord
+from dpmi.run.screen.status import RunStatus, read_status
 
 _STYLES = {"running": "bold", "completed": "green", "failed": "red", "interrupted": "yellow"}
 _FRAME_LINES = 5  # title, head and rule of the table, and the lines of the prompt and the cursor

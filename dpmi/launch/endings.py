@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dpmi.config import load_config
-from dpmi.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, UserError
-from dpmi.identity import config_digest
+from dpmi.base.errors import EXIT_INTERRUPTED, EXIT_RESUMABLE, UserError
+from dpmi.config.identity import config_digest
+from dpmi.config.schema import load_config
 from dpmi.launch.jobs import Ending, Job
-from dpmi.run.entry_file import account_left
-from dpmi.run.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
+from dpmi.run.records.entry_file import account_left
+from dpmi.run.records.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
 
 
 def note_ending(job: Job, ending: Ending) -> RunRecord | None:

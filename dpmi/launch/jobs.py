@@ -18,9 +18,9 @@ from hydra.core.utils import JobReturn, JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict, read_write
 
-from dpmi.composition import register_resolvers
-from dpmi.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
-from dpmi.redaction import redacted
+from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.redaction import redacted
+from dpmi.config.composition import register_resolvers
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from dpmi.errors import EXIT_RESUMABLE, UserError
+from dpmi.base.errors import EXIT_RESUMABLE, UserError
 from dpmi.launch.board import Board
 from dpmi.launch.endings import note_ending
 from dpmi.launch.jobs import Ending, Job, make_jobs
-from dpmi.run.status import clear_status, read_status
+from dpmi.run.screen.status import clear_status, read_status
 
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 120.0  # for jobs to write down what they have, when all are asked to stop

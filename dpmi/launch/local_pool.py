@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.data.parallel import cpu_count
-from dpmi.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.launch.jobs import Ending, Job, ended_by, work
 from dpmi.launch.launcher import SideBySideLauncher, devices_of, whole_number
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from dpmi.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.launch.jobs import Ending, Job, work
 from dpmi.launch.launcher import SideBySideLauncher, devices_of, whole_number
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dpmi.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.launch.jobs import Ending, Job, work
 from dpmi.launch.launcher import SideBySideLauncher, whole_number
 

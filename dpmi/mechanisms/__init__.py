@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dpmi.config import Config
-from dpmi.config_sections import (
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import ALONE, Ranks
+from dpmi.config.schema import Config
+from dpmi.config.sections import (
     ClassMeansMechanism,
     DpsgdMechanism,
     DpsgdPublishedMechanism,
@@ -16,7 +18,6 @@ from dpmi.config_sections import (
     LdpMechanism,
     LdpPublishedMechanism,
 )
-from dpmi.errors import UserError
 from dpmi.mechanisms.base import NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights, Mechanism
 from dpmi.mechanisms.class_means import ClassMeans
 from dpmi.mechanisms.dpsgd import DPSGD
@@ -40,7 +41,6 @@ from dpmi.privacy.laplace import mean_moves, pixel_epsilon, pixel_noise
 from dpmi.privacy.plan import PrivacyPlan, StatisticRelease, delta_for
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet, class_sensitivity
-from dpmi.ranks import ALONE, Ranks
 
 __all__ = [
     "DPSGD", "ClassMeans", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished",

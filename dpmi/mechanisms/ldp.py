@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData, Split
-from dpmi.errors import UserError
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.ldp_release import Release, coarse, gray_images, noised, shared_release
 from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
@@ -28,7 +29,6 @@ from dpmi.privacy.guarantee import (
 )
 from dpmi.privacy.laplace import WHITE, mean_moves, pixel_epsilon
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.ranks import ALONE, Ranks
 
 SHIFTED = (
     "the kept weights hold how much noise moves the mean logits of validation images, or of test "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
@@ -15,7 +16,6 @@ from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.published import blank, expected_blank_share, scalar_laplace
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.ranks import ALONE, Ranks
 
 REASON = (
     "one number is added to all pixels of an image: the differences between pixels, that is the "

@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
-from dpmi.ranks import ALONE, Ranks
 
 
 class NonPrivate:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, hand_over, statistic
@@ -29,7 +30,6 @@ from dpmi.privacy.releases import release_sum
 from dpmi.privacy.sampling import PoissonBatches
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.privacy.statistics import SENSITIVITY, TrainingSet
-from dpmi.ranks import ALONE, Ranks
 
 
 class PlannedMechanism(ABC):

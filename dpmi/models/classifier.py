@@ -12,13 +12,13 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+from dpmi.base.ranks import ALONE, Ranks
+from dpmi.base.views import labels_of_views
 from dpmi.models.gradient import Gradient
 from dpmi.models.metrics import classification_metrics, counted_images, reliability
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.schedule import make_schedule
-from dpmi.ranks import ALONE, Ranks
-from dpmi.views import labels_of_views
 
 
 class ImageClassifier(L.LightningModule):

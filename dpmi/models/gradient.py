@@ -7,8 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from dpmi.ranks import ALONE, Ranks
-from dpmi.views import as_one_batch
+from dpmi.base.ranks import ALONE, Ranks
+from dpmi.base.views import as_one_batch
 
 
 class Gradient(Protocol):

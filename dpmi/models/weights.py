@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.models.resnet import ResNet18, convert_norms
 
 SUFFIX = ".safetensors"

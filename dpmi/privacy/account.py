@@ -23,7 +23,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.privacy.journal import sync_folder
 from dpmi.privacy.spending import RESERVED, Spending

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.lattice import (
@@ -22,7 +23,6 @@ from dpmi.privacy.lattice import (
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import ROUNDING, PrivacyPlan
-from dpmi.ranks import ALONE, Ranks
 
 # In steps of the lattice; with noise on it, double precision is exact to 2^53.
 _LARGEST_SUM = 2.0**51

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dpmi.run.leaving import tested_metrics
-from dpmi.run.record import PublicRecord, RunRecord
+from dpmi.run.records.leaving import tested_metrics
+from dpmi.run.records.record import PublicRecord, RunRecord
 
 MADE_OF = {
     False: "Made of private records (record.json), which hold facts about the training images that "

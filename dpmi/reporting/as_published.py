@@ -7,7 +7,7 @@ from statistics import mean
 
 from dpmi.privacy.published import predicted_train_accuracy
 from dpmi.reporting.cells import TITLES, Panel
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 Row = tuple[str, list[str]]  # title, a text a column
 

@@ -13,7 +13,7 @@ from dpmi.models.names import TRAIN_METRICS, UNDEFINED
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.intervals import Interval, over_images, over_seeds
 from dpmi.reporting.poster import Published
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
 TITLES = {

@@ -8,7 +8,7 @@ from statistics import mean
 
 from dpmi.reporting.cells import Column, Panel
 from dpmi.reporting.charts.style import COLOURS, INK, Chart, new_figure
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dpmi.privacy.published import expected_blank_share, scalar_laplace
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.reporting.cells import Panel
 from dpmi.reporting.charts.style import MUTED, Chart, new_figure
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 DRAWS = 101
 _SEED = 0  # public images, shown beside their originals: the noise protects nobody here

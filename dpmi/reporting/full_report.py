@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.reporting.as_public import MADE_OF, as_far_as_public
 from dpmi.reporting.attacks import Tried, attacks_tried
 from dpmi.reporting.attacks import as_markdown as attacks_as_markdown
@@ -24,7 +24,7 @@ from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_cs
 from dpmi.reporting.who_pays import EXPLANATION as WHO_PAYS
 from dpmi.reporting.who_pays import INTERVALS
 from dpmi.reporting.who_pays_tables import groups_csv, who_pays_markdown
-from dpmi.run.record import RunRecord, read_public_records, read_records
+from dpmi.run.records.record import RunRecord, read_public_records, read_records
 
 PAGE, MARKDOWN = "report.html", "report.md"
 CELLS, RUNS, GROUPS = "cells.csv", "runs.csv", "groups.csv"

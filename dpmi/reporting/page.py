@@ -24,7 +24,7 @@ from dpmi.reporting.table import absent
 from dpmi.reporting.together import ALONE, together
 from dpmi.reporting.who_pays import EXPLANATION as WHO_PAYS
 from dpmi.reporting.who_pays import INTERVALS
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 _TEMPLATES = "templates"
 

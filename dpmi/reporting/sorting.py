@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dpmi.identity import NOT_IDENTITY
+from dpmi.config.identity import NOT_IDENTITY
 from dpmi.reporting.cells import SPLITS, TITLES, Cell, Column, Panel
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 # Sections that all cells of a set-up share, and keys that tell repeats of a cell apart, not cells.
 _SETUP = ("data", "model", "trainer")

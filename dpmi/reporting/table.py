@@ -18,7 +18,7 @@ from dpmi.reporting.risk import CSV_HEADER as _RISK_HEADER
 from dpmi.reporting.risk import csv_values
 from dpmi.reporting.together import as_text
 from dpmi.reporting.who_pays import balanced_accuracy, groups_of, lost, payers
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),

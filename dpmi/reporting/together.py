@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dpmi.privacy.total import total
 from dpmi.reporting.cells import Panel
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 ALONE = "One run alone takes its own ε, above; to choose it by its results is covered by no ε."
 

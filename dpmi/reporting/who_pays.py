@@ -12,7 +12,7 @@ from dpmi.models.intervals import of_difference
 from dpmi.models.names import UNDEFINED
 from dpmi.reporting.cells import Column, Panel
 from dpmi.reporting.intervals import around_mean
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 BY = "balanced_accuracy"  # what a loss is a loss of: defined in every group
 TITLES = {"auroc": "AUROC", BY: "balanced accuracy", "accuracy": "accuracy", "ece": "ECE"}

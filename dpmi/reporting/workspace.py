@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.models.names import TRAIN_METRICS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 
 class FiniteWeights(L.Callback):

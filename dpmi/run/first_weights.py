@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights
 from dpmi.models.weights import imagenet_state_dict, read_weights, weights_digest
+from dpmi.pretraining.pretrain import PretrainRecipe, phantom_weights
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.spending import Spending
 from dpmi.privacy.total import total
-from dpmi.run.leaving import public_guarantee
-from dpmi.run.pretrain import PretrainRecipe, phantom_weights
+from dpmi.run.records.leaving import public_guarantee
 
 _PLANNED = ("dpsgd", "class_means")  # an ε of an image, zero-out
 _RELEASED = ("ldp", "ldp_features")  # noised images, replace-one

@@ -15,12 +15,14 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from dpmi.config import Config, plain_values
-from dpmi.config_sections import WandbConfig
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import ALONE, Ranks
+from dpmi.base.redaction import redacted
+from dpmi.config.identity import cell_name, config_digest
+from dpmi.config.schema import Config, plain_values
+from dpmi.config.sections import WandbConfig
 from dpmi.data.patients import one_image_of_each
 from dpmi.data.prepare import PreparedData
-from dpmi.errors import UserError
-from dpmi.identity import cell_name, config_digest
 from dpmi.mechanisms import (
     LocalDP,
     LocalDPOfFeatures,
@@ -35,24 +37,20 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.models.groups import Subgroup, flat, worst_groups
 from dpmi.models.weights import write_state_dict
 from dpmi.privacy.journal import reserved_entries
-from dpmi.ranks import ALONE, Ranks
-from dpmi.redaction import redacted
 from dpmi.run.average import IterateAverage
-from dpmi.run.checkpoint import FOLDER as CHECKPOINTS
-from dpmi.run.checkpoint import Clock, RunCheckpoint, VerifiedFiles
-from dpmi.run.curves import EpochCurves, EvaluateTestImages, selected_on_test
-from dpmi.run.entry import RunEntry
-from dpmi.run.entry_file import account_left
-from dpmi.run.environment import environment
+from dpmi.run.durability.checkpoint import FOLDER as CHECKPOINTS
+from dpmi.run.durability.checkpoint import Clock, RunCheckpoint, VerifiedFiles
+from dpmi.run.durability.resume import Resumption
+from dpmi.run.durability.stopping import StoppedByRequest, StopRequest
 from dpmi.run.finite import FiniteWeights
 from dpmi.run.first_weights import load_start
 from dpmi.run.given import Given
-from dpmi.run.house_key import keyed_digest
-from dpmi.run.leaving import everything_may_leave, is_own, public_groups
-from dpmi.run.loggers import CsvLog, OptionalWandbLogger
+from dpmi.run.logs.curves import EpochCurves, EvaluateTestImages, selected_on_test
+from dpmi.run.logs.loggers import CsvLog, OptionalWandbLogger
+from dpmi.run.logs.names_callback import NamedForWhatCoversIt
+from dpmi.run.logs.samples import image_sample, log_samples
 from dpmi.run.matching import find_threshold
 from dpmi.run.memory import PeakMemory, keep_freed_memory
-from dpmi.run.names_callback import NamedForWhatCoversIt
 from dpmi.run.parts import (
     TrainingBatches,
     batches,
@@ -64,13 +62,15 @@ from dpmi.run.parts import (
     training_set,
 )
 from dpmi.run.privacy_callback import PrivacyCallback
-from dpmi.run.progress import StepTime, progress_callback
-from dpmi.run.record import ImageSample, RunAccount, RunRecord
-from dpmi.run.resume import Resumption
-from dpmi.run.samples import image_sample, log_samples
-from dpmi.run.status_file import StatusFile
-from dpmi.run.stopping import StoppedByRequest, StopRequest
-from dpmi.run.strategy import GradientsReduceThemselves
+from dpmi.run.processes.strategy import GradientsReduceThemselves
+from dpmi.run.records.entry import RunEntry
+from dpmi.run.records.entry_file import account_left
+from dpmi.run.records.environment import environment
+from dpmi.run.records.house_key import keyed_digest
+from dpmi.run.records.leaving import everything_may_leave, is_own, public_groups
+from dpmi.run.records.record import ImageSample, RunAccount, RunRecord
+from dpmi.run.screen.progress import StepTime, progress_callback
+from dpmi.run.screen.status_file import StatusFile
 
 CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)

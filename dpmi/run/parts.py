@@ -8,13 +8,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dpmi.config import SAME_VIEWS, WITH_EPSILON, Config
-from dpmi.config_sections import ClassMeansMechanism, DpsgdMechanism
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import Ranks
+from dpmi.config.schema import SAME_VIEWS, WITH_EPSILON, Config
+from dpmi.config.sections import ClassMeansMechanism, DpsgdMechanism
 from dpmi.data.batches import Batches
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.patients import Patients, known_patients
 from dpmi.data.prepare import PreparedData, prepare
-from dpmi.errors import UserError
 from dpmi.features.datamodule import FeatureDataModule
 from dpmi.features.extract import Features, extract_features
 from dpmi.features.penultimate import penultimate_vectors
@@ -24,7 +25,6 @@ from dpmi.models.head import FeatureHead
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.statistics import TrainingSet
-from dpmi.ranks import Ranks
 
 TrainingBatches = ImageDataModule | FeatureDataModule
 

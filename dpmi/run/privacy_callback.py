@@ -9,12 +9,12 @@ from typing import Any
 import pytorch_lightning as L
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import ALONE
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.privacy.accounting import EpsilonSchedule, steps_within
 from dpmi.privacy.journal import Reservation, reserved_entries
 from dpmi.privacy.sampling import PoissonBatches
-from dpmi.ranks import ALONE
 
 
 class PrivacyCallback(L.Callback):

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dpmi.errors import UserError
-from dpmi.run.record import RECORD_FILE, read_record
+from dpmi.base.errors import UserError
+from dpmi.run.records.record import RECORD_FILE, read_record
 from dpmi.search.space import Space
 from dpmi.search.study import FOLDER
 

@@ -19,7 +19,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 Values = Mapping[str, Any]  # of what is varied, by key
 GRAMMAR = (

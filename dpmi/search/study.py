@@ -18,8 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from dpmi.errors import UserError
-from dpmi.run.record import SUPERSEDED
+from dpmi.base.errors import UserError
+from dpmi.run.records.record import SUPERSEDED
 
 STUDY_FILE, LOCK_FILE = "study.log", ".lock"
 _NAME, _TERMS, _CODE = "search", "terms", "code"

@@ -18,12 +18,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from dpmi.config import load_config
-from dpmi.config_sections import PhantomData
-from dpmi.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
-from dpmi.identity import sweep_terms
+from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
+from dpmi.config.identity import sweep_terms
+from dpmi.config.schema import load_config
+from dpmi.config.sections import PhantomData
 from dpmi.launch.jobs import Job, make_jobs
-from dpmi.sweep import fix_folder
+from dpmi.launch.sweep import fix_folder
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -118,7 +118,7 @@ class OptunaSearch(Sweeper):
         Raises:
             SystemExit: a run failed, or another process is at work on the same search.
         """
-        from dpmi.run.code import code_digest
+        from dpmi.run.records.code import code_digest
         from dpmi.search.results import report_search
         from dpmi.search.study import LOCK_FILE, open_study
 

@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from dpmi.attacking import linkage
 from dpmi.attacking.linkage import as_released, link, ranks, released_images, share
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.mechanisms.ldp_release import noised, spread
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.parts import prepared_data

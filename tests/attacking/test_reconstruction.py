@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dpmi.attacking.reconstruction import Denoiser, reconstruct, similarity
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.privacy.laplace import laplace_mechanism, pixel_noise
 from dpmi.privacy.randomness import NoiseSource
 

@@ -6,7 +6,7 @@ import torch
 from rich.console import Console
 
 from dpmi.attacking.shadows import PresentImages, Shadows
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.models.weights import read_state_dict
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run import job

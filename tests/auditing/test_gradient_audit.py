@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from dpmi.auditing.gradients import audit_gradients
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
+from dpmi.base.views import labels_of_views
 from dpmi.mechanisms import planned
 from dpmi.privacy.engines import bookkeeping
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.sampling import PoissonBatches
-from dpmi.run import resume
-from dpmi.views import labels_of_views
+from dpmi.run.durability import resume
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

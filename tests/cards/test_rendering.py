@@ -5,15 +5,15 @@ import hashlib
 
 import pytest
 
+from dpmi.base.errors import UserError
 from dpmi.cards.checks import integrity, metric_checks
 from dpmi.cards.rendering import read_card, rendered
 from dpmi.cards.schema import VERSION, Card, Others, Share, WeightsFile
 from dpmi.cards.wording import INTENDED_USE, LIMITS, described
-from dpmi.errors import UserError
 from dpmi.models.groups import Measured, Subgroup
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.risk import Risk
-from dpmi.run.record import PublicRecord
+from dpmi.run.records.record import PublicRecord
 
 EVERY = {"html": 53, "md": 37, "json": 29}
 

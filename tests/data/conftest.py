@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from dpmi.config_sections import DataConfig
+from dpmi.config.sections import DataConfig
 
 COMMON = {
     "image_size": 32,

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from dpmi.base.ranks import Ranks
 from dpmi.data.batches import (
     NumberedBatch,
     ShuffledBatches,
     StepSampler,
     step_seed,
 )
-from dpmi.ranks import Ranks
 
 
 class Numbers(Dataset):

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from dpmi.config_sections import DataConfig
+from dpmi.base.errors import UserError
+from dpmi.config.sections import DataConfig
 from dpmi.data.readers import read_catalogue
 from dpmi.data.readers.chest_xray import patient_of
-from dpmi.errors import UserError
 
 Config = Callable[..., DataConfig]
 

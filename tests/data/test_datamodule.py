@@ -9,13 +9,13 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from dpmi.config_sections import DataConfig
+from dpmi.base.ranks import ALONE, Ranks
+from dpmi.config.sections import DataConfig
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import NumberedBatch
 from dpmi.data.datamodule import Batch, ImageDataModule, ImageDataset
 from dpmi.data.patients import Patients
 from dpmi.data.prepare import PreparedData, Split, prepare
-from dpmi.ranks import ALONE, Ranks
 
 Config = Callable[..., DataConfig]
 

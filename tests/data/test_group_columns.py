@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dpmi.config_sections import DataConfig
+from dpmi.base.errors import UserError
+from dpmi.config.sections import DataConfig
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.prepare import prepare
 from dpmi.data.readers import read_catalogue
 from dpmi.data.readers.chest_xray import kind_of
 from dpmi.data.splitting import held_out_patients
-from dpmi.errors import UserError
 
 Config = Callable[..., DataConfig]
 HEADER = "path,label,patient,split,sex,age band"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.config_sections import DataConfig
+from dpmi.base.errors import UserError
+from dpmi.config.sections import DataConfig
 from dpmi.data.readers import read_catalogue
-from dpmi.errors import UserError
 
 Config = Callable[..., DataConfig]
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpmi.base.errors import UserError
 from dpmi.data.patients import Patients, known_patients, one_image_of_each
-from dpmi.errors import UserError
 
 # Patients by name, their images in any order.
 NAMES = st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=40)

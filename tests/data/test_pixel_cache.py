@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dpmi.base.errors import UserError
 from dpmi.data.decode import BadImageError
 from dpmi.data.pixel_cache import ImageList, cached_pixels
-from dpmi.errors import UserError
 
 
 class Drawn:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmi.config_sections import DataConfig
+from dpmi.base.errors import UserError
+from dpmi.config.sections import DataConfig
 from dpmi.data import prepare as prepare_module
 from dpmi.data.decode import is_gray
 from dpmi.data.prepare import prepare
-from dpmi.errors import UserError
 
 Config = Callable[..., DataConfig]
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dpmi.base.errors import UserError
 from dpmi.data.splitting import patient_split, stratified_split
-from dpmi.errors import UserError
 
 
 def share(splits: tuple[str, ...], name: str) -> float:

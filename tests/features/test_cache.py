@@ -5,7 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.features import cache
 from dpmi.features.cache import FeatureRequest, pooled_features
 

@@ -1,7 +1,7 @@
 import torch
 from rich.console import Console
 
-from dpmi.config_sections import FeatureSettings
+from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import prepare
 from dpmi.features.extract import extract_features
 from dpmi.features.projection import drawn_images, fitted

@@ -8,7 +8,7 @@ from rich.console import Console
 from dpmi.launch.board import Board
 from dpmi.launch.jobs import Ending
 from dpmi.privacy.guarantee import printed_epsilon
-from dpmi.run.status import RunStatus
+from dpmi.run.screen.status import RunStatus
 
 CELLS = (
     "none seed=42", "ldp β=0.25 seed=43", "dpsgd_published β=0.25 seed=44", "chest_xray dpsgd β=4",

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.launch.local_pool import make_slots
-from dpmi.run.record import read_records
-from dpmi.run.status import read_status
+from dpmi.run.records.record import read_records
+from dpmi.run.screen.status import read_status
 from tests.launch.probe import ENDLESS, KILLED, NOISY
 
 PROBE = ("-m", "tests.launch.probe")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.run.record import read_records
-from dpmi.run.status import read_status
+from dpmi.run.records.record import read_records
+from dpmi.run.screen.status import read_status
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = ("trainer.accelerator=cpu", "model.weights=null", "logger=csv")

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from dpmi.run.record import read_records
-from dpmi.run.status import read_status
+from dpmi.run.records.record import read_records
+from dpmi.run.screen.status import read_status
 from tests.launch.probe import KILLED
 
 CPU = ("trainer.accelerator=cpu", "model.weights=null", "logger=csv")

@@ -5,8 +5,8 @@ import pytorch_lightning as L
 import torch
 from torch import nn
 
+from dpmi.base.errors import UserError
 from dpmi.data.datamodule import ImageDataModule
-from dpmi.errors import UserError
 from dpmi.mechanisms import DPSGD, LocalDP, NonPrivate, build_mechanism
 from dpmi.mechanisms.dpsgd import frozen_batch_norm_grad_sampler
 from dpmi.models.classifier import ImageClassifier

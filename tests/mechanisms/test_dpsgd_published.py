@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.mechanisms import DPSGDAsPublished, build_mechanism
 from dpmi.models.weights import build_resnet18
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from dpmi.config_sections import DpsgdMechanism, PhantomData, TrainerConfig
+from dpmi.base.ranks import ALONE, Ranks
+from dpmi.config.sections import DpsgdMechanism, PhantomData, TrainerConfig
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.mechanisms import DPSGD
 from dpmi.models.resnet import ResNet18, convert_norms
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.ranks import ALONE, Ranks
 
 CLIP, EXPECTED = 0.05, 4
 BATCH = (11, 2, 7, 5, 0, 9)  # out of order: no place equals an index

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.mechanisms import LocalDPOfFeatures, build_mechanism
 from dpmi.mechanisms.interview import interview
 from dpmi.models.head import FeatureHead

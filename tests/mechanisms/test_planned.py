@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.mechanisms import build_mechanism
 from dpmi.mechanisms.statistics import decide_midway
 from dpmi.models.discriminant import discriminant, first_head, pooled_discriminant

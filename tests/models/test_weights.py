@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 from torchvision.models import resnet18
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.models import weights
 from dpmi.models.weights import (
     build_resnet18,

@@ -9,7 +9,7 @@ import dp_accounting
 import pytest
 from dp_accounting import pld
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.privacy.account import Accounts, total_of
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending

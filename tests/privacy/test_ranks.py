@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from dpmi.base.ranks import ALONE, Ranks
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.gradients import PrivateGradient
 from dpmi.privacy.journal import Journal, read_journal
@@ -14,7 +15,6 @@ from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.ranks import ALONE, Ranks
 
 CLIP, STEPS = 0.5, 3
 SIZES = (5, 1, 0)  # of the batches: unequal parts, an empty one, none at all
@@ -81,7 +81,7 @@ def together(tmp_path):
 
     def make(out_of_memory=None):
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["dpmi.run.terminal", "hydra", "wandb"])
+        context.set_forkserver_preload(["dpmi.run.screen.terminal", "hydra", "wandb"])
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         heard, processes = [], []
         for rank in range(2):

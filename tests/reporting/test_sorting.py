@@ -3,7 +3,7 @@ import csv
 import pytest
 from record_builders import failed, record
 
-from dpmi.identity import NOT_IDENTITY
+from dpmi.config.identity import NOT_IDENTITY
 from dpmi.reporting.sorting import figure4, merge, with_missing
 from dpmi.reporting.table import cells_csv
 

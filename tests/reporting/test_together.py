@@ -13,7 +13,7 @@ from dpmi.reporting.sorting import figure4
 from dpmi.reporting.sweep_report import print_tables
 from dpmi.reporting.table import as_markdown
 from dpmi.reporting.together import ALONE, together
-from dpmi.run.record import RunAccount
+from dpmi.run.records.record import RunAccount
 
 RATE, STEPS, DELTA = 128 / 4000, 31, 1e-4  # of the default sweep
 NOISE = {

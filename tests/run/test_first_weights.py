@@ -8,8 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from dpmi.config import load_config
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
+from dpmi.config.schema import load_config
 from dpmi.models.weights import read_state_dict, read_weights, write_state_dict
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.accounting import epsilon

@@ -3,11 +3,11 @@
 import job_processes
 import pytest
 
-from dpmi.config import plain_values
-from dpmi.identity import config_digest, without_noise_seed
+from dpmi.config.identity import config_digest, without_noise_seed
+from dpmi.config.schema import plain_values
 from dpmi.models.weights import read_state_dict
-from dpmi.run.record import read_record, read_records
-from dpmi.run.resume import SEED_FILE
+from dpmi.run.durability.resume import SEED_FILE
+from dpmi.run.records.record import read_record, read_records
 
 SEED = "918273645"
 

@@ -8,16 +8,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from dpmi.base.errors import UserError
+from dpmi.base.ranks import Ranks
 from dpmi.data.batches import StepSampler
 from dpmi.data.datamodule import ImageDataModule, ImageDataset
-from dpmi.errors import UserError
 from dpmi.mechanisms import build_mechanism
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.gradient import MeanGradient
 from dpmi.models.weights import build_resnet18
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.sampling import PoissonBatches
-from dpmi.ranks import Ranks
 from dpmi.run.privacy_callback import PrivacyCallback
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from dpmi.config import load_config
+from dpmi.config.schema import load_config
 from dpmi.models.gradient import MeanGradient
 from dpmi.run.job import Run
 from dpmi.run.parts import prepared_data

@@ -5,7 +5,7 @@ import torch
 from rich.console import Console
 
 from dpmi.models.weights import read_state_dict
-from dpmi.run import resume
+from dpmi.run.durability import resume
 from dpmi.run.job import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

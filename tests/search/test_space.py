@@ -5,7 +5,7 @@ from hydra.initialize import initialize_config_dir
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 from dpmi.train import config_dir
 
 optuna = pytest.importorskip("optuna", reason="the optuna extra is not installed")

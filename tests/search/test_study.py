@@ -1,6 +1,6 @@
 import pytest
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 optuna = pytest.importorskip("optuna", reason="the optuna extra is not installed")
 

@@ -15,11 +15,11 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import OmegaConf
 from torchmetrics.functional.classification import multiclass_auroc
 
-from dpmi.composition import register_resolvers
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
+from dpmi.config.composition import register_resolvers
 from dpmi.models.weights import build_resnet18, read_state_dict
 from dpmi.run.parts import prepared_data
-from dpmi.run.record import read_record
+from dpmi.run.records.record import read_record
 from dpmi.search.sweeper import OptunaSearch
 from dpmi.train import config_dir, job
 

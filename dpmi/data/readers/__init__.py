@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dpmi.config_sections import BenchmarkData, CsvData, DataConfig, FolderData
+from dpmi.base.errors import UserError
+from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.aptos import read_aptos
 from dpmi.data.readers.chest_xray import read_chest_xray
@@ -15,7 +16,6 @@ from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.medmnist import read_medmnist
 from dpmi.data.readers.phantom import read_phantom
 from dpmi.data.splitting import held_out_patients, patients_of_test_left_out
-from dpmi.errors import UserError
 
 # By the config's data.name. Each reader takes its own section and the folder for downloads.
 READERS: dict[str, Callable[[Any, Path], Catalogue]] = {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.config_sections import BenchmarkData
+from dpmi.base.errors import UserError
+from dpmi.config.sections import BenchmarkData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.files import FileSource, image_files, no_data
 from dpmi.data.splitting import stratified_split
 from dpmi.data.tables import read_table
-from dpmi.errors import UserError
 
 # The international clinical scale of diabetic retinopathy, 0 to 4.
 CLASSES = ("no DR", "mild", "moderate", "severe", "proliferative")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.config_sections import BenchmarkData
+from dpmi.config.sections import BenchmarkData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.files import FileSource, image_files, no_data
 

@@ -8,13 +8,13 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmi.config_sections import CsvData
+from dpmi.base.errors import UserError
+from dpmi.config.sections import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.files import FileSource, first_outside, no_data
 from dpmi.data.readers.own import order_classes
 from dpmi.data.splitting import patient_split, stratified_split
 from dpmi.data.tables import Row, read_table
-from dpmi.errors import UserError
 
 _OF_ITS_OWN = ("path", "label", "patient", "split")  # every other column can be grouped by
 

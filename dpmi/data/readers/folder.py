@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.config_sections import FolderData
+from dpmi.base.errors import UserError
+from dpmi.config.sections import FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.files import FileSource, first_outside, image_files, no_data, subfolders
 from dpmi.data.readers.own import order_classes
 from dpmi.data.splitting import stratified_split
-from dpmi.errors import UserError
 
 
 def read_folder(config: FolderData) -> Catalogue:

@@ -16,11 +16,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpmi.config_sections import MedmnistData
+from dpmi.base.errors import UserError
+from dpmi.config.sections import MedmnistData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decode import square
 from dpmi.data.readers.aptos import CLASSES as RETINOPATHY_GRADES
-from dpmi.errors import UserError
 
 _CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "retinamnist": RETINOPATHY_GRADES}
 _CHANNELS = {"pneumoniamnist": 1, "retinamnist": 3}

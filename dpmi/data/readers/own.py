@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from dpmi.errors import UserError
+from dpmi.base.errors import UserError
 
 
 def order_classes(names: Iterable[str], *, graded: bool, where: str) -> tuple[str, ...]:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpmi.base.views import as_one_batch
 from dpmi.privacy.engines.clipping import clip_factors, total_loss
 from dpmi.privacy.engines.convolution import ConvolutionRule
 from dpmi.privacy.engines.rules import Contribution, GroupNormRule, LayerRule, LinearRule, Sums
-from dpmi.views import as_one_batch
 
 _RULES: dict[type[Any], LayerRule] = {
     nn.Conv2d: ConvolutionRule(),

@@ -9,13 +9,13 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
+from dpmi.base.views import as_one_batch
 from dpmi.privacy.engines.clipping import (
     clip_factors,
     of_examples,
     squared_norms,
     total_loss,
 )
-from dpmi.views import as_one_batch
 
 # Layer, activations, gradient of the output; to the examples' gradients (B, ...) of its parameters.
 GradSampler = Callable[[Any, list[Tensor], Tensor], dict[Tensor, Tensor]]

@@ -23,7 +23,7 @@ from dpmi.reporting.charts.style import (
     new_figure,
 )  # fmt: skip
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 _ROWS = {
     "val/accuracy": "validation (%)",

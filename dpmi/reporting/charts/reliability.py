@@ -18,7 +18,7 @@ from dpmi.reporting.charts.style import (
     legend_on_top,
     new_figure,
 )
-from dpmi.run.record import RunRecord
+from dpmi.run.records.record import RunRecord
 
 Bin = tuple[float, float, int]  # mean confidence, accuracy, images
 

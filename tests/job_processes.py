@@ -1,0 +1,74 @@
+"""Jobs in processes of their own, which start in a tenth of a second and can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from dpmi.config.schema import load_config
+from dpmi.train import config_dir
+
+
+def context() -> Any:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["dpmi.run.screen.terminal", "hydra", "wandb"])
+    return server
+
+
+def job(
+    folder: Path, overrides: tuple[str, ...], output: Path, environment: dict[str, str]
+) -> None:
+    """What a process does: one run, its exit status that of the command."""
+    import torch
+
+    from dpmi.run.durability.stopping import StoppedByRequest
+    from dpmi.run.logs import loggers
+    from dpmi.run.processes import ddp
+    from dpmi.run.screen.terminal import run_job
+
+    ddp.START = "forkserver"  # there is no GPU in use, and a new interpreter takes seconds
+
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    if patience := environment.get("PATIENCE"):
+        loggers.START_SECONDS = loggers.FINISH_SECONDS = float(patience)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        config = load_config(compose("config", overrides=list(overrides)))
+    try:
+        status = run_job(config, folder)
+    except StoppedByRequest:
+        sys.exit(75)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit({"completed": 0, "failed": 1, "busy": 75}[status])
+
+
+def start(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> Any:
+    """Start a job in ``folder``; what it says is appended to a file beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    process = context().Process(
+        target=job,
+        args=(folder, overrides, folder.parent / f"{folder.name}.said", environment or {}),
+    )
+    process.start()
+    return process
+
+
+def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> int:
+    """The same, to its end; return the exit status."""
+    process = start(folder, *overrides, environment=environment)
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def said(folder: Path) -> str:
+    return (folder.parent / f"{folder.name}.said").read_text()
