@@ -43,10 +43,11 @@ chaos: $(READY) ## kill a run a hundred times, at random, and compare it with on
 planted: $(READY) ## plant bugs that would break the guarantee, one at a time: a test must fail on each
 	$(PYTEST) -n auto --dist load tests/test_planted_bugs.py -m '' $(ARGS)
 
-lint: $(READY) ## check format, rules and types
+lint: $(READY) ## check format, rules, types and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 data: $(READY) ## download the chest X-rays and APTOS with a Kaggle account, or say how to place them
 	$(INSTALL) -e '.[kaggle]'

@@ -39,19 +39,14 @@ from dpmi.base.errors import (
 from dpmi.base.redaction import redact_logs, redacted, secret_within
 from dpmi.base.threads import let_idle_threads_sleep
 from dpmi.config.composition import TARGETS, guard_hydra
+from dpmi.config.folder import config_dir
+from dpmi.config.mistakes import explain
 from dpmi.config.schema import load_config
 from dpmi.launch.local_pool import LocalPoolLauncher
 from dpmi.launch.ray_cluster import RayLauncher
 from dpmi.launch.slurm import SubmititLauncher
-from dpmi.launch.sweep import DistinctCells, explain
+from dpmi.launch.sweep import DistinctCells
 from dpmi.search.sweeper import OptunaSearch
-
-
-def config_dir() -> str:
-    """``conf/`` of the checkout, or the copy that the installed package carries."""
-    package = Path(__file__).resolve().parent
-    checkout = package.parent / "conf"
-    return str(checkout if (checkout / "config.yaml").is_file() else package / "conf")
 
 
 def job(composed: DictConfig) -> str:

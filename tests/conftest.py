@@ -17,9 +17,9 @@ import pytest
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
+from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
-from dpmi.train import config_dir
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
+from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
-from dpmi.train import config_dir
 
 
 def context() -> Any:

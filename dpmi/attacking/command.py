@@ -20,12 +20,12 @@ from dpmi.attacking.membership import attack_membership
 from dpmi.attacking.reconstruction import IMAGES, reconstruct
 from dpmi.attacking.result import Attacks, Linkage, Membership, Reconstruction, read_attacks
 from dpmi.base.errors import UserError
+from dpmi.config.folder import config_dir
 from dpmi.config.identity import cell_name, config_digest
+from dpmi.config.mistakes import explain
 from dpmi.config.schema import Config, load_config
 from dpmi.config.sections import CsvLogger, LdpMechanism
-from dpmi.launch.sweep import explain
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, config_of, read_record
-from dpmi.train import config_dir
 
 # What can be attacked how, and what to do with the others.
 REACHES = {

@@ -17,11 +17,11 @@ from dpmi.auditing.dpsgd import audit_dpsgd
 from dpmi.auditing.releases import audit_releases
 from dpmi.auditing.result import Audit, rounded_down
 from dpmi.base.errors import UserError
+from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.run.parts import prepared_data
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord, config_of, read_record
-from dpmi.train import config_dir
 
 # An attack by steps of DP-SGD would tell nothing of these.
 _NOT_AUDITED = {

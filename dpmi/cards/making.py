@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from dpmi.base.errors import UserError
 from dpmi.cards.rendering import write
 from dpmi.cards.schema import Card, Others, WeightsFile
 from dpmi.cards.wording import INTENDED_USE, LIMITS, described, shares
+from dpmi.config.folder import default_cache
 from dpmi.models.weights import read_weights
 from dpmi.privacy.account import Accounts, total_of
 from dpmi.run.first_weights import Provenance
@@ -137,10 +137,8 @@ def weights_file(path: Path) -> WeightsFile:
 
 
 def _cache_dir(config: Mapping[str, Any]) -> Path:
-    from dpmi.account import DEFAULT_CACHE
-
-    named = config.get("cache_dir") or os.environ.get("DPMI_CACHE", DEFAULT_CACHE)
-    return Path(named).expanduser()
+    named = config.get("cache_dir")
+    return Path(named).expanduser() if named else default_cache()
 
 
 def _others(cache_dir: Path, account: str | None) -> Others | None:

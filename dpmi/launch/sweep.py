@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import re
 import sys
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,14 +12,15 @@ from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
+from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
 from dpmi.config.identity import job_folder, without_noise_seed
-from dpmi.config.schema import GIVEN, Config, load_config, schema_keys
+from dpmi.config.mistakes import explain
+from dpmi.config.schema import GIVEN, Config, load_config
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -138,35 +137,3 @@ def _check(composed: Iterable[DictConfig]) -> list[Config]:
 def _refuse(error: Exception) -> NoReturn:
     print(f"error: {explain(error)}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
-
-
-def explain(error: Exception) -> str:
-    """One line of what went wrong in composing or checking a config."""
-    error = cause_for_user(error) or error
-    line = " ".join(str(error).split()) or " ".join(str(error.__cause__).split())
-    if match := re.match(r"Could not override '([^']+)'", line):
-        return _unknown_key(match[1])
-    if match := re.search(
-        r"Could not find '([\w/]+)/(\w+)' Available options in '[\w/]+': ([\w ]+)", line
-    ):
-        group, option, others = match.groups()
-        allowed = ", ".join(others.removesuffix(" Config search path").split())
-        return f"{group}={option}: no such option; allowed are {allowed}"
-    # Hydra appends where in its own structures the key was missing, which tells a user nothing.
-    for tail in (" full_key:", " See https:"):
-        line = line.split(tail)[0]
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not KEY=VALUE as Hydra reads it ({line})"
-    return line
-
-
-def _unknown_key(key: str) -> str:
-    for kind in ("launcher", "sweeper"):
-        if key.startswith(f"hydra.{kind}."):
-            return f"{key}: no such key of this {kind}; choose another with hydra/{kind}=OPTION"
-    near = get_close_matches(key, schema_keys(), n=1)
-    if near == [key]:
-        hint = f"another option of {key.split('.')[0]} has it; "
-    else:
-        hint = f"did you mean {near[0]}? " if near else ""
-    return f"{key}: no such key in this config; {hint}--help lists the keys, with their defaults"

@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 from test_identity import leaves
 
 from dpmi.base.errors import UserError
+from dpmi.config.mistakes import explain
 from dpmi.config.schema import Config, load_config, schema_keys
-from dpmi.launch.sweep import explain
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from dpmi.base.errors import UserError
-from dpmi.train import config_dir
+from dpmi.config.folder import config_dir
 
 PRESETS = (
     "frontier_pneumonia", "frontier_aptos", "frontier_class_means", "frontier_second_moments",

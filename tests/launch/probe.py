@@ -43,11 +43,12 @@ def task(config):
 
 
 if __name__ == "__main__":
+    from dpmi.config.folder import config_dir
     from tests.launch import probe  # by the name that other processes know it by
 
     if named := os.environ.get("PROBE_GPUS"):
         local_pool.visible_gpus = lambda: named.split(",")
-    train._run = hydra.main(
-        version_base="1.3", config_path=train.config_dir(), config_name="config"
-    )(probe.task)
+    train._run = hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")(
+        probe.task
+    )
     train.main()

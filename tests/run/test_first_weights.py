@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from dpmi.base.errors import UserError
+from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
 from dpmi.models.weights import read_state_dict, read_weights, write_state_dict
 from dpmi.privacy.account import Accounts
@@ -16,7 +17,6 @@ from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending
 from dpmi.run.first_weights import Provenance, Share, Start
 from dpmi.run.job import Run
-from dpmi.train import config_dir
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 DPSGD = ("mechanism=dpsgd", "mechanism.accountant=rdp", "mechanism.delta=1e-4")

@@ -7,11 +7,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
+from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
 from dpmi.models.gradient import MeanGradient
 from dpmi.run.job import Run
 from dpmi.run.parts import prepared_data
-from dpmi.train import config_dir
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpmi.base.errors import UserError
-from dpmi.train import config_dir
+from dpmi.config.folder import config_dir
 
 optuna = pytest.importorskip("optuna", reason="the optuna extra is not installed")
 

@@ -1,0 +1,43 @@
+"""What is wrong with a config, in one line that says what to do."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+
+from hydra.errors import OverrideParseException
+
+from dpmi.base.errors import cause_for_user
+from dpmi.config.schema import schema_keys
+
+
+def explain(error: Exception) -> str:
+    """One line of what went wrong in composing or checking a config."""
+    error = cause_for_user(error) or error
+    line = " ".join(str(error).split()) or " ".join(str(error.__cause__).split())
+    if match := re.match(r"Could not override '([^']+)'", line):
+        return _unknown_key(match[1])
+    if match := re.search(
+        r"Could not find '([\w/]+)/(\w+)' Available options in '[\w/]+': ([\w ]+)", line
+    ):
+        group, option, others = match.groups()
+        allowed = ", ".join(others.removesuffix(" Config search path").split())
+        return f"{group}={option}: no such option; allowed are {allowed}"
+    # Hydra appends where in its own structures the key was missing, which tells a user nothing.
+    for tail in (" full_key:", " See https:"):
+        line = line.split(tail)[0]
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not KEY=VALUE as Hydra reads it ({line})"
+    return line
+
+
+def _unknown_key(key: str) -> str:
+    for kind in ("launcher", "sweeper"):
+        if key.startswith(f"hydra.{kind}."):
+            return f"{key}: no such key of this {kind}; choose another with hydra/{kind}=OPTION"
+    near = get_close_matches(key, schema_keys(), n=1)
+    if near == [key]:
+        hint = f"another option of {key.split('.')[0]} has it; "
+    else:
+        hint = f"did you mean {near[0]}? " if near else ""
+    return f"{key}: no such key in this config; {hint}--help lists the keys, with their defaults"
