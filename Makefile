@@ -92,8 +92,8 @@ results: $(READY) ## run all mechanisms on the chest X-rays, then the report: DA
 		mechanism=ldp_published,dpsgd_published beta=1,2,4; \
 	$(BIN)/python -m dpmi.report $(RESULTS) && exit $$status
 
-report: $(READY) ## write the report of all runs in outputs/, or of ARGS="FOLDER ..."
-	$(BIN)/python -m dpmi.report $(ARGS)
+report: $(READY) ## write report and cards of all runs in outputs/, or of ARGS="FOLDER ..."
+	$(BIN)/python -m dpmi.report --cards $(ARGS)
 
 audit: $(READY) ## attack a run with the default config, or those in ARGS="FOLDER ...", and bound its ε from below
 	$(BIN)/python -m dpmi.audit $(ARGS)

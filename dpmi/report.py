@@ -4,11 +4,13 @@
     python -m dpmi.report SWEEP               # of one sweep, into SWEEP/report/
     python -m dpmi.report SWEEP OTHER -o DIR  # of two, merged, into DIR/
     python -m dpmi.report SWEEP --public      # of what may be published alone
+    python -m dpmi.report SWEEP --cards       # with a card of each run that completed
 
 It reads run records (record.json), and nothing else. They are private, so the report stays in the
 house where the images are a user's own. With --public it reads public.json alone, and tells less,
 into report-public/. report.html is a page of its own, to be opened from anywhere; report.md,
-cells.csv, runs.csv and the charts as SVG and PNG stand beside it.
+cells.csv, runs.csv and the charts as SVG and PNG stand beside it. Cards,
+which others check with python -m dpmi.verify, hold what may leave alone; they lie in cards/.
 Exit status: 0 done, 2 the input is bad.
 """
 
@@ -20,10 +22,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dpmi.base.errors import UserError
+from dpmi.base.errors import EXIT_BAD_INPUT, UserError
 
 DEFAULT_FOLDER = Path("outputs")
-EXIT_BAD_INPUT = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,13 +45,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--public", action="store_true", help="of public.json alone: the report may be published"
     )
+    parser.add_argument(
+        "--cards", action="store_true", help="write the card of each run that completed, too"
+    )
     asked = parser.parse_args(arguments)
     folders = asked.folders or [DEFAULT_FOLDER]
     out = asked.out or folders[0] / ("report-public" if asked.public else "report")
     from dpmi.reporting.full_report import PAGE, write_report  # slow to import: not for --help
 
     try:
-        runs = write_report(folders, out, public=asked.public)
+        cards = {}
+        if asked.cards:
+            from dpmi.cards.of_report import cards_of  # likewise
+
+            cards = cards_of(folders, out, Console())
+        runs = write_report(folders, out, public=asked.public, cards=cards)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -9,6 +9,7 @@ import pytest
 
 from dpmi.report import main
 from dpmi.run.records.record import read_records
+from dpmi.verify import main as verify
 
 
 def test_the_report_is_a_page_markdown_csv_and_pictures(real_report):
@@ -156,3 +157,38 @@ def test_the_same_records_give_the_same_report_however_often_they_are_given(
     once, twice = ((folder / "report.html").read_text() for folder in (real_report, tmp_path))
     assert "1 repeat counted once" in once
     assert twice == once.replace("1 repeat counted once", "12 repeats counted once")
+
+
+def test_cards_of_all_that_completed_lie_beside_the_report_and_are_linked_from_it(
+    real_sweeps, tmp_path, capsys
+):
+    out = tmp_path / "report"
+    (copy := tmp_path / "sweep").mkdir()
+    for folder in sorted(real_sweeps[1].iterdir()):
+        shutil.copytree(folder, copy / folder.name)
+    without = copy / "0" / "model.safetensors"
+    without.unlink()
+    assert main([str(copy), "--out", str(out), "--cards"]) == 0
+    records = read_records(copy)
+    completed = [record for record in records if record.status == "completed"]
+    linked = {
+        values["href"]
+        for tag, values in Page((out / "report.html").read_text()).tags
+        if tag == "a" and values.get("href", "").startswith("cards/")
+    }
+    assert len(completed) < len(records)  # one failed
+    assert len(linked) == len(completed) - 1  # one has no weights
+    assert f"no card: {without}" in capsys.readouterr().out
+    for target in linked:
+        assert (out / target).is_file()
+        assert verify([str(out / target), str(_weights_of(copy, target))]) == 0
+
+
+def _weights_of(sweep, target):
+    [found] = [
+        folder / "model.safetensors"
+        for folder in sweep.iterdir()
+        if (record := json.loads((folder / "public.json").read_text()))["cell"]
+        and f"{record['run']}-{record['cell'][:6]}" == target.split("/")[1]
+    ]
+    return found

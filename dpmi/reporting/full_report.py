@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -30,13 +30,20 @@ PAGE, MARKDOWN = "report.html", "report.md"
 CELLS, RUNS, GROUPS = "cells.csv", "runs.csv", "groups.csv"
 
 
-def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) -> list[RunRecord]:
+def write_report(
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    public: bool = False,
+    cards: Mapping[str, str] | None = None,
+) -> list[RunRecord]:
     """Read every record below the folders and write the report into ``out``.
 
     Args:
         folders: with records below them.
         out: made where it is absent.
         public: read public records instead, so that the report may be published.
+        cards: pages of runs' cards, from ``out``, by ``keyed_config``.
 
     Returns:
         The runs that it tells of, each once.
@@ -52,7 +59,9 @@ def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) ->
     tried = None if public else attacks_tried(folders)
     repeated = sum(map(len, sweeps)) - len(runs)
     files = {
-        PAGE: page(made, on_one_axis, runs, repeated, public=public, tried=tried),
+        PAGE: page(
+            made, on_one_axis, runs, repeated, public=public, tried=tried, cards=cards or {}
+        ),
         MARKDOWN: _markdown(panels, made, on_one_axis, public, tried),
         CELLS: cells_csv(panels),
         RUNS: runs_csv(panels),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -37,6 +37,7 @@ def page(
     *,
     public: bool = False,
     tried: Tried | None = None,
+    cards: Mapping[str, str] | None = None,
 ) -> str:
     """The whole page.
 
@@ -47,6 +48,7 @@ def page(
         repeated: records that were left out because another of the same digest stands for them.
         public: they are what public records tell; sections that need more are left out.
         tried: attacks on them, where there were any.
+        cards: pages of runs' cards, by ``keyed_config``.
     """
     environment = Environment(
         loader=PackageLoader("dpmi.reporting", _TEMPLATES),
@@ -74,6 +76,7 @@ def page(
         posters=any(cell.poster for cell in tests),
         looked=any(cell.best_on_test is not None for cell in tests),
         runs=runs,
+        cards=cards or {},
         completed=completed,
         repeated=repeated,
         public=public,

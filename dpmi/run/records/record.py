@@ -357,13 +357,14 @@ def read_records(folder: Path) -> list[RunRecord]:
 
     Those that a new run of the same cell superseded are left out.
     """
-    return [read_record(path) for path in _below(folder, RECORD_FILE)]
+    return [read_record(path) for path in files_below(folder, RECORD_FILE)]
 
 
 def read_public_records(folder: Path) -> list[PublicRecord]:
     """The same of public records."""
-    return [read_public_record(path) for path in _below(folder, PUBLIC_FILE)]
+    return [read_public_record(path) for path in files_below(folder, PUBLIC_FILE)]
 
 
-def _below(folder: Path, name: str) -> list[Path]:
+def files_below(folder: Path, name: str) -> list[Path]:
+    """Files of that name below a folder, without those of superseded attempts."""
     return [p for p in sorted(folder.rglob(name)) if SUPERSEDED not in p.relative_to(folder).parts]
