@@ -109,6 +109,7 @@ class _OwnData(_Images):
     root: str
     channels: Literal[1, 3]
     graded: bool
+    many_classes: bool
     val_fraction: Fraction
     test_fraction: Fraction
     split_seed: Annotated[int, Field(ge=0)]
