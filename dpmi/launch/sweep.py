@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from rich.console import Console
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError, cause_for_user
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.schema import GIVEN, Config, load_config, schema_keys
+from dpmi.run.before import make_folder, refuse_on_this_machine
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -31,6 +33,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 
 SEARCH = "dpmi.search.sweeper.OptunaSearch"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# Nodes of a cluster are other machines; what they lack their jobs tell.
+_ON_THIS_MACHINE = (BASIC_LAUNCHER, "dpmi.launch.local_pool.LocalPoolLauncher")
 
 
 class SweepCallback(Callback):
@@ -38,12 +42,13 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a config that fails the schema, before anything is written."""
-        _check([config])
+        (run,) = _check([config])
         if config.hydra.launcher._target_ != BASIC_LAUNCHER:
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             _refuse(UserError(f"hydra/launcher={chosen}: launches the jobs of a sweep; add -m"))
         if _searches(config):
             _refuse(UserError("hydra/sweeper=optuna: chooses the jobs of a sweep; add -m"))
+        check_here(config, [run])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
@@ -61,6 +66,7 @@ class SweepCallback(Callback):
                     "each of several an output_dir of its own"
                 )
             )
+        check_here(config, cells)
         fix_folder(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -80,6 +86,18 @@ def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         for job in batch:
             yield compose(config_name, overrides=list(job), return_hydra_config=False)
+
+
+def check_here(config: DictConfig, cells: Iterable[Config]) -> None:
+    """End the program where this machine cannot run a cell that it is to run, or cannot write."""
+    try:
+        if config.hydra.launcher._target_ in _ON_THIS_MACHINE:
+            for cell in cells:
+                refuse_on_this_machine(cell)
+        make_folder("cache_dir", Path(config.cache_dir).expanduser())
+        make_folder("output_dir", Path(config.output_dir))
+    except UserError as error:
+        _refuse(error)
 
 
 def _searches(config: DictConfig) -> bool:
@@ -155,9 +173,33 @@ def explain(error: Exception) -> str:
     # Hydra appends where in its own structures the key was missing, which tells a user nothing.
     for tail in (" full_key:", " See https:"):
         line = line.split(tail)[0]
+    if match := re.match(r"Ambiguous value for argument '(.+)' 1\. To use it as a list", line):
+        hint = "; if the comma is a part of one value, write " + (
+            _quoted(match[1]) or "it in quotes"
+        )
+        return f"{match[1]}: several values are a sweep, which needs -m{hint}"
     if isinstance(error, OverrideParseException):
+        if quoted := _quoted(error.override):
+            return (
+                f"{error.override}: Hydra reads this value only in quotes of its own, inside those "
+                f"of the shell; write {quoted}"
+            )
         return f"{error.override}: not KEY=VALUE as Hydra reads it ({line})"
     return line
+
+
+def _quoted(override: str) -> str | None:
+    """An override with its value as one text, for a shell; None where it is not meant as one."""
+    key, _, value = override.partition("=")
+    if not value or value[0] in "[{'\"":
+        return None
+    escaped = re.sub(r"(\\+)$", r"\1\1", value.replace('"', '\\"'))
+    quoted = f'{key}="{escaped}"'
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([quoted])
+    except HydraException:  # the key is at fault
+        return None
+    return shlex.quote(quoted) if parsed.value() == value else None
 
 
 def _unknown_key(key: str) -> str:
