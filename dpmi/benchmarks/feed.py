@@ -101,8 +101,9 @@ def _write_images(folder: Path) -> list[Path]:
 
 def _prepare(folder: Path, number: int) -> PreparedData:
     config = FolderData(
-        name="folder", root=str(folder / "images"), channels=1, graded=False, val_fraction=0.0,
-        test_fraction=0.1, split_seed=0, image_size=_SIDE, resize=None, batch_size=_BATCH,
+        name="folder", root=str(folder / "images"), channels=1, graded=False,
+        many_classes=False, val_fraction=0.0, test_fraction=0.1, split_seed=0,
+        image_size=_SIDE, resize=None, batch_size=_BATCH,
         augment="affine", multiplicity=1, on_corrupt="error", num_workers=0, resident="auto",
         groups=None,
     )  # fmt: skip

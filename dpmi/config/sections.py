@@ -6,15 +6,23 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+# Nobody means numbers beyond these, on which libraries fail late, or compute infinities.
+_MOST = 2**31 - 1
+_LEAST_SCALE, _MOST_SCALE = 1e-9, 1e9
+_MOST_RATE = 1e6
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=_LEAST_SCALE, le=_MOST_SCALE, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's and scikit-learn's generators take no other
+_Drawn = Annotated[int, Field(ge=0, le=10_000_000)]  # images of which a list is kept in memory
 
 
 def _count_or_auto(value: object) -> object:
-    if value == "auto" or (type(value) is int and value >= 1):
+    if value == "auto" or (type(value) is int and 1 <= value <= _MOST):
         return value
-    raise ValueError("allowed are auto and integers greater than or equal to 1")
+    raise ValueError(f"allowed are auto and integers greater than or equal to 1 and up to {_MOST}")
 
 
 def _truth_or_auto(value: object) -> object:
@@ -24,9 +32,9 @@ def _truth_or_auto(value: object) -> object:
 
 
 def _count_or_all(value: object) -> object:
-    if value == "all" or (type(value) is int and value >= 1):
+    if value == "all" or (type(value) is int and 1 <= value <= _MOST):
         return value
-    raise ValueError("allowed are all and integers greater than or equal to 1")
+    raise ValueError(f"allowed are all and integers greater than or equal to 1 and up to {_MOST}")
 
 
 def _each_once(names: list[str]) -> list[str]:
@@ -56,6 +64,7 @@ Names = Annotated[Annotated[list[_Name], _EachOnce] | None, BeforeValidator(_nam
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
+NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 
 
@@ -74,7 +83,7 @@ class _Images(Section):
     augment: Literal["none", "affine"]
     multiplicity: Count
     on_corrupt: Literal["error", "skip"]
-    num_workers: Annotated[int, Field(ge=0)]
+    num_workers: Annotated[int, Field(ge=0, le=1024)]
     resident: TruthOrAuto
     groups: Names
 
@@ -84,9 +93,9 @@ class PhantomData(_Images):
 
     name: Literal["phantom_xray", "phantom_fundus"]
     seed: Annotated[int, Field(ge=0)]
-    train_images: Count
-    val_images: Annotated[int, Field(ge=0)]
-    test_images: Count
+    train_images: Annotated[_Drawn, Field(ge=1)]
+    val_images: _Drawn
+    test_images: Annotated[_Drawn, Field(ge=1)]
 
 
 class BenchmarkData(_Images):
@@ -109,9 +118,10 @@ class _OwnData(_Images):
     root: str
     channels: Literal[1, 3]
     graded: bool
+    many_classes: bool
     val_fraction: Fraction
     test_fraction: Fraction
-    split_seed: Annotated[int, Field(ge=0)]
+    split_seed: Seed
 
 
 class FolderData(_OwnData):
@@ -185,8 +195,8 @@ class ClassMeansMechanism(Section):
     name: Literal["class_means"]
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
-    count_scale: Positive
-    moment_scale: Positive | None
+    count_scale: Scale
+    moment_scale: Scale | None
     shares: CentreShare
 
 
@@ -240,8 +250,8 @@ class ModelSettings(Section):
     average: Literal["none", "last_half"]
     schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch"]
-    learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    learning_rate: Annotated[float, Field(gt=0, le=_MOST_RATE, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, le=_MOST_RATE, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -274,11 +284,20 @@ class CsvLogger(Section):
     nonprivate: bool
 
 
+def _project_name(name: str) -> str:
+    if name and len(name) <= 128 and not set(name) & set("/\\#?%:"):
+        return name
+    raise ValueError("W&B takes 1 to 128 characters, and none of / \\ # ? % :")
+
+
+_Project = Annotated[str, AfterValidator(_project_name)]
+
+
 class WandbConfig(Section):
     """Weights & Biases beside the CSV log."""
 
     name: Literal["wandb"]
-    project: str
+    project: _Project
     entity: str | None
     mode: Literal["auto", "online", "offline"]
     sample_images: Literal["public", "all", "none"]

@@ -44,6 +44,8 @@ class Catalogue:
     source: Source
     # Column to the group of each image, by which test metrics can be told apart; "" where unknown.
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # One line for each way in which the set was read otherwise than as documented.
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         columns = (self.paths, self.labels, self.patients, self.splits, *self.groups.values())

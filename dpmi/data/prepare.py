@@ -85,6 +85,7 @@ class PreparedData:
     splits: dict[str, Split]  # "train", "test" and, where the set has one, "val"
     fingerprint: DataFingerprint
     train_contents: tuple[str, ...] = ()  # SHA-256 of each training image's content, row by row
+    notes: tuple[str, ...] = ()  # what the user should know of how the set was read, a line each
 
 
 def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> PreparedData:
@@ -159,6 +160,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         splits=_slices(catalogue, rows, cached.pixels),
         fingerprint=fingerprint,
         train_contents=tuple(digests[row] for row in rows if splits[row] == "train"),
+        notes=catalogue.notes,
     )
 
 

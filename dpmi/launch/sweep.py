@@ -21,6 +21,7 @@ from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import GIVEN, Config, load_config
+from dpmi.run.before import make_folder, refuse_on_this_machine
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -30,6 +31,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 
 SEARCH = "dpmi.search.sweeper.OptunaSearch"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# Nodes of a cluster are other machines; what they lack their jobs tell.
+_ON_THIS_MACHINE = (BASIC_LAUNCHER, "dpmi.launch.local_pool.LocalPoolLauncher")
 
 
 class SweepCallback(Callback):
@@ -37,12 +40,13 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a config that fails the schema, before anything is written."""
-        _check([config])
+        (run,) = _check([config])
         if config.hydra.launcher._target_ != BASIC_LAUNCHER:
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             _refuse(UserError(f"hydra/launcher={chosen}: launches the jobs of a sweep; add -m"))
         if _searches(config):
             _refuse(UserError("hydra/sweeper=optuna: chooses the jobs of a sweep; add -m"))
+        check_here(config, [run])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
@@ -60,6 +64,7 @@ class SweepCallback(Callback):
                     "each of several an output_dir of its own"
                 )
             )
+        check_here(config, cells)
         fix_folder(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -79,6 +84,18 @@ def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
     for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
         for job in batch:
             yield compose(config_name, overrides=list(job), return_hydra_config=False)
+
+
+def check_here(config: DictConfig, cells: Iterable[Config]) -> None:
+    """End the program where this machine cannot run a cell that it is to run, or cannot write."""
+    try:
+        if config.hydra.launcher._target_ in _ON_THIS_MACHINE:
+            for cell in cells:
+                refuse_on_this_machine(cell)
+        make_folder("cache_dir", Path(config.cache_dir).expanduser())
+        make_folder("output_dir", Path(config.output_dir))
+    except UserError as error:
+        _refuse(error)
 
 
 def _searches(config: DictConfig) -> bool:

@@ -27,6 +27,7 @@ COMMON = {
 OWN = {
     "channels": 3,
     "graded": False,
+    "many_classes": False,
     "val_fraction": 0.2,
     "test_fraction": 0.2,
     "split_seed": 42,

@@ -40,7 +40,7 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
             instead="phantom_fundus",
         )
     labels: dict[str, int] = {}  # by path, in the order of the table, on which the split depends
-    for row in read_table(table, ["id_code", "diagnosis"]):
+    for row in read_table(table, ["id_code", "diagnosis"]).rows:
         diagnosis = row.values["diagnosis"]
         if diagnosis not in {"0", "1", "2", "3", "4"}:
             raise UserError(

@@ -10,7 +10,7 @@ from dpmi.base.errors import UserError
 from dpmi.config.sections import FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.files import FileSource, first_outside, image_files, no_data, subfolders
-from dpmi.data.readers.own import order_classes
+from dpmi.data.readers.own import order_classes, several_findings
 from dpmi.data.splitting import stratified_split
 
 
@@ -48,7 +48,16 @@ def read_folder(config: FolderData) -> Catalogue:
         )
     # A folder without an image is a class too: one that is missing images, and that is told.
     names = {name for split in (SPLITS if given else ("",)) for name in subfolders(root / split)}
-    classes = order_classes(names, graded=config.graded, where=str(root))
+    for name in names:
+        if refusal := several_findings(name):
+            raise UserError(f"{root}: {refusal}")
+    classes = order_classes(
+        names,
+        (name for _, name, _ in found),
+        graded=config.graded,
+        many=config.many_classes,
+        where=str(root),
+    )
     labels = np.asarray([classes.index(name) for _, name, _ in found], dtype=np.int64)
     return Catalogue(
         name=config.name,
