@@ -65,6 +65,36 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _pair(value: object) -> object:
+    """Two numbers in a list, or with a comma between them."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] < pair[1]:
+        return pair
+    raise ValueError("the first number must be lower than the second")
+
+
+def _window(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[1] >= 1:
+        return pair
+    raise ValueError("the second number, the width, must be 1 or more")
+
+
+def _depth_or_auto(value: object) -> object:
+    if value == "auto" or (type(value) is int and 8 <= value <= 16):
+        return value
+    raise ValueError("allowed are auto and integers from 8 to 16")
+
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Pair = tuple[_Finite, _Finite]
+Range = Annotated[Annotated[_Pair, AfterValidator(_rising)] | None, BeforeValidator(_pair)]
+Window = Annotated[Annotated[_Pair, AfterValidator(_window)] | None, BeforeValidator(_pair)]
+DepthOrAuto = Annotated[int | Literal["auto"], PlainValidator(_depth_or_auto)]
+
+
 class _Images(Section):
     """What every data set is asked."""
 
@@ -89,7 +119,11 @@ class PhantomData(_Images):
     test_images: Count
 
 
-class BenchmarkData(_Images):
+class _Files(_Images):
+    max_left_out: Annotated[float, Field(ge=0, le=1)]
+
+
+class BenchmarkData(_Files):
     """The poster's two sets, from disk."""
 
     name: Literal["chest_xray", "aptos"]
@@ -105,9 +139,12 @@ class MedmnistData(_Images):
     size: Literal[28, 64, 128, 224]
 
 
-class _OwnData(_Images):
+class _OwnData(_Files):
     root: str
     channels: Literal[1, 3]
+    bit_depth: DepthOrAuto
+    window: Window
+    value_range: Range
     graded: bool
     val_fraction: Fraction
     test_fraction: Fraction

@@ -15,14 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.sections import CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.decode import PREPROCESSING_VERSION
+from dpmi.data.decoding.settings import PREPROCESSING_VERSION
 from dpmi.data.digests import content_digests
+from dpmi.data.left_out import check_share, warn_of_unknown
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 from dpmi.data.readers import read_catalogue
 
 log = logging.getLogger(__name__)
+
+_FEW_LEVELS = 16  # a sixteenth of all: what 12 bits leave of 16
+_WHAT_TO_SET = (
+    ": have their files more bits than their values use? Set data.bit_depth=12 where 16 bits hold "
+    "12, as converters of DICOM write them; of DICOM data.window, of floats data.value_range."
+)
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,8 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         _check_delta(delta, catalogue)
     labels, splits = catalogue.labels, np.asarray(catalogue.splits)
     _check_classes(catalogue, labels, splits, "")
+    warn_of_unknown(catalogue)
+    check_share(config, catalogue, undecoded=0)
 
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
     kept = _without_copies(digests, catalogue.splits)
@@ -134,6 +143,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         digests=[digests[row] for row in rows],
         size=size,
         channels=catalogue.channels,
+        decoding=catalogue.decoding,
     )
     cached = cached_pixels(images, cache_dir, skip_bad=config.on_corrupt == "skip")
     if cached.bad:
@@ -145,8 +155,17 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
             images.paths[first],
             cached.bad[first],
         )
+        check_share(config, catalogue, undecoded=len(cached.bad))
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
     _check_classes(catalogue, labels[rows], splits[rows], " that can be used")
+
+    if cached.levels <= _FEW_LEVELS:
+        log.warning(
+            "All images of data=%s together have %d of 256 levels of brightness%s",
+            catalogue.name,
+            cached.levels,
+            _WHAT_TO_SET if isinstance(config, FolderData | CsvData) else ".",
+        )
 
     channels = cached.pixels.shape[1]
     fingerprint = _fingerprint(catalogue, rows, digests, size, channels, removed, len(cached.bad))
@@ -235,8 +254,10 @@ def _fingerprint(
     labels: dict[str, Counter[int]] = defaultdict(Counter)
     patients: dict[str, Counter[str]] = defaultdict(Counter)
     sha256 = hashlib.sha256()
-    preprocessing = [PREPROCESSING_VERSION, size, channels, catalogue.classes]
-    sha256.update(json.dumps(preprocessing).encode())
+    preprocessing = [
+        *(PREPROCESSING_VERSION, size, channels, catalogue.decoding, catalogue.classes)
+    ]
+    sha256.update(json.dumps(preprocessing, sort_keys=True).encode())
     for row in rows:
         split, label, patient = catalogue.splits[row], int(catalogue.labels[row]), ""
         patient = catalogue.patients[row]

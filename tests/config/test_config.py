@@ -140,6 +140,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "augment": "affine",
         "multiplicity": 1,
         "on_corrupt": "error",
+        "max_left_out": 0.1,
         "num_workers": 0,
         "resident": "auto",
         "groups": ["kind"] if dataset == "chest_xray" else None,

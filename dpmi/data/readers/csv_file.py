@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from dpmi.base.errors import UserError
 from dpmi.config.sections import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data
+from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.own import order_classes
 from dpmi.data.splitting import patient_split, stratified_split
 from dpmi.data.tables import Row, read_table
@@ -25,7 +27,8 @@ def read_csv_file(config: CsvData) -> Catalogue:
     Any other column tells which group an image is of.
 
     Paths are relative to ``root`` and stay below it. Without a split column the images are split
-    at random: by patient where patients are known, else each class in the same proportions.
+    at random: by patient where patients are known, else each class in the same proportions. Without
+    a patient column, DICOM files name theirs.
 
     Raises:
         UserError: the table or an image it names cannot be used.
@@ -49,7 +52,10 @@ def read_csv_file(config: CsvData) -> Catalogue:
     classes = order_classes(names, graded=config.graded, where=str(table))
     index = {name: label for label, name in enumerate(classes)}
     labels = np.asarray([index[name] for name in names], dtype=np.int64)
+    settings = Decoding.of(config)
     patients = tuple(row.values.get("patient", "") for row in rows)
+    if "patient" not in rows[0].values:
+        patients = patients_of_files(root, tuple(paths))
     return Catalogue(
         name=config.name,
         classes=classes,
@@ -59,7 +65,8 @@ def read_csv_file(config: CsvData) -> Catalogue:
         labels=labels,
         patients=patients,
         splits=_splits(config, table, rows, labels, patients),
-        source=FileSource(root, config.channels),
+        source=FileSource(root, settings),
+        decoding=settings.key,
         groups={
             column: tuple(row.values[column] for row in rows)
             for column in rows[0].values

@@ -1,0 +1,55 @@
+"""Files that are left out of a data set, and how many may be."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from dpmi.base.errors import UserError
+from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
+from dpmi.data.catalogue import Catalogue
+
+log = logging.getLogger(__name__)
+
+_NAMED = 3
+
+
+def warn_of_unknown(catalogue: Catalogue) -> None:
+    """Warn, in one line, of files beside the images that are no images."""
+    if unknown := catalogue.unknown:
+        log.warning(
+            "%d of %d files in the class folders are no images in a known format and are left "
+            "out: %s%s.",
+            len(unknown),
+            len(unknown) + len(catalogue.paths),
+            ", ".join(unknown[:_NAMED]),
+            ", ..." if len(unknown) > _NAMED else "",
+        )
+
+
+def check_share(config: DataConfig, catalogue: Catalogue, undecoded: int) -> None:
+    """Refuse a data set of which too much would be left out.
+
+    Args:
+        config: of the data; drawn images are never left out.
+        catalogue: what there is.
+        undecoded: images that cannot be decoded.
+
+    Raises:
+        UserError: more than ``data.max_left_out`` of all files.
+    """
+    if not isinstance(config, FolderData | CsvData | BenchmarkData):
+        return
+    left_out = undecoded + len(catalogue.unknown)
+    files = len(catalogue.paths) + len(catalogue.unknown)
+    if left_out > config.max_left_out * files:
+        raise UserError(
+            f"data.max_left_out={config.max_left_out:g}: {left_out} of {files} files of "
+            f"data={config.name} are no images in a known format, or cannot be decoded. Mend or "
+            f"remove them, or set data.max_left_out={_above(left_out / files):g} to train on the "
+            "rest."
+        )
+
+
+def _above(share: float) -> float:
+    return min(1.0, math.ceil(100 * share) / 100)
