@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 from dpmi.base.errors import UserError
 from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
@@ -19,36 +20,39 @@ def warn_of_unknown(catalogue: Catalogue) -> None:
     if unknown := catalogue.unknown:
         log.warning(
             "%d of %d files in the class folders are no images in a known format and are left "
-            "out: %s%s.",
+            "out: %s.",
             len(unknown),
             len(unknown) + len(catalogue.paths),
-            ", ".join(unknown[:_NAMED]),
-            ", ..." if len(unknown) > _NAMED else "",
+            _first(unknown),
         )
 
 
-def check_share(config: DataConfig, catalogue: Catalogue, undecoded: int) -> None:
+def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Sequence[str] = ()) -> None:
     """Refuse a data set of which too much would be left out.
 
     Args:
         config: of the data; drawn images are never left out.
         catalogue: what there is.
-        undecoded: images that cannot be decoded.
+        undecoded: paths of images that cannot be decoded.
 
     Raises:
         UserError: more than ``data.max_left_out`` of all files.
     """
     if not isinstance(config, FolderData | CsvData | BenchmarkData):
         return
-    left_out = undecoded + len(catalogue.unknown)
+    left_out = len(undecoded) + len(catalogue.unknown)
     files = len(catalogue.paths) + len(catalogue.unknown)
     if left_out > config.max_left_out * files:
         raise UserError(
             f"data.max_left_out={config.max_left_out:g}: {left_out} of {files} files of "
-            f"data={config.name} are no images in a known format, or cannot be decoded. Mend or "
-            f"remove them, or set data.max_left_out={_above(left_out / files):g} to train on the "
-            "rest."
+            f"data={config.name} are no images in a known format, or cannot be decoded: "
+            f"{_first([*catalogue.unknown, *undecoded])}. Mend or remove them, or set "
+            f"data.max_left_out={_above(left_out / files):g} to train on the rest."
         )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
 
 
 def _above(share: float) -> float:

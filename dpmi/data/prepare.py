@@ -123,7 +123,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
     labels, splits = catalogue.labels, np.asarray(catalogue.splits)
     _check_classes(catalogue, labels, splits, "")
     warn_of_unknown(catalogue)
-    check_share(config, catalogue, undecoded=0)
+    check_share(config, catalogue)
 
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
     kept = _without_copies(digests, catalogue.splits)
@@ -155,7 +155,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
             images.paths[first],
             cached.bad[first],
         )
-        check_share(config, catalogue, undecoded=len(cached.bad))
+        check_share(config, catalogue, [images.paths[row] for row in sorted(cached.bad)])
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
     _check_classes(catalogue, labels[rows], splits[rows], " that can be used")
 

@@ -40,6 +40,8 @@ def decode_image(data: bytes, resize: int, settings: Decoding) -> NDArray[np.uin
             in its header, before a pixel is decoded.
         UserError: what decodes DICOM is not installed.
     """
+    if not data:
+        raise BadImageError("it is empty")
     try:
         decode = decode_dicom if is_dicom(data) else decode_raster
         return square(decode(data, resize, settings), resize)

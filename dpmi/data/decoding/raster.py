@@ -59,6 +59,11 @@ def decode_raster(data: bytes, resize: int, settings: Decoding) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BadImageError(f"it has more than {MAX_PIXELS} pixels") from None
     except UnidentifiedImageError:
+        if data.startswith((b"II*\0", b"MM\0*")):
+            raise BadImageError(
+                "it is a TIFF of a layout that is not supported, as floats of 64 bits: save it in "
+                "8, 16 or 32 bits"
+            ) from None
         raise BadImageError(
             f"it is not an image in a known format ({', '.join(FORMATS)}, DICOM)"
         ) from None

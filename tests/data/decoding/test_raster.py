@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from dpmi.base.errors import UserError
 from dpmi.data.decoding import geometry
-from dpmi.data.decoding.image import decode_image
+from dpmi.data.decoding.image import decode_image, read_image
 from dpmi.data.decoding.settings import BadImageError, Decoding
 
 
@@ -225,3 +226,91 @@ def test_postscript_under_the_name_of_an_image_starts_no_other_program(
     with pytest.raises(BadImageError, match="known format"):
         decode_image(page, 32, Decoding(1))
     assert not (tmp_path / "ran").exists()
+
+
+def several(kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    frames = [Image.new("RGB", (40, 40), (value, 0, 0)) for value in (9, 99, 200)]
+    frames[0].save(stream, kind, save_all=True, append_images=frames[1:], **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_several_pages_or_frames_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(BadImageError, match=f"it is a {kind} of several pages or frames"):
+        decode_image(several(kind), 32, Decoding(3))
+
+
+def test_of_a_photograph_with_other_pictures_behind_it_the_photograph_is_read() -> None:
+    pixels = decode_image(several("MPO", quality=95), 32, Decoding(3)).astype(int)
+    assert np.abs(pixels - [9, 0, 0]).max() <= 3
+
+
+TURNED = {  # EXIF's orientation to what undoes it
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(np.transpose(stored), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_image_stands_upright_as_its_exif_says(kind: str, orientation: int) -> None:
+    stored = np.zeros((48, 32), np.uint8)
+    stored[:24, :16], stored[24:, :16] = 255, 128
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    Image.fromarray(stored).convert("RGB").save(stream, kind, exif=exif.tobytes())
+    upright = Image.fromarray(np.ascontiguousarray(TURNED[orientation](stored)))
+    expected = decode_image(encoded(upright), 32, Decoding(1)).astype(int)
+    pixels = decode_image(stream.getvalue(), 32, Decoding(1)).astype(int)
+    assert np.abs(pixels - expected).mean() < 6  # of edges that JPEG and WebP blur
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_what_is_transparent_stands_on_black(mode: str, channels: int) -> None:
+    white = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
+    white.paste((255, 255, 255, 0), (0, 0, 32, 64))
+    white.paste((255, 255, 255, 128), (32, 0, 64, 32))
+    if mode == "P":  # a palette of which one colour is transparent
+        image = Image.fromarray(np.asarray(white)[..., 3] // 128).convert("P")
+        image.putpalette([255, 255, 255] * 3)
+        image.info["transparency"] = 0
+    else:
+        image = white.convert(mode)
+    pixels = decode_image(encoded(image), 64, Decoding(channels))
+    assert (pixels[:, :32] == 0).all()
+    assert (pixels[32:, 32:] == 255).all()
+    assert (pixels[:32, 32:] == (255 if mode == "P" else 128)).all()
+
+
+def test_an_inverted_cmyk_jpeg_is_read_as_its_writer_meant_it() -> None:
+    image = Image.new("CMYK", (40, 40), (0, 200, 200, 10))  # red
+    pixels = decode_image(encoded(image, "JPEG"), 32, Decoding(3))
+    assert np.abs(pixels.astype(int) - np.asarray(image.convert("RGB"))[:32, :32]).max() < 12
+
+
+def test_an_image_a_hundred_times_as_wide_as_high_gives_its_middle() -> None:
+    wide = np.zeros((32, 3200), np.uint8)
+    wide[:, 1584:1616] = np.arange(32)
+    assert np.array_equal(
+        decode_image(encoded(Image.fromarray(wide)), 32, Decoding(1))[..., 0], wide[:, 1584:1616]
+    )
+
+
+def test_a_file_is_read_from_its_place_and_named_where_it_cannot_be(tmp_path: Path) -> None:
+    good, empty = tmp_path / "Müller, Anna.PNG", tmp_path / "empty.png"
+    Image.new("L", (40, 40), 7).save(good)
+    empty.touch()
+    assert (read_image(good, 32, Decoding(1)) == 7).all()
+    for path, reason in ((empty, "cannot be decoded: it is empty"), (tmp_path, "be read")):
+        with pytest.raises(UserError, match=reason) as caught:
+            read_image(path, 32, Decoding(1))
+        assert str(caught.value).startswith(f"{path}: ")
