@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
@@ -65,21 +66,32 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _pair(value: object) -> object:
-    """Two numbers in a list, or with a comma between them."""
-    return value.split(",") if isinstance(value, str) else value
+def _two_numbers(value: object) -> tuple[float, float] | None:
+    """From a list, or from a text with a comma between them."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        first, second = (float(part) for part in parts)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        first = second = math.nan
+    if not (math.isfinite(first) and math.isfinite(second)):
+        raise ValueError("allowed are null and two numbers, as [0,4095]")
+    return first, second
 
 
-def _rising(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[0] < pair[1]:
-        return pair
-    raise ValueError("the first number must be lower than the second")
+def _range(value: object) -> tuple[float, float] | None:
+    pair = _two_numbers(value)
+    if pair is not None and pair[0] >= pair[1]:
+        raise ValueError("the first number must be lower than the second")
+    return pair
 
 
-def _window(pair: tuple[float, float]) -> tuple[float, float]:
-    if pair[1] >= 1:
-        return pair
-    raise ValueError("the second number, the width, must be 1 or more")
+def _window(value: object) -> tuple[float, float] | None:
+    pair = _two_numbers(value)
+    if pair is not None and pair[1] < 1:
+        raise ValueError("the second number, the width, must be 1 or more")
+    return pair
 
 
 def _depth_or_auto(value: object) -> object:
@@ -88,10 +100,9 @@ def _depth_or_auto(value: object) -> object:
     raise ValueError("allowed are auto and integers from 8 to 16")
 
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
-_Pair = tuple[_Finite, _Finite]
-Range = Annotated[Annotated[_Pair, AfterValidator(_rising)] | None, BeforeValidator(_pair)]
-Window = Annotated[Annotated[_Pair, AfterValidator(_window)] | None, BeforeValidator(_pair)]
+_Pair = tuple[float, float] | None
+Range = Annotated[_Pair, PlainValidator(_range)]
+Window = Annotated[_Pair, PlainValidator(_window)]
 DepthOrAuto = Annotated[int | Literal["auto"], PlainValidator(_depth_or_auto)]
 
 

@@ -44,6 +44,8 @@ class Catalogue:
     source: Source
     # Column to the group of each image, by which test metrics can be told apart; "" where unknown.
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # One line for each way in which the set was read otherwise than as documented.
+    notes: tuple[str, ...] = ()
     # What the files' pixels depend on beside channels, where a config says it (``Decoding.key``).
     decoding: Mapping[str, Any] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()  # files in class folders that are no image, as ``paths``

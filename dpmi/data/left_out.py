@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from dpmi.base.errors import UserError
 from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import Catalogue
 
-log = logging.getLogger(__name__)
-
 _NAMED = 3
 
 
-def warn_of_unknown(catalogue: Catalogue) -> None:
-    """Warn, in one line, of files beside the images that are no images."""
-    if unknown := catalogue.unknown:
-        log.warning(
-            "%d of %d files in the class folders are no images in a known format and are left "
-            "out: %s.",
-            len(unknown),
-            len(unknown) + len(catalogue.paths),
-            _first(unknown),
-        )
+def note_of_unknown(catalogue: Catalogue) -> tuple[str, ...]:
+    """A line on files beside the images that are no images; none where there are none."""
+    if not (unknown := catalogue.unknown):
+        return ()
+    files = len(unknown) + len(catalogue.paths)
+    return (
+        f"{len(unknown)} of {files} files in the class folders are no images in a known format and "
+        f"are left out: {_first(unknown)}.",
+    )
 
 
-def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Sequence[str] = ()) -> None:
+def note_of_undecoded(bad: Mapping[str, str]) -> tuple[str, ...]:
+    """A line on images that cannot be decoded, from their paths and the reasons."""
+    if not bad:
+        return ()
+    path, reason = next(iter(bad.items()))
+    return (
+        f"{len(bad)} images cannot be decoded and are left out (data.on_corrupt=skip), the first: "
+        f"{path}: {reason}.",
+    )
+
+
+def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Collection[str] = ()) -> None:
     """Refuse a data set of which too much would be left out.
 
     Args:

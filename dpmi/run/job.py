@@ -164,6 +164,8 @@ class Run:
         with self._timed("prepare"):
             self._data = data = self._given.data if self._given else prepared_data(config)
         ranks, fingerprint = self._ranks, data.fingerprint.sha256
+        for note in data.notes if ranks.is_first else ():
+            self.console.print(note, style="yellow", markup=False)
         self._keyed["data"] = keyed_digest(self.cache_dir, "data", fingerprint)
         patients = protected_patients(config, data)
         unit, together = "image", data.fingerprint.together

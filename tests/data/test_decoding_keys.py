@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,35 +60,27 @@ def test_every_setting_that_changes_pixels_is_in_the_key() -> None:
     assert set(Decoding(1, 12, (1, 2), (3, 4)).key) == keys - {"channels"}  # kept by itself
 
 
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-
-
-def test_a_set_that_uses_less_than_a_sixteenth_of_its_range_is_warned_of_in_one_line(
-    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_set_that_uses_less_than_a_sixteenth_of_its_range_is_noted_in_one_line(
+    config: Config, tmp_path: Path
 ) -> None:
     for number in range(12):
         folder = tmp_path / "deep" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.roll(RAMP, number)).save(folder / f"{number}.png")
     for _ in range(2):  # decoded, and from the cache
-        caplog.clear()
-        prepare(config("folder", root=tmp_path / "deep"), tmp_path / "cache")
-        (line,) = warnings(caplog)
+        (line,) = prepare(config("folder", root=tmp_path / "deep"), tmp_path / "cache").notes
         assert "together have 16 of 256 levels of brightness" in line
         assert "data.bit_depth=12" in line
-    caplog.clear()
-    prepare(config("folder", root=tmp_path / "deep", bit_depth=12), tmp_path / "cache")
-    assert warnings(caplog) == []
+    right = config("folder", root=tmp_path / "deep", bit_depth=12)
+    assert prepare(right, tmp_path / "cache").notes == ()
 
 
-def test_one_bright_image_of_a_dark_set_is_enough_for_no_warning(
-    config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_one_bright_image_of_a_dark_set_is_enough_for_no_note(
+    config: Config, tmp_path: Path
 ) -> None:
     for number in range(12):
         folder = tmp_path / "dark" / "ab"[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
         values = np.roll(RAMP, number) * (16 if number == 5 else 1)
         Image.fromarray(values.astype(np.uint16)).save(folder / f"{number}.png")
-    prepare(config("folder", root=tmp_path / "dark"), tmp_path / "cache")
-    assert warnings(caplog) == []
+    assert prepare(config("folder", root=tmp_path / "dark"), tmp_path / "cache").notes == ()

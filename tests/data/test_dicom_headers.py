@@ -123,14 +123,13 @@ def test_images_of_other_formats_and_dicom_files_without_an_id_are_nobodys(
     )
 
 
-def test_text_burned_into_pixels_is_warned_of_once(
-    config: Config, studies: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_text_burned_into_pixels_is_noted_once(
+    config: Config, studies: Path, tmp_path: Path
 ) -> None:
     for number, answer in ((50, "YES"), (51, "NO"), (52, "YES")):
         file = studies / "ill" / f"{number}.dcm"
         file.write_bytes(xray(number, f"SECRET-{number}", BurnedInAnnotation=answer))
-    read_catalogue(config("folder", root=studies), tmp_path)
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = prepare(config("folder", root=studies), tmp_path / "cache").notes
     assert line.startswith("2 of 43 DICOM files say that text is burned into their pixels")
     assert "ill/50.dcm" in line
 

@@ -54,8 +54,9 @@ def read_csv_file(config: CsvData) -> Catalogue:
     labels = np.asarray([index[name] for name in names], dtype=np.int64)
     settings = Decoding.of(config)
     patients = tuple(row.values.get("patient", "") for row in rows)
+    notes: tuple[str, ...] = ()
     if "patient" not in rows[0].values:
-        patients = patients_of_files(root, tuple(paths))
+        patients, notes = patients_of_files(root, tuple(paths))
     return Catalogue(
         name=config.name,
         classes=classes,
@@ -66,6 +67,7 @@ def read_csv_file(config: CsvData) -> Catalogue:
         patients=patients,
         splits=_splits(config, table, rows, labels, patients),
         source=FileSource(root, settings),
+        notes=notes,
         decoding=settings.key,
         groups={
             column: tuple(row.values[column] for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from dpmi.base.errors import UserError
 from dpmi.data.decoding.dicom import is_dicom_file, require_pydicom
 from dpmi.data.files import DICOM_SUFFIXES, IMAGE_SUFFIXES
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class _Header:
@@ -23,7 +20,7 @@ class _Header:
     burned_in: bool
 
 
-def patients_of_files(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
+def patients_of_files(root: Path, paths: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Whose each image is, by its PatientID: "patient 1", in the order in which they occur.
 
     The PatientID itself goes no further than this function. Two patients whom two hospitals gave
@@ -34,7 +31,8 @@ def patients_of_files(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
         paths: below it, of images of any format.
 
     Returns:
-        A name for each path; "" where the file is no DICOM file, or names no patient.
+        A name for each path, "" where the file is no DICOM file or names no patient; and what the
+        user should know, a line each.
 
     Raises:
         UserError: there are DICOM files, and what reads them is not installed; or all of them have
@@ -42,18 +40,17 @@ def patients_of_files(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     """
     dicom = [path for path in paths if _is_dicom(root / path)]
     if not dicom:
-        return ("",) * len(paths)
+        return ("",) * len(paths), ()
     require_pydicom()
     console = Console(stderr=True)
     shown = track(dicom, "Reading DICOM headers", console=console, disable=not console.is_terminal)
     headers = {path: _read_header(root / path) for path in shown}
+    notes: tuple[str, ...] = ()
     if burned := [path for path, header in headers.items() if header.burned_in]:
-        log.warning(
-            "%d of %d DICOM files say that text is burned into their pixels (BurnedInAnnotation), "
-            "which may name the patient, the first: %s. Look at them before you train.",
-            len(burned),
-            len(dicom),
-            burned[0],
+        notes = (
+            f"{len(burned)} of {len(dicom)} DICOM files say that text is burned into their pixels "
+            "(BurnedInAnnotation), which may name the patient, the first: "
+            f"{burned[0]}. Look at them before you train.",
         )
     known = [header.patient for header in headers.values() if header.patient]
     if len(known) > 1 and len(set(known)) == 1:
@@ -66,7 +63,7 @@ def patients_of_files(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
     for patient in known:
         numbers.setdefault(patient, f"patient {len(numbers) + 1}")
     nobody = _Header("", False)
-    return tuple(numbers.get(headers.get(path, nobody).patient, "") for path in paths)
+    return tuple(numbers.get(headers.get(path, nobody).patient, "") for path in paths), notes
 
 
 def _is_dicom(path: Path) -> bool:

@@ -54,7 +54,7 @@ def read_folder(config: FolderData) -> Catalogue:
     classes = order_classes(names, graded=config.graded, where=str(root))
     labels = np.asarray([classes.index(name) for _, name, _ in found], dtype=np.int64)
     paths = tuple(path for _, _, path in found)
-    patients = patients_of_files(root, paths)
+    patients, notes = patients_of_files(root, paths)
     settings = Decoding.of(config)
     return Catalogue(
         name=config.name,
@@ -74,6 +74,7 @@ def read_folder(config: FolderData) -> Catalogue:
             seed=config.split_seed,
         ),
         source=FileSource(root, settings),
+        notes=notes,
         decoding=settings.key,
         unknown=tuple(unknown),
     )
