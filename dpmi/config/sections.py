@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
@@ -74,6 +75,46 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _two_numbers(value: object) -> tuple[float, float] | None:
+    """From a list, or from a text with a comma between them."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        first, second = (float(part) for part in parts)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        first = second = math.nan
+    if not (math.isfinite(first) and math.isfinite(second)):
+        raise ValueError("allowed are null and two numbers, as [0,4095]")
+    return first, second
+
+
+def _range(value: object) -> tuple[float, float] | None:
+    pair = _two_numbers(value)
+    if pair is not None and pair[0] >= pair[1]:
+        raise ValueError("the first number must be lower than the second")
+    return pair
+
+
+def _window(value: object) -> tuple[float, float] | None:
+    pair = _two_numbers(value)
+    if pair is not None and pair[1] < 1:
+        raise ValueError("the second number, the width, must be 1 or more")
+    return pair
+
+
+def _depth_or_auto(value: object) -> object:
+    if value == "auto" or (type(value) is int and 8 <= value <= 16):
+        return value
+    raise ValueError("allowed are auto and integers from 8 to 16")
+
+
+_Pair = tuple[float, float] | None
+Range = Annotated[_Pair, PlainValidator(_range)]
+Window = Annotated[_Pair, PlainValidator(_window)]
+DepthOrAuto = Annotated[int | Literal["auto"], PlainValidator(_depth_or_auto)]
+
+
 class _Images(Section):
     """What every data set is asked."""
 
@@ -98,7 +139,11 @@ class PhantomData(_Images):
     test_images: Annotated[_Drawn, Field(ge=1)]
 
 
-class BenchmarkData(_Images):
+class _Files(_Images):
+    max_left_out: Annotated[float, Field(ge=0, le=1)]
+
+
+class BenchmarkData(_Files):
     """The poster's two sets, from disk."""
 
     name: Literal["chest_xray", "aptos"]
@@ -114,9 +159,12 @@ class MedmnistData(_Images):
     size: Literal[28, 64, 128, 224]
 
 
-class _OwnData(_Images):
+class _OwnData(_Files):
     root: str
     channels: Literal[1, 3]
+    bit_depth: DepthOrAuto
+    window: Window
+    value_range: Range
     graded: bool
     many_classes: bool
     val_fraction: Fraction

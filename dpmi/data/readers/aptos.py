@@ -9,6 +9,7 @@ import numpy as np
 from dpmi.base.errors import UserError
 from dpmi.config.sections import BenchmarkData
 from dpmi.data.catalogue import Catalogue
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, image_files, no_data
 from dpmi.data.splitting import stratified_split
 from dpmi.data.tables import read_table
@@ -71,5 +72,5 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
         splits=stratified_split(
             label_array, val_fraction=0, test_fraction=_TEST_FRACTION, seed=_SPLIT_SEED
         ),
-        source=FileSource(root, channels=3),
+        source=FileSource(root, Decoding(channels=3)),
     )

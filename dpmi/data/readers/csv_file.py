@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from dpmi.base.errors import UserError
 from dpmi.config.sections import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data
+from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.listed import ListedPaths, leads_out
 from dpmi.data.readers.own import order_classes, several_findings
-from dpmi.data.splitting import patient_split, stratified_split
+from dpmi.data.splitting import random_split
 from dpmi.data.tables import Row, Table, read_table
 
 _OF_ITS_OWN = ("path", "label", "patient", "split")  # every other column can be grouped by
@@ -26,7 +28,8 @@ def read_csv_file(config: CsvData) -> Catalogue:
     Any other column tells which group an image is of.
 
     Paths are relative to ``root`` and stay below it. Without a split column the images are split
-    at random: by patient where patients are known, else each class in the same proportions.
+    at random: by patient where patients are known, else each class in the same proportions. Without
+    a patient column, DICOM files name theirs.
 
     Raises:
         UserError: the table or an image it names cannot be used.
@@ -54,7 +57,11 @@ def read_csv_file(config: CsvData) -> Catalogue:
     )
     index = {name: label for label, name in enumerate(classes)}
     labels = np.asarray([index[name] for name in names], dtype=np.int64)
+    settings = Decoding.of(config)
     patients = tuple(row.values.get("patient", "") for row in rows)
+    of_files: tuple[str, ...] = ()
+    if "patient" not in rows[0].values:
+        patients, of_files = patients_of_files(root, tuple(paths))
     return Catalogue(
         name=config.name,
         classes=classes,
@@ -64,13 +71,14 @@ def read_csv_file(config: CsvData) -> Catalogue:
         labels=labels,
         patients=patients,
         splits=_splits(config, table, labels, patients),
-        source=FileSource(root, config.channels),
+        source=FileSource(root, settings),
+        decoding=settings.key,
         groups={
             column: tuple(row.values[column] for row in rows)
             for column in rows[0].values
             if column and column not in _OF_ITS_OWN
         },
-        notes=(*table.notes, *listed.notes(table.file), *notes),
+        notes=(*table.notes, *listed.notes(table.file), *notes, *of_files),
     )
 
 
@@ -127,7 +135,10 @@ def _splits(
                     f"{', '.join(SPLITS)}. Correct it, or remove the column to split at random."
                 )
         return tuple(row.values["split"].lower() for row in table.rows)
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-    if any(patients):
-        return patient_split(labels, patients, **fractions, seed=config.split_seed)
-    return stratified_split(labels, **fractions, seed=config.split_seed)
+    return random_split(
+        labels,
+        patients,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.split_seed,
+    )

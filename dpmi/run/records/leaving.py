@@ -39,6 +39,7 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm",
     *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
+    *(f"data.{key}" for key in ("bit_depth", "window", "value_range")),
     "data.augment", "data.multiplicity",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
