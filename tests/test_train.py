@@ -150,7 +150,7 @@ def test_the_images_are_drawn_once_for_all_cells(sweep):
 def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny):
     done, folder, place = sweep
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
-    again = place.run(*SWEEP, *tiny, COLUMNS="80")
+    again = place.train(*SWEEP, *tiny, COLUMNS="80")
     assert again.returncode == 0
     assert again.stdout.count("is done in") == 7
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")} == times
@@ -172,7 +172,7 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
     finally:
         process.kill()
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    done = place.run(*SWEEP, *tiny, "trainer.max_epochs=3")
+    done = place.train(*SWEEP, *tiny, "trainer.max_epochs=3")
     assert done.returncode == 0
     assert done.stdout.count("is done in") >= 3
     records = read_records(place.outputs)
@@ -247,7 +247,7 @@ def test_bad_input_is_one_line_before_anything_is_written(place, words):
 )
 def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, words, reason):
     fits = tiny if words[0] != "data=folder" else tiny[1:3]
-    done = place.run(*fits, *words, "logger=csv")
+    done = place.train(*fits, *words, "logger=csv")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr == ""
@@ -264,7 +264,7 @@ def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, word
 
 def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(place, tiny):
     words = ("mechanism=dpsgd", "mechanism.accountant=rdp", "mechanism.delta=0.5,1e-4")
-    done = place.run("-m", *words, "beta=1,2", *tiny)
+    done = place.train("-m", *words, "beta=1,2", *tiny)
     assert done.returncode == 1
     (folder,) = place.outputs.iterdir()
     ended = sorted((r.config["mechanism"]["delta"], r.status) for r in read_records(folder))

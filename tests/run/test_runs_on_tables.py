@@ -20,7 +20,7 @@ def train(place, tiny) -> Callable:
     settings = [word for word in tiny if not word.startswith("data")]
 
     def run(*words: str):
-        done = place.run(*settings, *OWN, *words)
+        done = place.train(*settings, *OWN, *words)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         (path,) = place.outputs.glob("*/record.json")
         return read_record(path), done.stdout
