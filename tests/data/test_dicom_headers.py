@@ -92,6 +92,17 @@ def test_a_tables_own_patients_come_before_those_of_dicom_files(
     assert catalogue.patients[0].startswith("own" if column else "patient")
 
 
+def test_a_table_may_leave_out_the_ending_of_dicom_files(
+    config: Config, studies: Path, tmp_path: Path
+) -> None:
+    listed(studies, "")
+    table = (studies / "labels.csv").read_text()
+    (studies / "labels.csv").write_text(table.replace(".dcm,", ",").replace(".DICOM,", ","))
+    catalogue = read_catalogue(config("csv", root=studies), tmp_path)
+    assert len(set(catalogue.patients)) == 20
+    assert all(catalogue.patients)
+
+
 def test_one_id_for_all_is_refused_as_the_trace_of_anonymisation(
     config: Config, tmp_path: Path
 ) -> None:
