@@ -21,7 +21,7 @@ from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import GIVEN, Config, load_config
-from dpmi.run.before import make_folder, refuse_on_this_machine
+from dpmi.run.before import refuse_on_this_machine, refuse_unwritable
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -92,8 +92,8 @@ def check_here(config: DictConfig, cells: Iterable[Config]) -> None:
         if config.hydra.launcher._target_ in _ON_THIS_MACHINE:
             for cell in cells:
                 refuse_on_this_machine(cell)
-        make_folder("cache_dir", Path(config.cache_dir).expanduser())
-        make_folder("output_dir", Path(config.output_dir))
+        refuse_unwritable("cache_dir", Path(config.cache_dir).expanduser())
+        refuse_unwritable("output_dir", Path(config.output_dir))
     except UserError as error:
         _refuse(error)
 

@@ -6,6 +6,7 @@ so after an hour of decoding.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sysconfig
@@ -54,6 +55,28 @@ def make_folder(key: str, folder: Path) -> None:
         raise UserError(f"{key}={folder}: no folder can be made there ({why})") from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"{key}={folder}: this folder cannot be written to; give another")
+
+
+def refuse_unwritable(key: str, folder: Path) -> None:
+    """Refuse a folder that a key names and that cannot be made or written to; leave nothing.
+
+    Raises:
+        UserError: as ``make_folder``.
+    """
+    missing = [place for place in (folder, *folder.parents) if not _exists(place)]
+    try:
+        make_folder(key, folder)
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):  # another process may write there by now
+                place.rmdir()
+
+
+def _exists(place: Path) -> bool:
+    try:
+        return place.exists()
+    except OSError:  # its name is too long
+        return False
 
 
 def _check_gpus(accelerator: str, devices: int) -> None:
