@@ -24,7 +24,9 @@ from dpmi.privacy.risk import Risk
 Value = TypeVar("Value")
 Group = TypeVar("Group")
 
-OWN_DATA = frozenset({"folder", "csv"})  # what users bring; every other data set is public
+# What users bring, and sets that are lent to who signed not to pass them on; others are public.
+LENT = frozenset({"chexpert", "mimic_cxr", "messidor2"})
+OWN_DATA = frozenset({"folder", "csv"}) | LENT
 
 # Values of training steps that a mechanism released, and those that no image has a part in.
 RELEASED = frozenset({"epsilon", "delta"})
@@ -39,7 +41,7 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm",
     *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
-    "data.augment", "data.multiplicity",
+    "data.augment", "data.multiplicity", "data.finding", "data.uncertain", "data.views",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
         "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",
@@ -87,7 +89,7 @@ AUDIT = frozenset({
 
 
 def is_own(config: Mapping[str, Any]) -> bool:
-    """Whether the images are a user's own."""
+    """Whether the images are a user's own, or lent to them."""
     return config["data"]["name"] in OWN_DATA
 
 
