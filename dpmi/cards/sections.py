@@ -217,7 +217,7 @@ def _data(card: Card) -> Section:
     config = card.record.config
     data, model = config["data"], config["model"]
     name = data["name"]
-    whose = f"{name}, lent" if name in LENT else f"{name}, public"
+    whose = f"{name}, lent by agreement" if name in LENT else f"{name}, public"
     classes = [m.rpartition("/")[2] for m in card.record.metrics if "/recall/" in m]
     before = model["weights"] or "drawn"
     facts = [

@@ -244,6 +244,9 @@ def test_mimics_tables_are_read_unpacked_too(read: Read, mimic: Path) -> None:
     split.write_text(split.read_text().replace(",validate", ",dev"))
     with pytest.raises(UserError, match=r"line 10: .*split 'dev' is not one of train, validate"):
         read("mimic_cxr")
+    split.write_text(split.read_text().replace("02aa804e-bde0afdd-0-PA", "../../../../x"))
+    with pytest.raises(UserError, match=r"line 2: .* must be numbers or names"):
+        read("mimic_cxr")
 
 
 @pytest.fixture

@@ -136,5 +136,6 @@ def _download(config: MedmnistData, file: Path) -> None:
         raise UserError(
             f"data=medmnist data.name={config.name}: {file.name} is not in {file.parent} and "
             f"cannot be downloaded from {url} (is this machine offline?). Download it elsewhere "
-            "and put it in that folder, or train on images that need no download: data=phantom_xray."
+            "and put it in that folder, or train on images that need no download: "
+            "data=phantom_xray."
         ) from error

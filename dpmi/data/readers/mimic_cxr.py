@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from dpmi.base.errors import UserError
@@ -14,6 +15,7 @@ from dpmi.data.tables import read_table
 _SPLITS = {"train": "train", "validate": "val", "test": "test"}
 _FRONTAL = ("AP", "PA")
 _IDS = ["dicom_id", "study_id", "subject_id"]
+_ID = re.compile(r"[\w-]+")  # paths are made of them, and stay below the root
 
 
 def read_mimic_cxr(config: MimicData) -> Catalogue:
@@ -52,6 +54,8 @@ def read_mimic_cxr(config: MimicData) -> Catalogue:
     for row in table.rows:
         image, study, patient = (row.values[column] for column in _IDS)
         where = f"{split_file}, line {row.line}: {image}"
+        if not all(_ID.fullmatch(part) for part in (image, study, patient)):
+            raise UserError(f"{where}: {', '.join(_IDS)} must be numbers or names, without blanks.")
         if row.values["split"] not in _SPLITS:
             raise UserError(
                 f"{where}: split {row.values['split']!r} is not one of {', '.join(_SPLITS)}."

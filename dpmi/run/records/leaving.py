@@ -61,7 +61,8 @@ CONFIG_OF_PUBLIC_DATA = frozenset({
     "max_physical_batch_size",
     *(f"data.{key}" for key in (
         "test", "batch_size", "seed", "train_images", "val_images", "test_images", "size",
-        "on_corrupt", "num_workers", "resident",
+        "on_corrupt", "on_missing", "val_fraction", "test_fraction", "split_seed", "num_workers",
+        "resident",
     )),
     *(f"mechanism.{key}" for key in ("claimed_delta", "microbatches", "noise_multipliers")),
 })  # fmt: skip
