@@ -639,8 +639,15 @@ LEAVING = (
         "return _only(mechanism, _EXECUTED)",
         "tests/run/records/test_leaving.py::test_a_public_record_tells_nothing_of_a_users_own_images",
     ),
+    Planted(
+        "images that are lent are taken for public ones",
+        "dpmi/run/records/leaving.py",
+        'OWN_DATA = frozenset({"folder", "csv"}) | LENT',
+        'OWN_DATA = frozenset({"folder", "csv"})',
+        "tests/run/records/test_leaving.py::"
+        "test_of_images_that_are_lent_no_more_leaves_than_of_a_users_own",
+    ),
 )
-
 
 _PLANNED = "tests/mechanisms/test_planned.py"
 _SUMS = "tests/privacy/test_statistics.py"
@@ -895,8 +902,22 @@ PATIENTS = (
         "tests/run/test_first_weights.py::"
         "test_weights_that_hid_another_unit_of_the_same_images_are_refused",
     ),
+    Planted(
+        "each eye is a patient",
+        "dpmi/data/readers/graded.py",
+        'images.append(Listed(path, _grade(row, "level", file), patient, "train", where))',
+        'images.append(Listed(path, _grade(row, "level", file), name, "train", where))',
+        "tests/data/test_archive_readers.py::test_both_eyes_of_an_eyepacs_patient_are_in_one_split",
+    ),
+    Planted(
+        "each study is a patient",
+        "dpmi/data/readers/mimic_cxr.py",
+        'images.append(Listed(path, label, f"p{patient}", split, where, {"view": view}))',
+        'images.append(Listed(path, label, f"s{study}", split, where, {"view": view}))',
+        "tests/data/test_archive_readers.py::"
+        "test_mimic_is_read_by_its_own_splits_with_a_studys_labels",
+    ),
 )
-
 
 RISK = (
     Planted(

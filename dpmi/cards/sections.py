@@ -9,7 +9,7 @@ from dpmi.cards.wording import TRUSTED, test_images
 from dpmi.models.groups import Measured, Subgroup
 from dpmi.models.names import UNDEFINED
 from dpmi.privacy.guarantee import Guarantee, printed_delta, printed_epsilon
-from dpmi.run.records.leaving import OWN_DATA
+from dpmi.run.records.leaving import LENT, OWN_DATA
 
 ACCOUNTANTS = {
     "prv": "PRV (Gopi et al. 2021, by Opacus)",
@@ -216,11 +216,12 @@ def _implementation(card: Card) -> Section:
 def _data(card: Card) -> Section:
     config = card.record.config
     data, model = config["data"], config["model"]
-    own = data["name"] in OWN_DATA
+    name = data["name"]
+    whose = f"{name}, lent by agreement" if name in LENT else f"{name}, public"
     classes = [m.rpartition("/")[2] for m in card.record.metrics if "/recall/" in m]
     before = model["weights"] or "drawn"
     facts = [
-        ("Training images", "a user's own" if own else f"{data['name']}, public"),
+        ("Training images", "a user's own" if name in OWN_DATA - LENT else whose),
         ("Size", f"{data['image_size']} x {data['image_size']} pixels"),
         ("Classes", ", ".join(classes)),
         ("Test images", f"{test_images(card.record)}{_split(data.get('test'))}"),

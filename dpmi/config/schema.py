@@ -246,8 +246,21 @@ def _explain(error: ErrorDetails) -> str:
     key, message = ".".join(keys), error["msg"]
     if error["type"] == "extra_forbidden":
         return f"{key}: no such key here; remove it"
+    if error["type"] == "union_tag_invalid":
+        return f"{key}.name={error['ctx']['tag']}: allowed are {', '.join(_names_for(key, error))}"
     if error["type"] == "missing":
         return f"{key}: no value; give one"
     message = message.removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{key}={error['input']}: {message}"
+
+
+def _names_for(section: str, error: ErrorDetails) -> list[str]:
+    """Names that a section of these keys may have; of all its options where none has them."""
+    options = get_args(Config.model_fields[section].annotation)
+    fits = [option for option in options if option.model_fields.keys() == error["input"].keys()]
+    return [
+        name
+        for option in fits or options
+        for name in get_args(option.model_fields["name"].annotation)
+    ]

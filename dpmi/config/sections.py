@@ -152,11 +152,72 @@ class BenchmarkData(_Files):
 
 
 class MedmnistData(_Images):
-    """Sets that the medmnist package downloads."""
+    """Sets of flat images with one label each that the medmnist package downloads."""
 
-    name: Literal["pneumoniamnist", "retinamnist"]
+    name: Literal[
+        "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
+        "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
+    ]  # fmt: skip
     root: str | None
     size: Literal[28, 64, 128, 224]
+
+
+_NihFinding = Literal[
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis",
+    "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
+    "No Finding",
+]  # fmt: skip
+_ChexpertFinding = Literal[
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum",
+    "Fracture", "Lung Lesion", "Lung Opacity", "Pleural Effusion", "Pleural Other", "Pneumonia",
+    "Pneumothorax", "Support Devices", "No Finding",
+]  # fmt: skip
+
+
+class _ArchiveData(_Files):
+    root: str
+    on_missing: Literal["error", "skip"]
+
+
+class NihData(_ArchiveData):
+    """NIH ChestX-ray14: one finding against the rest."""
+
+    name: Literal["nih"]
+    finding: _NihFinding
+    val_fraction: Fraction
+    split_seed: Seed
+
+
+class _LabelledReports(_ArchiveData):
+    finding: _ChexpertFinding
+    uncertain: Literal["ignore", "positive", "negative"]
+    views: Literal["frontal", "all"]
+
+
+class ChexpertData(_LabelledReports):
+    """CheXpert: one finding against the rest."""
+
+    name: Literal["chexpert"]
+    val_fraction: Fraction
+    split_seed: Seed
+
+
+class MimicData(_LabelledReports):
+    """MIMIC-CXR-JPG: one finding against the rest."""
+
+    name: Literal["mimic_cxr"]
+
+
+class GradedData(_ArchiveData):
+    """Both eyes of patients, graded for retinopathy."""
+
+    name: Literal["eyepacs", "messidor2"]
+    val_fraction: Fraction
+    test_fraction: Fraction
+    split_seed: Seed
+
+
+ArchiveData = NihData | ChexpertData | MimicData | GradedData
 
 
 class _OwnData(_Files):
@@ -186,7 +247,15 @@ class CsvData(_OwnData):
 
 
 DataConfig = Annotated[
-    PhantomData | BenchmarkData | MedmnistData | FolderData | CsvData,
+    PhantomData
+    | BenchmarkData
+    | MedmnistData
+    | NihData
+    | ChexpertData
+    | MimicData
+    | GradedData
+    | FolderData
+    | CsvData,
     Field(discriminator="name"),
 ]
 

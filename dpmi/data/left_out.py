@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
+from dpmi.config.sections import DataConfig, MedmnistData, PhantomData
 from dpmi.data.catalogue import Catalogue
 
 _NAMED = 3
@@ -38,14 +38,14 @@ def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Collection[
     """Refuse a data set of which too much would be left out.
 
     Args:
-        config: of the data; drawn images are never left out.
+        config: of the data; drawn images, and those of one file, are never left out.
         catalogue: what there is.
         undecoded: paths of images that cannot be decoded.
 
     Raises:
         UserError: more than ``data.max_left_out`` of all files.
     """
-    if not isinstance(config, FolderData | CsvData | BenchmarkData):
+    if isinstance(config, PhantomData | MedmnistData):
         return
     left_out = len(undecoded) + len(catalogue.unknown)
     files = len(catalogue.paths) + len(catalogue.unknown)

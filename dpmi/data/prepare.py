@@ -115,6 +115,8 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
             "null to follow data.image_size."
         )
     catalogue = read_catalogue(config, cache_dir)
+    for note in catalogue.notes:
+        log.info("%s", note)
     if delta is not None:
         _check_delta(delta, catalogue)
     labels, splits = catalogue.labels, np.asarray(catalogue.splits)

@@ -39,11 +39,14 @@ class Table:
     notes: tuple[str, ...]
 
 
-def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()) -> Table:
+def read_table(
+    file: Path, required: Sequence[str], optional: Sequence[str] = (), *, others: bool = True
+) -> Table:
     """Read a CSV file with a header line, packed with gzip where its name ends in .gz.
 
     Columns are separated by commas, semicolons or tabs. The columns in ``required`` and
-    ``optional`` are found in any case, and have the name that they have there; others keep theirs.
+    ``optional`` are found in any case, and have the name that they have there; others keep theirs,
+    and are left out where ``others`` is false.
 
     Raises:
         UserError: the file cannot be read, lacks a required column, has one twice, has a line of
@@ -58,6 +61,11 @@ def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()
             given = [column.strip() for column in next(reader, [])]
             columns = [_known_as(column, given, (*required, *optional)) for column in given]
             _check_columns(file, columns, required)
+            kept = [
+                (number, column)
+                for number, column in enumerate(columns)
+                if others or column in (*required, *optional)
+            ]
             rows = []
             for values in reader:
                 stripped = [value.strip() for value in values]
@@ -70,7 +78,8 @@ def read_table(file: Path, required: Sequence[str], optional: Sequence[str] = ()
                         f'{_SEPARATORS[separator]} needs quotes: "a{separator.strip()}b".'
                     )
                 stripped += [""] * (len(columns) - len(stripped))
-                rows.append(Row(reader.line_num, dict(zip(columns, stripped, strict=False))))
+                row = {column: stripped[number] for number, column in kept}
+                rows.append(Row(reader.line_num, row))
     except (OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{file}: the CSV file cannot be read: {why}.") from error

@@ -15,6 +15,7 @@ from torchvision.models import ResNet18_Weights
 
 from dpmi.base.errors import UserError
 from dpmi.models.resnet import ResNet18, convert_norms
+from dpmi.models.weight_file import refuse_absent
 
 SUFFIX = ".safetensors"
 _DIGEST, _TOLD = "sha256", "dpmi"  # in the file's metadata
@@ -92,19 +93,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """
     refuse_absent(path)
     return _read_safetensors(path) if path.suffix == SUFFIX else (_read_pickle(path), None)
-
-
-def refuse_absent(path: Path) -> None:
-    """Refuse a file of weights that is not there.
-
-    Raises:
-        UserError: it is not.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"model.weights={path}: no such file; allowed are phantom, imagenet, null, or the "
-            "path of a state dict of torchvision's resnet18 (.safetensors, or of torch.save)"
-        )
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -16,6 +16,7 @@ from dpmi.base.errors import UserError
 from dpmi.base.threads import let_idle_threads_sleep
 from dpmi.config.schema import Config
 from dpmi.config.sections import NAMED_WEIGHTS, LdpMechanism
+from dpmi.models.weight_file import refuse_absent
 
 
 def refuse_on_this_machine(config: Config) -> None:
@@ -30,16 +31,15 @@ def refuse_on_this_machine(config: Config) -> None:
         _check_gpus(trainer.accelerator, trainer.devices)
     if trainer.compile:
         _check_compiler(trainer.accelerator)
-    weights = config.model.weights
-    let_idle_threads_sleep()  # what follows brings torch
-    if weights not in NAMED_WEIGHTS:
-        from dpmi.models.weights import refuse_absent
-
-        refuse_absent(Path(weights).expanduser())
+    if config.model.weights not in NAMED_WEIGHTS:
+        refuse_absent(Path(str(config.model.weights)).expanduser())
     if isinstance(config.mechanism, LdpMechanism):
-        from dpmi.mechanisms import refuse_pixel_noise
+        from dpmi.privacy.laplace import mean_moves, pixel_noise  # numpy, not needed for --help
 
-        refuse_pixel_noise(config, config.mechanism)
+        try:
+            pixel_noise(config.beta, mean_moves(config.mechanism.pool))
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
 
 def make_folder(key: str, folder: Path) -> None:

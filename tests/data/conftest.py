@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from dpmi.config.sections import DataConfig
+from dpmi.data.readers.medmnist_sets import MEDMNIST
 
 COMMON = {
     "image_size": 32,
@@ -36,13 +37,19 @@ OWN = {
     "value_range": None,
     "max_left_out": 0.1,
 }
+ARCHIVE = {"on_missing": "error", "val_fraction": 0.25, "split_seed": 42}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "chest_xray": {"test": "official", "max_left_out": 0.1},
     "aptos": {"test": "official", "max_left_out": 0.1},
     "folder": OWN,
     "csv": OWN | {"csv": "labels.csv"},
-    "pneumoniamnist": {"size": 28},
-    "retinamnist": {"size": 28},
+    "nih": ARCHIVE | {"finding": "Mass"},
+    "chexpert": ARCHIVE | {"finding": "Edema", "uncertain": "ignore", "views": "frontal"},
+    "mimic_cxr": {"on_missing": "error", "finding": "Edema", "uncertain": "ignore"}
+    | {"views": "frontal"},
+    "eyepacs": ARCHIVE | {"test_fraction": 0.25},
+    "messidor2": ARCHIVE | {"test_fraction": 0.25},
+    **{name: {"size": 28} for name in MEDMNIST},
 }
 
 

@@ -29,6 +29,21 @@ def test_class_folders_are_split_at_random(
     assert other.splits != catalogue.splits
 
 
+def test_names_may_have_any_letters_blanks_commas_and_folders(
+    config: Config, draw: Callable[..., Path], tmp_path: Path
+) -> None:
+    classes = ("Lungenentzündung, beidseits", "肺炎", "ok")
+    for number in range(30):
+        draw(tmp_path / classes[number % 3] / "a b" / f"ü,{number}" / "größe (1).png", number)
+    (tmp_path / "ok" / "empty").mkdir()
+    catalogue = read_catalogue(config("folder", root=tmp_path), tmp_path)
+    assert catalogue.classes == tuple(sorted(classes))
+    assert len(catalogue.paths) == 30
+    for path, label in zip(catalogue.paths, catalogue.labels, strict=True):
+        assert path.split("/")[0] == catalogue.classes[label]
+        assert catalogue.source.load(path, 32).shape == (32, 32, 3)
+
+
 def test_given_split_folders_are_kept(config: Config, classes: Path, tmp_path: Path) -> None:
     catalogue = read_catalogue(config("folder", root=classes), tmp_path)
     assert [catalogue.splits.count(s) for s in ("train", "val", "test")] == [7, 0, 4]

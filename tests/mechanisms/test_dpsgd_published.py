@@ -37,7 +37,10 @@ def test_the_numbers_are_the_authors_by_data_set_and_beta(
     ("overrides", "line"),
     [
         (["beta=3"], r"^beta=3: mechanism\.noise_multipliers has no number .*allowed are 1, 2, 4$"),
-        (["data=retinamnist"], r"^data=retinamnist: .*no numbers.*allowed are aptos, chest_xray"),
+        (
+            ["data=medmnist", "data.name=retinamnist"],
+            r"^data=retinamnist: .*no numbers.*allowed are aptos, chest_xray",
+        ),
         (["model.norm=group"], r"^model\.norm=group: .*allowed is batch$"),
         (["data.batch_size=100"], r"^data\.batch_size=100: .*multiples of 32$"),
     ],

@@ -123,7 +123,7 @@ REFUSED = {
     "a CSV file, of which more is missing": ["data=csv"],
     "the second of two": ["data=phantom_xray,folder"],
     "by an experiment": ["experiment=figure4_pneumonia"],
-    "public, but of patients": ["data=pneumoniamnist"],
+    "public, but of patients": ["data=medmnist"],
     "by its name": ["data.name=folder"],
     "by the second name": ["data.name=phantom_xray,folder"],
 }

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
+from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData, MedmnistData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.aptos import read_aptos
 from dpmi.data.readers.chest_xray import read_chest_xray
+from dpmi.data.readers.chexpert import read_chexpert
 from dpmi.data.readers.csv_file import read_csv_file
 from dpmi.data.readers.folder import read_folder
+from dpmi.data.readers.graded import read_eyepacs, read_messidor2
 from dpmi.data.readers.medmnist import read_medmnist
+from dpmi.data.readers.mimic_cxr import read_mimic_cxr
+from dpmi.data.readers.nih import read_nih
 from dpmi.data.readers.phantom import read_phantom
 from dpmi.data.splitting import held_out_patients, patients_of_test_left_out
 
@@ -23,8 +27,12 @@ READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
     "phantom_fundus": lambda config, _: read_phantom(config),
     "chest_xray": lambda config, _: read_chest_xray(config),
     "aptos": lambda config, _: read_aptos(config),
-    "pneumoniamnist": read_medmnist,
-    "retinamnist": read_medmnist,
+    "nih": lambda config, _: read_nih(config),
+    "chexpert": lambda config, _: read_chexpert(config),
+    "mimic_cxr": lambda config, _: read_mimic_cxr(config),
+    "eyepacs": lambda config, _: read_eyepacs(config),
+    "messidor2": lambda config, _: read_messidor2(config),
+    **dict.fromkeys(get_args(MedmnistData.model_fields["name"].annotation), read_medmnist),
     "folder": lambda config, _: read_folder(config),
     "csv": lambda config, _: read_csv_file(config),
 }

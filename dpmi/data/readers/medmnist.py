@@ -1,4 +1,4 @@
-"""PneumoniaMNIST and RetinaMNIST, which the medmnist package downloads (Yang et al. 2023)."""
+"""Sets of MedMNIST v2, which the medmnist package downloads (Yang et al. 2023)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ from dpmi.base.errors import UserError
 from dpmi.config.sections import MedmnistData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decoding.geometry import square
-from dpmi.data.readers.aptos import CLASSES as RETINOPATHY_GRADES
+from dpmi.data.readers.medmnist_sets import MEDMNIST
 
-_CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "retinamnist": RETINOPATHY_GRADES}
-_CHANNELS = {"pneumoniamnist": 1, "retinamnist": 3}
 _SECONDS_WITHOUT_ANSWER = 30.0
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 
@@ -45,12 +43,12 @@ def read_medmnist(config: MedmnistData, cache_dir: Path) -> Catalogue:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _damaged(file, error) from error
     counts = {split: len(labels[split]) for split in SPLITS}
-    total = sum(counts.values())
+    total, its = sum(counts.values()), MEDMNIST[config.name]
     return Catalogue(
         name=config.name,
-        classes=_CLASSES[config.name],
-        graded=config.name == "retinamnist",
-        channels=_CHANNELS[config.name],
+        classes=its.classes,
+        graded=its.graded,
+        channels=its.channels,
         paths=tuple(f"{split}/{row}" for split in SPLITS for row in range(counts[split])),
         labels=np.concatenate([labels[split] for split in SPLITS]).astype(np.int64),
         patients=("",) * total,
@@ -136,7 +134,8 @@ def _download(config: MedmnistData, file: Path) -> None:
             ) from error
         url = info["url" if config.size == 28 else f"url_{config.size}"]
         raise UserError(
-            f"data={config.name}: {file.name} is not in {file.parent} and cannot be downloaded "
-            f"from {url} (is this machine offline?). Download it elsewhere and put it in that "
-            "folder, or train on images that need no download: data=phantom_xray."
+            f"data=medmnist data.name={config.name}: {file.name} is not in {file.parent} and "
+            f"cannot be downloaded from {url} (is this machine offline?). Download it elsewhere "
+            "and put it in that folder, or train on images that need no download: "
+            "data=phantom_xray."
         ) from error

@@ -24,7 +24,9 @@ from dpmi.privacy.risk import Risk
 Value = TypeVar("Value")
 Group = TypeVar("Group")
 
-OWN_DATA = frozenset({"folder", "csv"})  # what users bring; every other data set is public
+# What users bring, and sets that are lent to who signed not to pass them on; others are public.
+LENT = frozenset({"chexpert", "mimic_cxr", "messidor2"})
+OWN_DATA = frozenset({"folder", "csv"}) | LENT
 
 # Values of training steps that a mechanism released, and those that no image has a part in.
 RELEASED = frozenset({"epsilon", "delta"})
@@ -40,7 +42,7 @@ CONFIG = frozenset({
     *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
     *(f"data.{key}" for key in ("bit_depth", "window", "value_range")),
-    "data.augment", "data.multiplicity",
+    "data.augment", "data.multiplicity", "data.finding", "data.uncertain", "data.views",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
         "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",
@@ -60,7 +62,8 @@ CONFIG_OF_PUBLIC_DATA = frozenset({
     "max_physical_batch_size",
     *(f"data.{key}" for key in (
         "test", "batch_size", "seed", "train_images", "val_images", "test_images", "size",
-        "on_corrupt", "num_workers", "resident",
+        "on_corrupt", "on_missing", "val_fraction", "test_fraction", "split_seed", "num_workers",
+        "resident",
     )),
     *(f"mechanism.{key}" for key in ("claimed_delta", "microbatches", "noise_multipliers")),
 })  # fmt: skip
@@ -88,7 +91,7 @@ AUDIT = frozenset({
 
 
 def is_own(config: Mapping[str, Any]) -> bool:
-    """Whether the images are a user's own."""
+    """Whether the images are a user's own, or lent to them."""
     return config["data"]["name"] in OWN_DATA
 
 

@@ -20,6 +20,8 @@ def pixels(png):
         (["data=chest_xray"], True),
         (["data=folder"], False),
         (["data=csv"], False),
+        (["data=mimic_cxr"], False),
+        (["data=nih"], True),
         (["data=folder", "logger.sample_images=all"], True),
         (["data=chest_xray", "logger.sample_images=none"], False),
     ],

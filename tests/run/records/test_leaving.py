@@ -13,7 +13,7 @@ from rich.console import Console
 from wandb_run import items, offline_records
 from wandb_server import WandbServer
 
-from dpmi.config.schema import schema_keys
+from dpmi.config.schema import plain_values, schema_keys
 from dpmi.models.classifier import ImageClassifier
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.job import Run
@@ -283,6 +283,17 @@ def test_a_value_that_nobody_has_listed_stays():
     assert leaving.public_audit({"lower_bound": 0.5, "new": 1}) == {"lower_bound": 0.5}
     open_to_all = config | {"logger": {"nonprivate": True}}
     assert leaving.public_config(open_to_all) == {"data": {"name": "csv"}, "seed": 3}
+
+
+@pytest.mark.parametrize("name", ["chexpert", "mimic_cxr", "messidor2"])
+def test_of_images_that_are_lent_no_more_leaves_than_of_a_users_own(composed, name):
+    lent = plain_values(composed(f"data={name}"))
+    assert not leaving.everything_may_leave(lent)
+    assert leaving.public_groups(["a group"], lent) == []
+    told = leaving.public_config(lent)["data"]
+    assert told["name"] == name
+    assert not {"root", "batch_size", "split_seed", "on_missing"} & told.keys()
+    assert leaving.everything_may_leave(plain_values(composed("data=nih")))
 
 
 def test_weights_of_a_users_own_are_told_without_their_place():
