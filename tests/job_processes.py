@@ -27,7 +27,7 @@ def job(
     import torch
 
     from dpmi.run.durability.stopping import StoppedByRequest
-    from dpmi.run.logs import loggers
+    from dpmi.run.logs import wandb_tracker
     from dpmi.run.processes import ddp
     from dpmi.run.screen.terminal import run_job
 
@@ -36,7 +36,7 @@ def job(
     torch.set_num_threads(1)
     os.environ.update(environment)
     if patience := environment.get("PATIENCE"):
-        loggers.START_SECONDS = loggers.FINISH_SECONDS = float(patience)
+        wandb_tracker.START_SECONDS = wandb_tracker.FINISH_SECONDS = float(patience)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)

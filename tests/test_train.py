@@ -16,7 +16,7 @@ from PIL import Image
 from dpmi.config.identity import config_digest
 from dpmi.config.schema import Config
 from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, PRV_ERROR
-from dpmi.run.records.record import read_record, read_records
+from dpmi.run.records.reading import read_record, read_records
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BETAS = (1.0, 2.0, 4.0)

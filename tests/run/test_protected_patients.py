@@ -19,7 +19,7 @@ from dpmi.models.weights import build_resnet18, write_state_dict
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.parts import prepared_data
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

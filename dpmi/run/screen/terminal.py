@@ -26,7 +26,8 @@ from dpmi.run.job import Run
 from dpmi.run.parts import prepared_data
 from dpmi.run.processes.ddp import run_on_devices
 from dpmi.run.records.code import code_digest
-from dpmi.run.records.record import RECORD_FILE, RunAccount, RunRecord, read_record
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE, RunAccount, RunRecord
 
 BUSY = "busy"
 

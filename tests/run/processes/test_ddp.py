@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import read_journal
 from dpmi.privacy.ledger import LedgerEntry
-from dpmi.run.records.record import read_record, read_records
+from dpmi.run.records.reading import read_record, read_records
 
 # 61 images in batches of 10: the last one has one image, and one process none of it.
 # Steps are short, for a difference in the last bit may choose another maximum in pooling, and then
