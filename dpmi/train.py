@@ -39,6 +39,7 @@ from dpmi.base.errors import (
 from dpmi.base.redaction import redact_logs, redacted, secret_within
 from dpmi.base.threads import let_idle_threads_sleep
 from dpmi.config.composition import TARGETS, guard_hydra
+from dpmi.config.extras import require_extras
 from dpmi.config.folder import config_dir
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import load_config
@@ -53,6 +54,7 @@ def job(composed: DictConfig) -> str:
     """Run one job; return its status."""
     redact_logs()
     config = load_config(composed)
+    require_extras(config)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
     # torch: not loaded to print help or to compose a config

@@ -266,23 +266,40 @@ class PrivacyConfig(Section):
     max_total_epsilon: Positive | None
 
 
-class CsvLogger(Section):
-    """The CSV log alone."""
-
-    name: Literal["csv"]
+class _Logger(Section):
     sample_images: Literal["public", "all", "none"]
     nonprivate: bool
 
 
-class WandbConfig(Section):
+class CsvLogger(_Logger):
+    """The CSV log alone."""
+
+    name: Literal["csv"]
+
+
+class WandbConfig(_Logger):
     """Weights & Biases beside the CSV log."""
 
     name: Literal["wandb"]
     project: str
     entity: str | None
     mode: Literal["auto", "online", "offline"]
-    sample_images: Literal["public", "all", "none"]
-    nonprivate: bool
 
 
-LoggerConfig = Annotated[CsvLogger | WandbConfig, Field(discriminator="name")]
+class TensorboardConfig(_Logger):
+    """TensorBoard beside the CSV log."""
+
+    name: Literal["tensorboard"]
+
+
+class MlflowConfig(_Logger):
+    """MLflow beside the CSV log."""
+
+    name: Literal["mlflow"]
+    experiment: _Name
+    tracking_uri: _Name | None
+
+
+LoggerConfig = Annotated[
+    CsvLogger | WandbConfig | TensorboardConfig | MlflowConfig, Field(discriminator="name")
+]

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
+from dpmi.config.extras import require_extras
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import GIVEN, Config, load_config
@@ -129,7 +130,10 @@ class DistinctCells(BasicSweeper):
 def _check(composed: Iterable[DictConfig]) -> list[Config]:
     """Hold configs to the schema while they are composed; end the program at the first mistake."""
     try:
-        return [load_config(config) for config in composed]
+        configs = [load_config(config) for config in composed]
+        for config in configs:
+            require_extras(config)
+        return configs
     except (UserError, HydraException) as error:
         _refuse(error)
 

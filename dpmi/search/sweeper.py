@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
+from dpmi.config.extras import require_extras
 from dpmi.config.identity import sweep_terms
 from dpmi.config.schema import load_config
 from dpmi.config.sections import PhantomData
@@ -93,6 +94,7 @@ class OptunaSearch(Sweeper):
             composed = compose(name, overrides=self._space.overrides(values))
             _refuse_real_images(composed)
             config = load_config(composed)
+            require_extras(config)
             found = [OmegaConf.select(composed, key) for key in _SHARED]
             for key, value, first in zip(_SHARED, found, shared or found, strict=True):
                 if value != first:

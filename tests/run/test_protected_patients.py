@@ -7,8 +7,8 @@ import job_processes
 import numpy as np
 import pytest
 import torch
+from job_processes import differences
 from PIL import Image
-from test_ddp import differences
 from test_resume import assert_same, killed_after
 from test_wiring import Watched, numbers_of
 from torch import nn

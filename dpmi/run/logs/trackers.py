@@ -10,8 +10,10 @@ from rich.console import Console
 
 from dpmi.config.identity import cell_name
 from dpmi.config.schema import Config, plain_values
-from dpmi.config.sections import CsvLogger
+from dpmi.config.sections import CsvLogger, MlflowConfig, WandbConfig
 from dpmi.run.logs.door import Door
+from dpmi.run.logs.mlflow_tracker import MlflowTracker
+from dpmi.run.logs.tensorboard_tracker import TensorboardTracker
 from dpmi.run.logs.tracker import TrackedRun, Tracker
 from dpmi.run.logs.wandb_tracker import WandbTracker
 from dpmi.run.records.house_key import keyed_digest
@@ -61,5 +63,8 @@ def tracked(
 
 def _tracker(config: Config, run: TrackedRun) -> tuple[type[Tracker], Callable[[], Tracker]]:
     settings = config.logger
-    assert not isinstance(settings, CsvLogger)
-    return WandbTracker, lambda: WandbTracker(settings, run)
+    if isinstance(settings, WandbConfig):
+        return WandbTracker, lambda: WandbTracker(settings, run)
+    if isinstance(settings, MlflowConfig):
+        return MlflowTracker, lambda: MlflowTracker(settings, run)
+    return TensorboardTracker, lambda: TensorboardTracker(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import job_processes
 import pytest
-from safetensors.torch import load_file
+from job_processes import differences
 
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import read_journal
@@ -64,12 +64,6 @@ def whole(words, tmp_path_factory):
         return folders[cell, devices]
 
     return of
-
-
-def differences(folder, other):
-    one, two = (load_file(path / "model.safetensors") for path in (folder, other))
-    assert one.keys() == two.keys()
-    return {name: float((one[name] - two[name]).abs().max()) for name in one}
 
 
 def rows(folder):
