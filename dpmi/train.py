@@ -63,7 +63,7 @@ def job(composed: DictConfig) -> str:
 
     hydra_config = HydraConfig.get()
     try:
-        status = run_job(config, Path(hydra_config.runtime.output_dir))
+        status = run_job(config, Path(hydra_config.runtime.output_dir), hydra_config.overrides.task)
     except StoppedByRequest:
         print("stopped by SIGTERM; the same command goes on where it was", file=sys.stderr)
         sys.exit(EXIT_RESUMABLE)

@@ -106,7 +106,15 @@ def test_the_original_promises_nothing_and_says_so(records):
 
 def test_each_run_states_its_config_and_its_accuracy_beside_its_guarantee(sweep, records):
     screen = sweep[0].stdout
-    assert screen.count("├── seed = 42") == 7  # a tree for each of seven
+    assert screen.count("├── seed = 42") == 1  # one tree for all seven, and a line for each
+    assert "beta = 1.0, 2.0, 4.0" in screen
+    assert "name = none, ldp, dpsgd" in screen
+    lines = [
+        line for line in screen.splitlines() if re.match(r"phantom_xray-\S+-seed42  \S+", line)
+    ]
+    assert [line.split("  ")[1] for line in lines if "test accuracy" not in line] == [
+        "none β=1", "ldp β=1", "ldp β=2", "ldp β=4", "dpsgd β=1", "dpsgd β=2", "dpsgd β=4"
+    ]  # fmt: skip
     assert "not run again" not in screen  # the original has no β: one run
     told = " ".join(screen.split())
     for record in records:

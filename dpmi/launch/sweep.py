@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ from dpmi.config.extras import require_extras
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import GIVEN, Config, load_config
+from dpmi.run.screen.config_tree import begin_sweep
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -51,7 +52,8 @@ class SweepCallback(Callback):
             return
         name = kwargs.get("config_name") or "config"
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        cells = _check(_cells(str(name), [str(override) for override in given]))
+        overrides = _combinations([str(override) for override in given])
+        cells = _check(_composed(str(name), overrides))
         seeds = {cell.noise_seed for cell in cells if cell.noise_seed is not None}
         if len(seeds) > 1:
             _refuse(
@@ -62,6 +64,7 @@ class SweepCallback(Callback):
                 )
             )
         fix_folder(config)
+        show_as_cells(config, cells, overrides)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
@@ -74,12 +77,24 @@ class SweepCallback(Callback):
             sys.exit(EXIT_FAILED_RUNS)
 
 
-def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
-    """Compose every combination that the overrides ask for."""
+def _combinations(overrides: list[str]) -> list[list[str]]:
+    """Every combination that the overrides ask for."""
     parsed = OverridesParser.create().parse_overrides(overrides)
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        for job in batch:
-            yield compose(config_name, overrides=list(job), return_hydra_config=False)
+    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def _composed(config_name: str, combinations: list[list[str]]) -> Iterator[DictConfig]:
+    for job in combinations:
+        yield compose(config_name, overrides=job, return_hydra_config=False)
+
+
+def show_as_cells(
+    config: DictConfig, cells: Sequence[Config], overrides: Sequence[Sequence[str]]
+) -> None:
+    """Show the tree of the cells once, where their jobs will run in this process."""
+    if config.hydra.launcher._target_ == BASIC_LAUNCHER:
+        begin_sweep(cells, overrides)
 
 
 def _searches(config: DictConfig) -> bool:

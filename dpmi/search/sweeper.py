@@ -24,7 +24,7 @@ from dpmi.config.identity import sweep_terms
 from dpmi.config.schema import load_config
 from dpmi.config.sections import PhantomData
 from dpmi.launch.jobs import Job, make_jobs
-from dpmi.launch.sweep import fix_folder
+from dpmi.launch.sweep import fix_folder, show_as_cells
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -90,11 +90,14 @@ class OptunaSearch(Sweeper):
 
     def _check_examples(self) -> None:
         name, shared = str(self.config.hydra.job.config_name), None
-        for values in self._space.examples():
-            composed = compose(name, overrides=self._space.overrides(values))
+        words = [self._space.overrides(values) for values in self._space.examples()]
+        configs = []
+        for overrides in words:
+            composed = compose(name, overrides=overrides)
             _refuse_real_images(composed)
             config = load_config(composed)
             require_extras(config)
+            configs.append(config)
             found = [OmegaConf.select(composed, key) for key in _SHARED]
             for key, value, first in zip(_SHARED, found, shared or found, strict=True):
                 if value != first:
@@ -113,6 +116,7 @@ class OptunaSearch(Sweeper):
                     "noise_seed: is for tests and teaching, and what a search leaves would tell "
                     "it; allowed is null"
                 )
+        show_as_cells(self.config, configs, words)
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end, and tell what was found.
