@@ -109,10 +109,9 @@ def test_each_run_states_its_config_and_its_accuracy_beside_its_guarantee(sweep,
     assert screen.count("├── seed = 42") == 1  # one tree for all seven, and a line for each
     assert "beta = 1.0, 2.0, 4.0" in screen
     assert "name = none, ldp, dpsgd" in screen
-    lines = [
-        line for line in screen.splitlines() if re.match(r"phantom_xray-\S+-seed42  \S+", line)
-    ]
-    assert [line.split("  ")[1] for line in lines if "test accuracy" not in line] == [
+    assert "HYDRA" not in screen
+    lines = re.findall(r"^phantom_xray-\S+-seed42  (?!test accuracy)(.+)$", screen, re.MULTILINE)
+    assert lines == [
         "none β=1", "ldp β=1", "ldp β=2", "ldp β=4", "dpsgd β=1", "dpsgd β=2", "dpsgd β=4"
     ]  # fmt: skip
     assert "not run again" not in screen  # the original has no β: one run

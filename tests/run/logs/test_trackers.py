@@ -94,11 +94,11 @@ def job(composed, tiny, tmp_path_factory):
     """Run a job here: ``job("logger=mlflow")`` gives record, folder and what was said."""
     base = tmp_path_factory.mktemp("trackers")
 
-    def run(*overrides):
+    def run(*overrides, base_of=tiny):
         folder = tmp_path_factory.mktemp("sweep") / "job"
         folder.mkdir()
         console = Console(width=1000, file=io.StringIO(), record=True)
-        words = (*tiny, *overrides, f"cache_dir={base / 'cache'}", f"output_dir={folder.parent}")
+        words = (*base_of, *overrides, f"cache_dir={base / 'cache'}", f"output_dir={folder.parent}")
         Run(composed(*words), folder, console).execute()
         return read_record(folder / "record.json"), folder, console.export_text()
 
@@ -112,7 +112,7 @@ def drawn(job):
 
 
 @pytest.fixture(scope="module")
-def own(job, tmp_path_factory):
+def own(job, tiny, tmp_path_factory):
     """The same on a clinic's images, in folders of their own."""
     rng, root = np.random.default_rng(0), tmp_path_factory.mktemp("own") / PLACE
     for label in ("calm", "striped"):
@@ -123,9 +123,10 @@ def own(job, tmp_path_factory):
             Image.fromarray(pixels).save(root / label / f"tapir-file-{number}.png")
     settings = ("data=folder", f"data.root={root}", "data.image_size=32", "data.batch_size=13")
     words = (*settings, "data.channels=1", "mechanism=dpsgd", "mechanism.accountant=rdp")
-    left = ("~data.train_images", "~data.val_images", "~data.test_images")  # of drawn images
+    others = [word for word in tiny if not word.startswith("data")]
     return {
-        kind: job(*words, *left, f"logger={kind}", "logger.sample_images=all") for kind in KINDS
+        kind: job(*words, f"logger={kind}", "logger.sample_images=all", base_of=others)
+        for kind in KINDS
     }
 
 
