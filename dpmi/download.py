@@ -164,6 +164,7 @@ def _images(name: str, place: Path) -> int:
             "augment": "none",
             "multiplicity": 1,
             "on_corrupt": "error",
+            "max_left_out": 0.1,
             "num_workers": 0,
             "resident": False,
             "groups": None,

@@ -47,6 +47,7 @@ from dpmi.launch.local_pool import LocalPoolLauncher
 from dpmi.launch.ray_cluster import RayLauncher
 from dpmi.launch.slurm import SubmititLauncher
 from dpmi.launch.sweep import DistinctCells
+from dpmi.run.before import make_folder, refuse_on_this_machine
 from dpmi.search.sweeper import OptunaSearch
 
 
@@ -57,6 +58,7 @@ def job(composed: DictConfig) -> str:
     require_extras(config)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
+    refuse_on_this_machine(config)  # again: a launcher may have taken the job to another
     # torch: not loaded to print help or to compose a config
     from dpmi.run.durability.stopping import StoppedByRequest
     from dpmi.run.screen.terminal import BUSY, run_job
@@ -81,11 +83,7 @@ _run = hydra.main(version_base="1.3", config_path=config_dir(), config_name="con
 
 def _keep_libraries_in(cache_dir: Path) -> None:
     """Give libraries a place for what they would leave in the home or in /tmp when imported."""
-    try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"cache_dir={cache_dir}: no folder can be made there ({why})") from error
+    make_folder("cache_dir", cache_dir)
     for variable, folder in (("MPLCONFIGDIR", "matplotlib"), ("TORCHINDUCTOR_CACHE_DIR", "torch")):
         os.environ.setdefault(variable, str(cache_dir / folder))
 

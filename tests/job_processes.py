@@ -1,10 +1,17 @@
-"""Jobs in processes of their own, which start in a tenth of a second and can be killed."""
+"""Jobs in processes of their own, which start in a tenth of a second and can be killed.
+
+They are forked from one that has loaded the libraries, which takes a new interpreter seconds.
+"""
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
+import runpy
+import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +88,28 @@ def differences(folder: Path, other: Path) -> dict[str, float]:
     one, two = (load_file(path / "model.safetensors") for path in (folder, other))
     assert one.keys() == two.keys()
     return {name: float((one[name] - two[name]).abs().max()) for name in one}
+
+
+def command(
+    words: tuple[str, ...], folder: Path, environment: Mapping[str, str], out: Path, err: Path
+) -> None:
+    """What a process does: ``python -m dpmi.train WORDS`` in a folder, to its end."""
+    import torch
+
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number, path in ((1, out), (2, err)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, number)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - to the end
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.argv = ["dpmi.train", *words]
+    try:
+        runpy.run_module("dpmi.train", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()  # which processes of multiprocessing leave out
+        sys.stdout.flush()
+        sys.stderr.flush()

@@ -157,7 +157,7 @@ def test_the_images_are_drawn_once_for_all_cells(sweep):
 def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny):
     done, folder, place = sweep
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
-    again = place.run(*SWEEP, *tiny, COLUMNS="80")
+    again = place.train(*SWEEP, *tiny, COLUMNS="80")
     assert again.returncode == 0
     assert again.stdout.count("is done in") == 7
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")} == times
@@ -179,7 +179,7 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
     finally:
         process.kill()
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    done = place.run(*SWEEP, *tiny, "trainer.max_epochs=3")
+    done = place.train(*SWEEP, *tiny, "trainer.max_epochs=3")
     assert done.returncode == 0
     assert done.stdout.count("is done in") >= 3
     records = read_records(place.outputs)
@@ -249,13 +249,12 @@ def test_bad_input_is_one_line_before_anything_is_written(place, words):
         (["mechanism=dpsgd", "mechanism.delta=0.5"], r"mechanism\.delta=0\.5.*60 training images"),
         (["mechanism=dpsgd", "data.batch_size=61"], r"data\.batch_size=61.*1 to 60"),
         (["data=folder", "data.root=nowhere"], r"nowhere"),
-        (["model.weights=no.pth"], r"model\.weights=no\.pth.*no such file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, words, reason):
     fits = tiny if words[0] != "data=folder" else tiny[1:3]
-    done = place.run(*fits, *words, "logger=csv")
+    done = place.train(*fits, *words, "logger=csv")
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr == ""
@@ -270,17 +269,9 @@ def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, word
     }
 
 
-def test_a_cache_where_no_folder_can_be_is_told_and_not_traced(place, tiny):
-    (place.cwd / "file").touch()
-    done = place.run(*tiny, "cache_dir=file")
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith("error: cache_dir=file: no folder can be made")
-    assert "Traceback" not in done.stderr
-
-
 def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(place, tiny):
     words = ("mechanism=dpsgd", "mechanism.accountant=rdp", "mechanism.delta=0.5,1e-4")
-    done = place.run("-m", *words, "beta=1,2", *tiny)
+    done = place.train("-m", *words, "beta=1,2", *tiny)
     assert done.returncode == 1
     (folder,) = place.outputs.iterdir()
     ended = sorted((r.config["mechanism"]["delta"], r.status) for r in read_records(folder))

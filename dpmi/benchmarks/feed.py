@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpmi.benchmarks.step import PLAIN, Options, Shape, measure
 from dpmi.config.sections import FolderData
 from dpmi.data.datamodule import ImageDataModule
-from dpmi.data.decode import decode_image
+from dpmi.data.decoding.image import decode_image
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.parallel import cpu_count
 from dpmi.data.phantoms.xray import draw_xray
 from dpmi.data.prepare import PreparedData, prepare
@@ -67,7 +68,7 @@ def data(rounds: int) -> list[Figure]:
         prepared, seconds = [], []
         pillow = []
         for number in range(rounds):
-            pillow.append(_seconds(lambda: [decode_image(c, _SIDE, 1) for c in contents]))
+            pillow.append(_seconds(lambda: [decode_image(c, _SIDE, Decoding(1)) for c in contents]))
             started = time.perf_counter()
             prepared.append(_prepare(folder, number))
             seconds.append(time.perf_counter() - started)
@@ -101,10 +102,11 @@ def _write_images(folder: Path) -> list[Path]:
 
 def _prepare(folder: Path, number: int) -> PreparedData:
     config = FolderData(
-        name="folder", root=str(folder / "images"), channels=1, graded=False, val_fraction=0.0,
-        test_fraction=0.1, split_seed=0, image_size=_SIDE, resize=None, batch_size=_BATCH,
+        name="folder", root=str(folder / "images"), channels=1, graded=False,
+        many_classes=False, val_fraction=0.0, test_fraction=0.1, split_seed=0,
+        image_size=_SIDE, resize=None, batch_size=_BATCH,
         augment="affine", multiplicity=1, on_corrupt="error", num_workers=0, resident="auto",
-        groups=None,
+        groups=None, bit_depth="auto", window=None, value_range=None, max_left_out=0.1,
     )  # fmt: skip
     return prepare(config, folder / f"cache{number}")
 

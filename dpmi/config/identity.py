@@ -20,6 +20,7 @@ NOT_IDENTITY = {
     "privacy.max_total_epsilon",
     "trainer.checkpoint_seconds",
     "data.resident",
+    "data.max_left_out",
     "trainer.devices",
 }
 _OF_SEARCH = ("metric", "seed")  # keys of a sweeper that decide which runs it chooses

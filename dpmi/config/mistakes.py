@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from difflib import get_close_matches
 
-from hydra.errors import OverrideParseException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 
 from dpmi.base.errors import cause_for_user
 from dpmi.config.schema import schema_keys
@@ -26,9 +28,33 @@ def explain(error: Exception) -> str:
     # Hydra appends where in its own structures the key was missing, which tells a user nothing.
     for tail in (" full_key:", " See https:"):
         line = line.split(tail)[0]
+    if match := re.match(r"Ambiguous value for argument '(.+)' 1\. To use it as a list", line):
+        hint = "; if the comma is a part of one value, write " + (
+            _quoted(match[1]) or "it in quotes"
+        )
+        return f"{match[1]}: several values are a sweep, which needs -m{hint}"
     if isinstance(error, OverrideParseException):
+        if quoted := _quoted(error.override):
+            return (
+                f"{error.override}: Hydra reads this value only in quotes of its own, inside those "
+                f"of the shell; write {quoted}"
+            )
         return f"{error.override}: not KEY=VALUE as Hydra reads it ({line})"
     return line
+
+
+def _quoted(override: str) -> str | None:
+    """An override with its value as one text, for a shell; None where it is not meant as one."""
+    key, _, value = override.partition("=")
+    if not value or value[0] in "[{'\"":
+        return None
+    escaped = re.sub(r"(\\+)$", r"\1\1", value.replace('"', '\\"'))
+    quoted = f'{key}="{escaped}"'
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([quoted])
+    except HydraException:  # the key is at fault
+        return None
+    return shlex.quote(quoted) if parsed.value() == value else None
 
 
 def _unknown_key(key: str) -> str:

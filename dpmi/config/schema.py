@@ -25,9 +25,10 @@ from dpmi.config.sections import (
     LoggerConfig,
     MechanismConfig,
     ModelSettings,
-    Positive,
     PrivacyConfig,
+    Scale,
     Section,
+    Seed,
     TrainerConfig,
 )
 
@@ -39,10 +40,10 @@ GIVEN = "given"  # stands for the number of a noise_seed
 class Config(Section):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Seed
     noise_seed: Annotated[int, Field(ge=0)] | None
-    beta: Positive
-    max_grad_norm: Positive
+    beta: Scale
+    max_grad_norm: Scale
     max_physical_batch_size: CountOrAuto
     output_dir: str
     cache_dir: str

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+# Nobody means numbers beyond these, on which libraries fail late, or compute infinities.
+_MOST = 2**31 - 1
+_LEAST_SCALE, _MOST_SCALE = 1e-9, 1e9
+_MOST_RATE = 1e6
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=_LEAST_SCALE, le=_MOST_SCALE, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=_MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's and scikit-learn's generators take no other
+_Drawn = Annotated[int, Field(ge=0, le=10_000_000)]  # images of which a list is kept in memory
 
 
 def _count_or_auto(value: object) -> object:
-    if value == "auto" or (type(value) is int and value >= 1):
+    if value == "auto" or (type(value) is int and 1 <= value <= _MOST):
         return value
-    raise ValueError("allowed are auto and integers greater than or equal to 1")
+    raise ValueError(f"allowed are auto and integers greater than or equal to 1 and up to {_MOST}")
 
 
 def _truth_or_auto(value: object) -> object:
@@ -24,9 +33,9 @@ def _truth_or_auto(value: object) -> object:
 
 
 def _count_or_all(value: object) -> object:
-    if value == "all" or (type(value) is int and value >= 1):
+    if value == "all" or (type(value) is int and 1 <= value <= _MOST):
         return value
-    raise ValueError("allowed are all and integers greater than or equal to 1")
+    raise ValueError(f"allowed are all and integers greater than or equal to 1 and up to {_MOST}")
 
 
 def _each_once(names: list[str]) -> list[str]:
@@ -56,6 +65,7 @@ Names = Annotated[Annotated[list[_Name], _EachOnce] | None, BeforeValidator(_nam
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
+NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
 SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
 
 
@@ -63,6 +73,46 @@ class Section(BaseModel):
     """Refuses keys that it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _two_numbers(value: object) -> tuple[float, float] | None:
+    """From a list, or from a text with a comma between them."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value
+    try:
+        first, second = (float(part) for part in parts)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        first = second = math.nan
+    if not (math.isfinite(first) and math.isfinite(second)):
+        raise ValueError("allowed are null and two numbers, as [0,4095]")
+    return first, second
+
+
+def _range(value: object) -> tuple[float, float] | None:
+    pair = _two_numbers(value)
+    if pair is not None and pair[0] >= pair[1]:
+        raise ValueError("the first number must be lower than the second")
+    return pair
+
+
+def _window(value: object) -> tuple[float, float] | None:
+    pair = _two_numbers(value)
+    if pair is not None and pair[1] < 1:
+        raise ValueError("the second number, the width, must be 1 or more")
+    return pair
+
+
+def _depth_or_auto(value: object) -> object:
+    if value == "auto" or (type(value) is int and 8 <= value <= 16):
+        return value
+    raise ValueError("allowed are auto and integers from 8 to 16")
+
+
+_Pair = tuple[float, float] | None
+Range = Annotated[_Pair, PlainValidator(_range)]
+Window = Annotated[_Pair, PlainValidator(_window)]
+DepthOrAuto = Annotated[int | Literal["auto"], PlainValidator(_depth_or_auto)]
 
 
 class _Images(Section):
@@ -74,7 +124,7 @@ class _Images(Section):
     augment: Literal["none", "affine"]
     multiplicity: Count
     on_corrupt: Literal["error", "skip"]
-    num_workers: Annotated[int, Field(ge=0)]
+    num_workers: Annotated[int, Field(ge=0, le=1024)]
     resident: TruthOrAuto
     groups: Names
 
@@ -84,12 +134,16 @@ class PhantomData(_Images):
 
     name: Literal["phantom_xray", "phantom_fundus"]
     seed: Annotated[int, Field(ge=0)]
-    train_images: Count
-    val_images: Annotated[int, Field(ge=0)]
-    test_images: Count
+    train_images: Annotated[_Drawn, Field(ge=1)]
+    val_images: _Drawn
+    test_images: Annotated[_Drawn, Field(ge=1)]
 
 
-class BenchmarkData(_Images):
+class _Files(_Images):
+    max_left_out: Annotated[float, Field(ge=0, le=1)]
+
+
+class BenchmarkData(_Files):
     """The poster's two sets, from disk."""
 
     name: Literal["chest_xray", "aptos"]
@@ -105,13 +159,17 @@ class MedmnistData(_Images):
     size: Literal[28, 64, 128, 224]
 
 
-class _OwnData(_Images):
+class _OwnData(_Files):
     root: str
     channels: Literal[1, 3]
+    bit_depth: DepthOrAuto
+    window: Window
+    value_range: Range
     graded: bool
+    many_classes: bool
     val_fraction: Fraction
     test_fraction: Fraction
-    split_seed: Annotated[int, Field(ge=0)]
+    split_seed: Seed
 
 
 class FolderData(_OwnData):
@@ -185,8 +243,8 @@ class ClassMeansMechanism(Section):
     name: Literal["class_means"]
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
-    count_scale: Positive
-    moment_scale: Positive | None
+    count_scale: Scale
+    moment_scale: Scale | None
     shares: CentreShare
 
 
@@ -240,8 +298,8 @@ class ModelSettings(Section):
     average: Literal["none", "last_half"]
     schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch"]
-    learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    learning_rate: Annotated[float, Field(gt=0, le=_MOST_RATE, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, le=_MOST_RATE, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -277,11 +335,20 @@ class CsvLogger(_Logger):
     name: Literal["csv"]
 
 
+def _project_name(name: str) -> str:
+    if name and len(name) <= 128 and not set(name) & set("/\\#?%:"):
+        return name
+    raise ValueError("W&B takes 1 to 128 characters, and none of / \\ # ? % :")
+
+
+_Project = Annotated[str, AfterValidator(_project_name)]
+
+
 class WandbConfig(_Logger):
     """Weights & Biases beside the CSV log."""
 
     name: Literal["wandb"]
-    project: str
+    project: _Project
     entity: str | None
     mode: Literal["auto", "online", "offline"]
 

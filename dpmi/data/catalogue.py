@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Source(Protocol):
         """Return an image as a ``(resize, resize, channels)`` array.
 
         Raises:
-            BadImageError: the image cannot be decoded (see ``dpmi.data.decode``).
+            BadImageError: the image cannot be decoded (see ``dpmi.data.decoding``).
         """
         ...
 
@@ -44,6 +44,11 @@ class Catalogue:
     source: Source
     # Column to the group of each image, by which test metrics can be told apart; "" where unknown.
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # One line for each way in which the set was read otherwise than as documented.
+    notes: tuple[str, ...] = ()
+    # What the files' pixels depend on beside channels, where a config says it (``Decoding.key``).
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()  # files in class folders that are no image, as ``paths``
 
     def __post_init__(self) -> None:
         columns = (self.paths, self.labels, self.patients, self.splits, *self.groups.values())

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.data.decode import decode_image
+from dpmi.data.decoding.dicom import is_dicom, is_dicom_file
+from dpmi.data.decoding.image import decode_image
+from dpmi.data.decoding.settings import BadImageError, Decoding
 
-IMAGE_SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({
+    *(".jpeg", ".jpg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
+    *(".pgm", ".ppm", ".pnm"),
+})  # fmt: skip
+DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
+# What Windows and DICOM's media leave in folders: views of the images, and lists of them.
+_LEFTOVERS = frozenset({"thumbs.db", "desktop.ini", "dicomdir"})
 
 
 class FileSource:
     """Images in files; a path is relative to ``root``, with forward slashes."""
 
-    def __init__(self, root: Path, channels: int) -> None:
+    def __init__(self, root: Path, settings: Decoding) -> None:
         self._root = str(root)  # joined as text: pathlib would take longer than reading
-        self._channels = channels
+        self._settings = settings
 
     @property
     def place(self) -> str:
@@ -47,29 +55,57 @@ class FileSource:
 
     def load(self, path: str, resize: int) -> NDArray[np.uint8]:
         """Return the image as ``(resize, resize, channels)``; raises BadImageError."""
-        return decode_image(self.fetch(path), resize, self._channels)
+        data = self.fetch(path)
+        if is_dicom(data) and os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES:
+            raise BadImageError(
+                "it is a DICOM file under another format's name, so that its patient was not "
+                "looked for: give its name the ending .dcm"
+            )
+        return decode_image(data, resize, self._settings)
 
 
 def _unreadable(path: str, error: OSError) -> UserError:
     return UserError(f"{path}: the image file cannot be read: {error.strerror}.")
 
 
-def image_files(folder: Path, *, recursive: bool = False) -> list[str]:
-    """Names of the image files of a folder, sorted, relative to it, with forward slashes.
+def image_files(folder: Path) -> list[str]:
+    """Names of the image files in a folder, by their endings, sorted.
 
     Hidden files are left out: macOS leaves ``._name.jpeg`` beside ``name.jpeg``, and it is no
     image. A folder that does not exist has no files.
     """
-    names: list[str] = []
+    return sorted(
+        name
+        for name in _files(folder, deep=False)
+        if Path(name).suffix.lower() in IMAGE_SUFFIXES | DICOM_SUFFIXES
+    )
+
+
+def class_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Files of a folder and of all below it: images, and others; sorted, with forward slashes.
+
+    A DICOM file is known by its ending, or by what it begins with. What operating systems leave in
+    folders is in neither list.
+    """
+    images: list[str] = []
+    others: list[str] = []
+    for name in _files(folder, deep=True):
+        known = Path(name).suffix.lower() in IMAGE_SUFFIXES | DICOM_SUFFIXES
+        (images if known or is_dicom_file(folder / name) else others).append(name)
+    return sorted(images), sorted(others)
+
+
+def _files(folder: Path, *, deep: bool) -> Iterator[str]:
     for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        folders[:] = [name for name in folders if deep and not _is_hidden(name)]
         below = Path(place).relative_to(folder)
-        names += [
-            (below / name).as_posix()
-            for name in files
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-    return sorted(names)
+        for name in files:
+            if not _is_hidden(name) and name.lower() not in _LEFTOVERS:
+                yield (below / name).as_posix()
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -78,9 +114,7 @@ def subfolders(folder: Path) -> list[str]:
         return []
     with os.scandir(folder) as entries:
         return sorted(
-            entry.name
-            for entry in entries
-            if entry.is_dir() and not entry.name.startswith(".") and entry.name != "__MACOSX"
+            entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name)
         )
 
 

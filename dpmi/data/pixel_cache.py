@@ -11,8 +11,8 @@ import contextlib
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,8 @@ from rich.progress import track
 
 from dpmi.base.errors import UserError
 from dpmi.data.catalogue import Source
-from dpmi.data.decode import PREPROCESSING_VERSION, BadImageError, is_gray
+from dpmi.data.decoding.image import is_gray
+from dpmi.data.decoding.settings import PREPROCESSING_VERSION, BadImageError
 from dpmi.data.parallel import in_threads
 from dpmi.data.pixel_store import PixelWriter, stored_pixels
 
@@ -41,6 +42,7 @@ class CachedPixels:
 
     pixels: NDArray[np.uint8]  # (readable, C, R, R), memory-mapped, read-only
     bad: dict[int, str]
+    levels: int  # from the darkest to the brightest value of all of them, both counted
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,13 @@ class ImageList:
     digests: Sequence[str]  # of the contents
     size: int  # side R of the square, in pixels
     channels: int
+    decoding: Mapping[str, Any] = field(default_factory=dict)  # see Catalogue
 
     @property
     def key(self) -> str:
         """Name of the pixels these images give."""
-        asked = [PREPROCESSING_VERSION, self.size, self.channels, *self.digests]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+        asked = [PREPROCESSING_VERSION, self.size, self.channels, self.decoding, *self.digests]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def cached_pixels(images: ImageList, cache_dir: Path, *, skip_bad: bool) -> CachedPixels:
@@ -78,25 +81,27 @@ def cached_pixels(images: ImageList, cache_dir: Path, *, skip_bad: bool) -> Cach
     if bad and not skip_bad:
         first = min(bad)
         raise _unreadable(images.paths[first], bad[first])
-    return CachedPixels(found.pixels[:, :1] if found.facts["gray"] else found.pixels, bad)
+    pixels = found.pixels[:, :1] if found.facts["gray"] else found.pixels
+    return CachedPixels(pixels, bad, found.facts["levels"])
 
 
 def _decode_all(images: ImageList, writer: PixelWriter, *, skip_bad: bool) -> dict[str, Any]:
     """Write the readable images.
 
     Returns:
-        Why the others are not readable, by position; and whether all are gray.
+        Why the others are not readable, by position; whether all are gray; and how many levels lie
+        between the darkest and the brightest value of all.
     """
 
-    def decode(path: str) -> tuple[bytes, bool] | BadImageError:
+    def decode(path: str) -> tuple[bytes, bool, int, int] | BadImageError:
         try:
             pixels = images.source.load(path, images.size).transpose(2, 0, 1)
-            return pixels.tobytes(), is_gray(pixels)
+            return pixels.tobytes(), is_gray(pixels), int(pixels.min()), int(pixels.max())
         except BadImageError as error:
             return error
 
     bad: dict[str, str] = {}
-    gray = True
+    gray, darkest, brightest = True, 255, 0
     with _bombs_are_errors():
         decoded = in_threads(decode, images.paths)
         for row, result in enumerate(_with_progress(decoded, len(images.paths))):
@@ -107,7 +112,8 @@ def _decode_all(images: ImageList, writer: PixelWriter, *, skip_bad: bool) -> di
             else:
                 writer.add(result[0])
                 gray &= result[1]
-    return {"bad": bad, "gray": gray}
+                darkest, brightest = min(darkest, result[2]), max(brightest, result[3])
+    return {"bad": bad, "gray": gray, "levels": brightest - darkest + 1}
 
 
 def _with_progress(results: Iterable[_Result], total: int) -> Iterable[_Result]:
@@ -123,8 +129,9 @@ def _with_progress(results: Iterable[_Result], total: int) -> Iterable[_Result]:
 
 @contextlib.contextmanager
 def _bombs_are_errors() -> Iterator[None]:
-    """Let Pillow raise, rather than print, on images above its limit of pixels."""
+    """Let Pillow raise on images above its limit of pixels, and print nothing of the others."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL|pydicom")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         yield
 

@@ -15,14 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.sections import CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.decode import PREPROCESSING_VERSION
+from dpmi.data.decoding.settings import PREPROCESSING_VERSION
 from dpmi.data.digests import content_digests
+from dpmi.data.left_out import check_share, note_of_undecoded, note_of_unknown
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 from dpmi.data.readers import read_catalogue
 
 log = logging.getLogger(__name__)
+
+_FEW_LEVELS = 16  # a sixteenth of all: what 12 bits leave of 16
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class PreparedData:
     splits: dict[str, Split]  # "train", "test" and, where the set has one, "val"
     fingerprint: DataFingerprint
     train_contents: tuple[str, ...] = ()  # SHA-256 of each training image's content, row by row
+    notes: tuple[str, ...] = ()  # what the user should know of how the set was read, a line each
 
 
 def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> PreparedData:
@@ -115,6 +119,7 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         _check_delta(delta, catalogue)
     labels, splits = catalogue.labels, np.asarray(catalogue.splits)
     _check_classes(catalogue, labels, splits, "")
+    check_share(config, catalogue)
 
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
     kept = _without_copies(digests, catalogue.splits)
@@ -134,19 +139,22 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         digests=[digests[row] for row in rows],
         size=size,
         channels=catalogue.channels,
+        decoding=catalogue.decoding,
     )
     cached = cached_pixels(images, cache_dir, skip_bad=config.on_corrupt == "skip")
-    if cached.bad:
-        first = min(cached.bad)
-        log.warning(
-            "%d images cannot be decoded and are left out (data.on_corrupt=skip), the first: "
-            "%s: %s.",
-            len(cached.bad),
-            images.paths[first],
-            cached.bad[first],
-        )
+    if bad := {images.paths[position]: cached.bad[position] for position in sorted(cached.bad)}:
+        check_share(config, catalogue, bad)
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
     _check_classes(catalogue, labels[rows], splits[rows], " that can be used")
+
+    notes = (
+        *catalogue.notes,
+        *note_of_unknown(catalogue),
+        *note_of_undecoded(bad),
+        *_note_of_levels(config, cached.levels),
+    )
+    for note in notes:
+        log.warning("%s", note)
 
     channels = cached.pixels.shape[1]
     fingerprint = _fingerprint(catalogue, rows, digests, size, channels, removed, len(cached.bad))
@@ -159,6 +167,17 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         splits=_slices(catalogue, rows, cached.pixels),
         fingerprint=fingerprint,
         train_contents=tuple(digests[row] for row in rows if splits[row] == "train"),
+        notes=notes,
+    )
+
+
+def _note_of_levels(config: DataConfig, levels: int) -> tuple[str, ...]:
+    if levels > _FEW_LEVELS or not isinstance(config, FolderData | CsvData):
+        return ()
+    return (
+        f"All images together have {levels} of 256 levels of brightness, as where their files have "
+        "more bits than their values use: set data.bit_depth=12 where 16 bits hold 12, as "
+        "converters of DICOM write them; of DICOM files data.window, of floats data.value_range.",
     )
 
 
@@ -235,8 +254,10 @@ def _fingerprint(
     labels: dict[str, Counter[int]] = defaultdict(Counter)
     patients: dict[str, Counter[str]] = defaultdict(Counter)
     sha256 = hashlib.sha256()
-    preprocessing = [PREPROCESSING_VERSION, size, channels, catalogue.classes]
-    sha256.update(json.dumps(preprocessing).encode())
+    preprocessing = [
+        *(PREPROCESSING_VERSION, size, channels, catalogue.decoding, catalogue.classes)
+    ]
+    sha256.update(json.dumps(preprocessing, sort_keys=True).encode())
     for row in rows:
         split, label, patient = catalogue.splits[row], int(catalogue.labels[row]), ""
         patient = catalogue.patients[row]

@@ -53,6 +53,24 @@ def stratified_split(
     return tuple(splits.tolist())
 
 
+def random_split(
+    labels: NDArray[np.int64],
+    patients: Sequence[str],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> tuple[str, ...]:
+    """``patient_split`` where some patient is known, else ``stratified_split``."""
+    if any(patients):
+        return patient_split(
+            labels, patients, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+        )
+    return stratified_split(
+        labels, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+    )
+
+
 def patient_split(
     labels: NDArray[np.int64],
     patients: Sequence[str],

@@ -22,6 +22,7 @@ from dpmi.config.extras import require_extras
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import GIVEN, Config, load_config
+from dpmi.run.before import make_folder, refuse_on_this_machine
 from dpmi.run.screen.config_tree import begin_sweep
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
@@ -32,6 +33,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # noqa: E40
 
 SEARCH = "dpmi.search.sweeper.OptunaSearch"
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+# Nodes of a cluster are other machines; what they lack their jobs tell.
+_ON_THIS_MACHINE = (BASIC_LAUNCHER, "dpmi.launch.local_pool.LocalPoolLauncher")
 
 
 class SweepCallback(Callback):
@@ -39,12 +42,13 @@ class SweepCallback(Callback):
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a config that fails the schema, before anything is written."""
-        _check([config])
+        (run,) = _check([config])
         if config.hydra.launcher._target_ != BASIC_LAUNCHER:
             chosen = config.hydra.runtime.choices["hydra/launcher"]
             _refuse(UserError(f"hydra/launcher={chosen}: launches the jobs of a sweep; add -m"))
         if _searches(config):
             _refuse(UserError("hydra/sweeper=optuna: chooses the jobs of a sweep; add -m"))
+        check_here(config, [run])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuse a sweep of which one cell fails the schema, before the first cell runs."""
@@ -63,6 +67,7 @@ class SweepCallback(Callback):
                     "each of several an output_dir of its own"
                 )
             )
+        check_here(config, cells)
         fix_folder(config)
         show_as_cells(config, cells, overrides)
 
@@ -95,6 +100,18 @@ def show_as_cells(
     """Show the tree of the cells once, where their jobs will run in this process."""
     if config.hydra.launcher._target_ == BASIC_LAUNCHER:
         begin_sweep(cells, overrides)
+
+
+def check_here(config: DictConfig, cells: Iterable[Config]) -> None:
+    """End the program where this machine cannot run a cell that it is to run, or cannot write."""
+    try:
+        if config.hydra.launcher._target_ in _ON_THIS_MACHINE:
+            for cell in cells:
+                refuse_on_this_machine(cell)
+        make_folder("cache_dir", Path(config.cache_dir).expanduser())
+        make_folder("output_dir", Path(config.output_dir))
+    except UserError as error:
+        _refuse(error)
 
 
 def _searches(config: DictConfig) -> bool:

@@ -91,11 +91,7 @@ def build_mechanism(
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
     cache_dir, names = Path(config.cache_dir).expanduser(), _statistics(config)
     if isinstance(settings, LdpMechanism):
-        _within_budget(config, pixel_epsilon(config.beta), "pixel")
-        try:
-            pixel_noise(config.beta, mean_moves(settings.pool))
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        refuse_pixel_noise(config, settings)
         return LocalDP(
             config.beta,
             settings.pool,
@@ -161,6 +157,19 @@ def build_mechanism(
             statistics=ExactStatistics(train, names),
         )
     return NonPrivate(ranks, ExactStatistics(train, names))
+
+
+def refuse_pixel_noise(config: Config, settings: LdpMechanism) -> None:
+    """Refuse local DP of pixels that is not possible, whatever the images are.
+
+    Raises:
+        UserError: it would pass ``privacy.max_epsilon``, or has no noise for this β.
+    """
+    _within_budget(config, pixel_epsilon(config.beta), "pixel")
+    try:
+        pixel_noise(config.beta, mean_moves(settings.pool))
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _within_budget(config: Config, epsilon: float, unit: str) -> None:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from dpmi.data.decode import is_gray
+from dpmi.data.decoding.image import is_gray
 from dpmi.data.pixel_store import PixelWriter, stored_pixels
 from dpmi.privacy.laplace import laplace_mechanism, mean_moves, pooled
 from dpmi.privacy.randomness import NoiseSource

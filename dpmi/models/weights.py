@@ -90,12 +90,21 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     Raises:
         UserError: no such file, not a state dict, or damaged.
     """
+    refuse_absent(path)
+    return _read_safetensors(path) if path.suffix == SUFFIX else (_read_pickle(path), None)
+
+
+def refuse_absent(path: Path) -> None:
+    """Refuse a file of weights that is not there.
+
+    Raises:
+        UserError: it is not.
+    """
     if not path.is_file():
         raise UserError(
             f"model.weights={path}: no such file; allowed are phantom, imagenet, null, or the "
             "path of a state dict of torchvision's resnet18 (.safetensors, or of torch.save)"
         )
-    return _read_safetensors(path) if path.suffix == SUFFIX else (_read_pickle(path), None)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:

@@ -111,6 +111,8 @@ class Run:
         known.keyed["config"] = keyed_digest(context.cache_dir, "config", config_digest(config))
         L.seed_everything(config.seed, verbose=False)
         data = known.data = images.prepare(context)
+        for note in data.notes if context.ranks.is_first else ():
+            context.console.print(note, style="yellow", markup=False)
         known.keyed["data"] = keyed_digest(context.cache_dir, "data", data.fingerprint.sha256)
         protected = images.protect(context, data)
         inputs = images.take_features(context, protected)

@@ -21,10 +21,10 @@ from rich.console import Console
 from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
 from dpmi.config.extras import require_extras
 from dpmi.config.identity import sweep_terms
-from dpmi.config.schema import load_config
+from dpmi.config.schema import Config, load_config
 from dpmi.config.sections import PhantomData
 from dpmi.launch.jobs import Job, make_jobs
-from dpmi.launch.sweep import fix_folder, show_as_cells
+from dpmi.launch.sweep import check_here, fix_folder, show_as_cells
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -69,10 +69,11 @@ class OptunaSearch(Sweeper):
         fix_folder(config)
         self.config, self._task, self._loader = config, task_function, hydra_context.config_loader
         self._space = read_space(_given(config), self._loader)
-        self._check_examples()
+        examples = self._check_examples()
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        check_here(config, examples)
 
     def _check_keys(self) -> None:
         least = {"n_trials": 1, "n_jobs": 1, "seed": 0}
@@ -88,7 +89,7 @@ class OptunaSearch(Sweeper):
                 "validation images; test images choose nothing"
             )
 
-    def _check_examples(self) -> None:
+    def _check_examples(self) -> list[Config]:
         name, shared = str(self.config.hydra.job.config_name), None
         words = [self._space.overrides(values) for values in self._space.examples()]
         configs = []
@@ -117,6 +118,7 @@ class OptunaSearch(Sweeper):
                     "it; allowed is null"
                 )
         show_as_cells(self.config, configs, words)
+        return configs
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end, and tell what was found.

@@ -27,13 +27,18 @@ COMMON = {
 OWN = {
     "channels": 3,
     "graded": False,
+    "many_classes": False,
     "val_fraction": 0.2,
     "test_fraction": 0.2,
     "split_seed": 42,
+    "bit_depth": "auto",
+    "window": None,
+    "value_range": None,
+    "max_left_out": 0.1,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "chest_xray": {"test": "official"},
-    "aptos": {"test": "official"},
+    "chest_xray": {"test": "official", "max_left_out": 0.1},
+    "aptos": {"test": "official", "max_left_out": 0.1},
     "folder": OWN,
     "csv": OWN | {"csv": "labels.csv"},
     "pneumoniamnist": {"size": 28},

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.digests import content_digests
 from dpmi.data.files import FileSource
 
@@ -39,7 +40,7 @@ def sha256(content: bytes) -> str:
 
 def test_digests_are_those_of_the_contents_in_order(tmp_path: Path) -> None:
     paths = write(tmp_path / "data", {f"{n}.png": bytes([n]) for n in range(50)})
-    digests = content_digests(FileSource(tmp_path / "data", 1), paths, tmp_path / "cache")
+    digests = content_digests(FileSource(tmp_path / "data", Decoding(1)), paths, tmp_path / "cache")
     assert digests == [sha256(bytes([n])) for n in range(50)]
 
 
@@ -47,11 +48,11 @@ def test_files_that_did_not_change_are_not_read_again(tmp_path: Path) -> None:
     root = tmp_path / "data"
     paths = write(root, {"a": b"1", "b": b"2", "c": b"3"})
     for reads in (3, 0):
-        source = Counting(root, 1)
+        source = Counting(root, Decoding(1))
         content_digests(source, paths, tmp_path / "cache")
         assert source.reads == reads
     write(root, {"b": b"4"}, changed=OLD + 1)
-    source = Counting(root, 1)
+    source = Counting(root, Decoding(1))
     assert content_digests(source, paths, tmp_path / "cache")[1] == sha256(b"4")
     assert source.reads == 1
 
@@ -61,7 +62,7 @@ def test_a_file_that_has_just_changed_is_read_again_whatever_its_time(tmp_path: 
     (root / "sub").mkdir(parents=True)
     (root / "sub" / "a").write_bytes(b"1")
     stamp = (root / "sub" / "a").stat().st_mtime_ns
-    source = FileSource(root, 1)
+    source = FileSource(root, Decoding(1))
     assert content_digests(source, ("sub/a",), tmp_path / "cache") == [sha256(b"1")]
     (root / "sub" / "a").write_bytes(b"2")
     os.utime(root / "sub" / "a", ns=(stamp, stamp))
@@ -72,7 +73,7 @@ def test_a_damaged_memory_is_told_and_costs_time_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = write(tmp_path / "data", {"a": b"1", "b": b"2"})
-    source = Counting(tmp_path / "data", 1)
+    source = Counting(tmp_path / "data", Decoding(1))
     whole = content_digests(source, paths, tmp_path / "cache")
     (memo,) = (tmp_path / "cache" / "digests").iterdir()
     content = memo.read_bytes()
@@ -94,7 +95,7 @@ def test_a_disk_that_takes_no_memory_costs_time_only(
 ) -> None:
     many = {f"{number}.png": b"1" for number in range(500)}
     paths = write(tmp_path / "data", many)
-    source = FileSource(tmp_path / "data", 1)
+    source = FileSource(tmp_path / "data", Decoding(1))
     with disk(tmp_path / "fixed", "ro") as cache_dir:
         assert content_digests(source, paths, cache_dir) == [sha256(b"1")] * 500
     with disk(tmp_path / "small", "size=16k") as cache_dir:
@@ -104,7 +105,7 @@ def test_a_disk_that_takes_no_memory_costs_time_only(
 
 def _remember(root: Path, cache_dir: Path, first: int, answer: object) -> None:
     paths = tuple(f"{number}.png" for number in range(first, first + 20))
-    told = [content_digests(FileSource(root, 1), paths, cache_dir) for _ in range(20)]
+    told = [content_digests(FileSource(root, Decoding(1)), paths, cache_dir) for _ in range(20)]
     answer.put(told == [[sha256(path.encode()) for path in paths]] * 20)  # type: ignore[attr-defined]
 
 
@@ -124,6 +125,6 @@ def test_processes_that_share_a_memory_leave_it_whole(
     assert [answer.get(timeout=60) for _ in processes] == [True] * 4
     for process in processes:
         process.join()
-    assert content_digests(FileSource(root, 1), paths, cache_dir)[7] == sha256(b"7.png")
+    assert content_digests(FileSource(root, Decoding(1)), paths, cache_dir)[7] == sha256(b"7.png")
     assert "damaged" not in caplog.text
     assert len(list((cache_dir / "digests").iterdir())) == 1

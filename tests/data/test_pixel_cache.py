@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from dpmi.base.errors import UserError
-from dpmi.data.decode import BadImageError
+from dpmi.data.decoding.settings import BadImageError
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 
 

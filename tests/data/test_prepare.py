@@ -13,7 +13,7 @@ from PIL import Image
 from dpmi.base.errors import UserError
 from dpmi.config.sections import DataConfig
 from dpmi.data import prepare as prepare_module
-from dpmi.data.decode import is_gray
+from dpmi.data.decoding.image import is_gray
 from dpmi.data.prepare import prepare
 
 Config = Callable[..., DataConfig]
@@ -109,7 +109,9 @@ def test_a_corrupt_image_is_named_or_skipped(
     assert "\n" not in str(caught.value)
     assert not list((tmp_path / "cache" / "images").glob("*/"))
 
-    data = prepare(config("folder", root=classes, on_corrupt="skip"), tmp_path / "cache")
+    data = prepare(
+        config("folder", root=classes, on_corrupt="skip", max_left_out=0.2), tmp_path / "cache"
+    )
     assert data.fingerprint.corrupt_skipped == 2
     assert data.fingerprint.counts == {"train": 6, "test": 3}
     assert data.splits["train"].labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -123,7 +125,9 @@ def test_skipping_does_not_hide_a_class_that_is_gone(
     for file in (classes / "train" / "dog").iterdir():
         file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(UserError, match="class 'dog' has no training image that can be used"):
-        prepare(config("folder", root=classes, on_corrupt="skip"), tmp_path / "cache")
+        prepare(
+            config("folder", root=classes, on_corrupt="skip", max_left_out=0.3), tmp_path / "cache"
+        )
 
 
 def test_a_class_without_training_images_is_told(

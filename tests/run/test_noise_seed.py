@@ -15,7 +15,7 @@ SEED = "918273645"
 def test_a_noise_seed_is_in_no_name_and_in_no_file_but_a_private_one(place, tiny):
     """A sweep as the command runs it, with W&B."""
     words = (*tiny, "logger=wandb", "mechanism=none,ldp", f"noise_seed={SEED}")
-    done = place.run("-m", *words)
+    done = place.train("-m", *words)
     assert done.returncode == 0, done.stderr
     files = [path for path in place.cwd.parent.rglob("*") if path.is_file()]
     assert {"multirun.yaml", "config.yaml", "record.json", "train.log"} <= {f.name for f in files}
@@ -59,7 +59,7 @@ def test_a_run_with_another_noise_seed_is_not_taken_for_done(tiny, tmp_path):
 
 
 def test_a_sweep_over_noise_seeds_is_refused_in_one_line(place, tiny):
-    done = place.run("-m", *tiny, "mechanism=none", "noise_seed=1,2")
+    done = place.train("-m", *tiny, "mechanism=none", "noise_seed=1,2")
     assert done.returncode == 2
     assert done.stderr.startswith("error: noise_seed=1,2: ")
     assert done.stderr.count("\n") == 1

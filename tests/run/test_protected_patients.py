@@ -235,7 +235,7 @@ def test_no_mechanism_trains_on_all_images_and_says_that_nobody_is_protected(job
 )
 def test_what_cannot_protect_patients_is_refused_in_one_line(tmp_path, place, words, says):
     folder = write_clinic(tmp_path / "nameless", named=False)
-    ended = place.run(*SMALL, f"data.root={folder}", "mechanism=dpsgd", *words)
+    ended = place.train(*SMALL, f"data.root={folder}", "mechanism=dpsgd", *words)
     assert ended.returncode in (1, 2)
     assert says in " ".join((ended.stdout + ended.stderr).split())
     assert not list(place.outputs.glob("**/model.safetensors"))

@@ -11,7 +11,7 @@ SET_UP = ("model.norm=batch", "trainer.test_every_epoch=true", "trainer.max_epoc
 def sweep(shared_place, tiny):
     """The authors' cells at one β, by the command."""
     words = ("-m", "mechanism=none,ldp_published,dpsgd_published", *tiny, *SET_UP)
-    done = shared_place.run(*words, "data.batch_size=32", "beta=2", COLUMNS="80")
+    done = shared_place.train(*words, "data.batch_size=32", "beta=2", COLUMNS="80")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = shared_place.outputs.iterdir()
     return done.stdout, {r.config["mechanism"]["name"]: r for r in read_records(folder)}

@@ -44,7 +44,7 @@ def study_in(folder):
 def search(shared_place, tiny):
     """Three trials, by the command."""
     words = (*SEARCH, *tiny, *SPACE, "hydra.sweeper.n_trials=3")
-    done = shared_place.run(*words)
+    done = shared_place.train(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = shared_place.outputs.iterdir()
     return done, folder, shared_place, words
@@ -94,7 +94,7 @@ def test_the_same_command_runs_nothing_again_and_more_trials_go_on(search):
     _, folder, place, words = search
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
     told = (folder / STUDY_FILE).read_bytes()
-    done = place.run(*words)
+    done = place.train(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Launching" not in done.stdout
     assert (folder / STUDY_FILE).read_bytes() == told
@@ -213,7 +213,7 @@ def test_a_search_without_a_sweep_is_refused(place):
 
 def test_without_optuna_the_extra_is_named(place):
     (place.cwd / "optuna.py").write_text("raise ImportError('not here')\n")
-    done = place.run(*SEARCH, RATE)
+    done = place.train(*SEARCH, RATE)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: [^\n]+ pip install 'dpmi\[optuna\]'\n", done.stderr)
     assert place.files(place.cwd) == {"optuna.py"}
@@ -236,7 +236,7 @@ def test_a_search_that_was_killed_in_a_run_ends_as_one_that_was_not(search, plac
     assert states == ["COMPLETE", "RUNNING"]
     (first,) = folder.glob("*/record.json")
     written = first.stat().st_mtime_ns
-    done = place.run(*words)
+    done = place.train(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     assert first.stat().st_mtime_ns == written  # not run again
     one, other = (study_in(path).trials for path in (whole, folder))
@@ -256,7 +256,7 @@ def test_a_failed_trial_is_told_and_tried_again_by_the_same_command(place, tiny)
     words += ("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra/launcher=local_pool")
     words += ("hydra.launcher.jobs=2",)
     for _ in range(2):
-        done = place.run(*words)
+        done = place.train(*words)
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         assert "model.learning_rate" in done.stdout
@@ -278,7 +278,7 @@ def test_a_second_process_leaves_a_search_alone(search):
     from filelock import FileLock
 
     with FileLock(folder / ".lock"):
-        done = place.run(*words)
+        done = place.train(*words)
     assert done.returncode == 75
     assert "another process is at work on this search" in done.stderr
 

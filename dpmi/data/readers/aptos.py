@@ -9,6 +9,7 @@ import numpy as np
 from dpmi.base.errors import UserError
 from dpmi.config.sections import BenchmarkData
 from dpmi.data.catalogue import Catalogue
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, image_files, no_data
 from dpmi.data.splitting import stratified_split
 from dpmi.data.tables import read_table
@@ -40,7 +41,7 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
             instead="phantom_fundus",
         )
     labels: dict[str, int] = {}  # by path, in the order of the table, on which the split depends
-    for row in read_table(table, ["id_code", "diagnosis"]):
+    for row in read_table(table, ["id_code", "diagnosis"]).rows:
         diagnosis = row.values["diagnosis"]
         if diagnosis not in {"0", "1", "2", "3", "4"}:
             raise UserError(
@@ -71,5 +72,5 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
         splits=stratified_split(
             label_array, val_fraction=0, test_fraction=_TEST_FRACTION, seed=_SPLIT_SEED
         ),
-        source=FileSource(root, channels=3),
+        source=FileSource(root, Decoding(channels=3)),
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from dpmi.config.sections import BenchmarkData
 from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, image_files, no_data
 
 CLASSES = ("NORMAL", "PNEUMONIA")
@@ -58,7 +59,7 @@ def read_chest_xray(config: BenchmarkData) -> Catalogue:
         labels=np.asarray(labels, dtype=np.int64),
         patients=tuple(patient_of(Path(path).name) for path in paths),
         splits=tuple(splits),
-        source=FileSource(root, channels=1),
+        source=FileSource(root, Decoding(channels=1)),
         groups={"kind": tuple(kind_of(path) for path in paths)},
     )
 

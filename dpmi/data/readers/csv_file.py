@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import posixpath
-from pathlib import Path, PureWindowsPath
+import re
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from dpmi.base.errors import UserError
 from dpmi.config.sections import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data
-from dpmi.data.readers.own import order_classes
-from dpmi.data.splitting import patient_split, stratified_split
-from dpmi.data.tables import Row, read_table
+from dpmi.data.readers.dicom_headers import patients_of_files
+from dpmi.data.readers.listed import ListedPaths, leads_out
+from dpmi.data.readers.own import order_classes, several_findings
+from dpmi.data.splitting import random_split
+from dpmi.data.tables import Row, Table, read_table
 
 _OF_ITS_OWN = ("path", "label", "patient", "split")  # every other column can be grouped by
 
@@ -25,31 +28,40 @@ def read_csv_file(config: CsvData) -> Catalogue:
     Any other column tells which group an image is of.
 
     Paths are relative to ``root`` and stay below it. Without a split column the images are split
-    at random: by patient where patients are known, else each class in the same proportions.
+    at random: by patient where patients are known, else each class in the same proportions. Without
+    a patient column, DICOM files name theirs.
 
     Raises:
         UserError: the table or an image it names cannot be used.
     """
     root = Path(config.root).expanduser()
-    table = _find_table(config, root)
-    rows = read_table(table, ["path", "label"])
+    table = read_table(_find_table(config, root), _OF_ITS_OWN[:2], _OF_ITS_OWN[2:])
+    rows, listed = table.rows, ListedPaths(root)
 
     paths: dict[str, Row] = {}
     for row in rows:
-        path = _image_path(table, row, root)
+        where = f"{table.file}, line {row.line}"
+        path = listed.resolve(_value(table, row, "path"), where)
         if path in paths:
             raise UserError(
-                f"{table}, line {row.line}: {path} is listed a second time (first in line "
-                f"{paths[path].line}). Remove one of the two."
+                f"{where}: {path} is listed a second time (first in line {paths[path].line}). "
+                "Remove one of the two."
             )
         paths[path] = row
     if (outside := first_outside(root, paths)) is not None:
-        raise _leads_out(table, paths[outside], root)
-    names = [_value(table, row, "label") for row in rows]
-    classes = order_classes(names, graded=config.graded, where=str(table))
+        line = paths[outside].line
+        raise leads_out(paths[outside].values["path"], root, f"{table.file}, line {line}")
+    names, notes = _labels(table)
+    classes = order_classes(
+        names, names, graded=config.graded, many=config.many_classes, where=str(table.file)
+    )
     index = {name: label for label, name in enumerate(classes)}
     labels = np.asarray([index[name] for name in names], dtype=np.int64)
+    settings = Decoding.of(config)
     patients = tuple(row.values.get("patient", "") for row in rows)
+    of_files: tuple[str, ...] = ()
+    if "patient" not in rows[0].values:
+        patients, of_files = patients_of_files(root, tuple(paths))
     return Catalogue(
         name=config.name,
         classes=classes,
@@ -58,13 +70,15 @@ def read_csv_file(config: CsvData) -> Catalogue:
         paths=tuple(paths),
         labels=labels,
         patients=patients,
-        splits=_splits(config, table, rows, labels, patients),
-        source=FileSource(root, config.channels),
+        splits=_splits(config, table, labels, patients),
+        source=FileSource(root, settings),
+        decoding=settings.key,
         groups={
             column: tuple(row.values[column] for row in rows)
             for column in rows[0].values
             if column and column not in _OF_ITS_OWN
         },
+        notes=(*table.notes, *listed.notes(table.file), *notes, *of_files),
     )
 
 
@@ -89,51 +103,42 @@ def _find_table(config: CsvData, root: Path) -> Path:
     )
 
 
-def _image_path(table: Path, row: Row, root: Path) -> str:
-    given = _value(table, row, "path")
-    path = posixpath.normpath(given.replace("\\", "/"))
-    out = posixpath.isabs(path) or PureWindowsPath(path).drive or path.split("/")[0] == ".."
-    if "\0" in path or out:
-        raise _leads_out(table, row, root)
-    if not (root / path).is_file():
-        raise UserError(
-            f"{table}, line {row.line}: there is no image {root / path}. Paths are relative to "
-            "data.root: put the image there, correct the path, or remove the line."
-        )
-    return path
-
-
-def _leads_out(table: Path, row: Row, root: Path) -> UserError:
-    return UserError(
-        f"{table}, line {row.line}: path {row.values['path']!r} leads out of data.root={root}, as "
-        "written or by a symbolic link. Paths are relative to data.root: correct it, copy the "
-        "image to where the link is, or set data.root to a folder above all images."
-    )
-
-
-def _value(table: Path, row: Row, column: str) -> str:
+def _value(table: Table, row: Row, column: str) -> str:
     value = row.values[column]
     if not value:
-        raise UserError(f"{table}, line {row.line}: the column {column} is empty.")
+        raise UserError(f"{table.file}, line {row.line}: the column {column} is empty.")
     return value
 
 
+def _labels(table: Table) -> tuple[list[str], tuple[str, ...]]:
+    """The class of each row, and a note where it is not as written."""
+    names = [_value(table, row, "label") for row in table.rows]
+    for name, row in zip(names, table.rows, strict=True):
+        if refusal := several_findings(name):
+            raise UserError(f"{table.file}, line {row.line}: {refusal}")
+    # Integers are written so by pandas where a value of their column was missing once.
+    whole = {name: re.fullmatch(r"([+-]?\d+)(\.0*)?", name) for name in set(names)}
+    if not all(whole.values()) or not any(match and match[2] for match in whole.values()):
+        return names, ()
+    read = [match[1] for match in map(whole.get, names) if match]
+    return read, (f"{table.file}: labels such as {names[0]} were read as {read[0]}.",)
+
+
 def _splits(
-    config: CsvData,
-    table: Path,
-    rows: list[Row],
-    labels: NDArray[np.int64],
-    patients: tuple[str, ...],
+    config: CsvData, table: Table, labels: NDArray[np.int64], patients: tuple[str, ...]
 ) -> tuple[str, ...]:
-    if "split" in rows[0].values:
-        for row in rows:
-            if row.values["split"] not in SPLITS:
+    if "split" in table.rows[0].values:
+        for row in table.rows:
+            if row.values["split"].lower() not in SPLITS:
                 raise UserError(
-                    f"{table}, line {row.line}: split {row.values['split']!r} is not one of "
+                    f"{table.file}, line {row.line}: split {row.values['split']!r} is not one of "
                     f"{', '.join(SPLITS)}. Correct it, or remove the column to split at random."
                 )
-        return tuple(row.values["split"] for row in rows)
-    fractions = {"val_fraction": config.val_fraction, "test_fraction": config.test_fraction}
-    if any(patients):
-        return patient_split(labels, patients, **fractions, seed=config.split_seed)
-    return stratified_split(labels, **fractions, seed=config.split_seed)
+        return tuple(row.values["split"].lower() for row in table.rows)
+    return random_split(
+        labels,
+        patients,
+        val_fraction=config.val_fraction,
+        test_fraction=config.test_fraction,
+        seed=config.split_seed,
+    )

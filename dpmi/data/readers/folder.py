@@ -9,16 +9,18 @@ import numpy as np
 from dpmi.base.errors import UserError
 from dpmi.config.sections import FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.files import FileSource, first_outside, image_files, no_data, subfolders
-from dpmi.data.readers.own import order_classes
-from dpmi.data.splitting import stratified_split
+from dpmi.data.decoding.settings import Decoding
+from dpmi.data.files import FileSource, class_files, first_outside, no_data, subfolders
+from dpmi.data.readers.dicom_headers import patients_of_files
+from dpmi.data.readers.own import order_classes, several_findings
+from dpmi.data.splitting import random_split
 
 
 def read_folder(config: FolderData) -> Catalogue:
     """Read ``root/<class>/**`` or, where there are such folders, ``root/<split>/<class>/**``.
 
-    Splits are train, val and test; without such folders the images are split at random, each
-    class in the same proportions. Patients are unknown.
+    Splits are train, val and test; without such folders the images are split at random: by patient
+    where DICOM files name theirs, else each class in the same proportions.
 
     Raises:
         UserError: there are no images, or they cannot be split, or other folders lie beside
@@ -26,13 +28,14 @@ def read_folder(config: FolderData) -> Catalogue:
     """
     root = Path(config.root).expanduser()
     given = _has_splits(root)
-    found = [
-        (split, name, f"{folder}/{file}")
-        for split in (SPLITS if given else ("",))
-        for name in subfolders(root / split)
-        for folder in [f"{split}/{name}" if given else name]
-        for file in image_files(root / folder, recursive=True)
-    ]
+    found: list[tuple[str, str, str]] = []  # split, class, path
+    unknown: list[str] = []
+    for split in SPLITS if given else ("",):
+        for name in subfolders(root / split):
+            folder = f"{split}/{name}" if given else name
+            images, others = class_files(root / folder)
+            found += [(split, name, f"{folder}/{file}") for file in images]
+            unknown += [f"{folder}/{file}" for file in others]
     if not found:
         raise no_data(
             config.name,
@@ -48,25 +51,41 @@ def read_folder(config: FolderData) -> Catalogue:
         )
     # A folder without an image is a class too: one that is missing images, and that is told.
     names = {name for split in (SPLITS if given else ("",)) for name in subfolders(root / split)}
-    classes = order_classes(names, graded=config.graded, where=str(root))
+    for name in names:
+        if refusal := several_findings(name):
+            raise UserError(f"{root}: {refusal}")
+    classes = order_classes(
+        names,
+        (name for _, name, _ in found),
+        graded=config.graded,
+        many=config.many_classes,
+        where=str(root),
+    )
     labels = np.asarray([classes.index(name) for _, name, _ in found], dtype=np.int64)
+    paths = tuple(path for _, _, path in found)
+    patients, notes = patients_of_files(root, paths)
+    settings = Decoding.of(config)
     return Catalogue(
         name=config.name,
         classes=classes,
         graded=config.graded,
         channels=config.channels,
-        paths=tuple(path for _, _, path in found),
+        paths=paths,
         labels=labels,
-        patients=("",) * len(found),
+        patients=patients,
         splits=tuple(split for split, _, _ in found)
         if given
-        else stratified_split(
+        else random_split(
             labels,
+            patients,
             val_fraction=config.val_fraction,
             test_fraction=config.test_fraction,
             seed=config.split_seed,
         ),
-        source=FileSource(root, config.channels),
+        source=FileSource(root, settings),
+        notes=notes,
+        decoding=settings.key,
+        unknown=tuple(unknown),
     )
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from dpmi.base.errors import UserError
 from dpmi.config.sections import MedmnistData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.decode import square
+from dpmi.data.decoding.geometry import square
 from dpmi.data.readers.aptos import CLASSES as RETINOPATHY_GRADES
 
 _CLASSES = {"pneumoniamnist": ("normal", "pneumonia"), "retinamnist": RETINOPATHY_GRADES}

@@ -61,8 +61,6 @@ def run_on_devices(
         StoppedByRequest: SIGTERM came; a checkpoint and the record are written.
         UserError: the record cannot be written.
     """
-    if refusal := _too_few_devices(config):
-        return _write(record_of_no_run(config, "failed", refusal), folder)
     with StopRequest() as stop, _CtrlC() as ctrl_c:
         stop.wait_for_the_step()
         team = _Team(config, folder.absolute(), given)
@@ -86,17 +84,6 @@ def run_on_devices(
         _end(config, folder, record, "interrupted", reason)
         raise KeyboardInterrupt if ctrl_c.received else StoppedByRequest
     return _end(config, folder, record, "failed", _cause(outcomes, deaths))
-
-
-def _too_few_devices(config: Config) -> str | None:
-    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    there = torch.cuda.device_count()
-    if not on_gpu or config.trainer.devices <= there:
-        return None
-    return (
-        f"trainer.devices={config.trainer.devices}: there are {there} GPUs here; allowed is 1 to "
-        f"{there}, or any number with trainer.accelerator=cpu"
-    )
 
 
 class _CtrlC:

@@ -16,6 +16,7 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from dpmi.base.errors import UserError
+from dpmi.config.sections import NAMED_WEIGHTS
 from dpmi.models.names import NONPRIVATE
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.risk import Risk
@@ -38,6 +39,7 @@ CONFIG = frozenset({
     "seed", "beta", "max_grad_norm",
     *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
+    *(f"data.{key}" for key in ("bit_depth", "window", "value_range")),
     "data.augment", "data.multiplicity",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
@@ -62,7 +64,6 @@ CONFIG_OF_PUBLIC_DATA = frozenset({
     )),
     *(f"mechanism.{key}" for key in ("claimed_delta", "microbatches", "noise_multipliers")),
 })  # fmt: skip
-_NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
 # Of public data: what was executed, from which others can compute ε. It tells the batch size.
 _EXECUTED = frozenset({
     "plan", "ledger", "lost_steps", "microbatches", "max_grad_norm", "noise_multiplier", "steps",
@@ -104,7 +105,7 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Those keys of a config that may leave, in its own order."""
     allowed = CONFIG | CONFIG_OF_PUBLIC_DATA if everything_may_leave(config) else CONFIG
     chosen = _allowed(config, allowed, "")
-    if chosen.get("model", {}).get("weights") not in _NAMED_WEIGHTS:
+    if chosen.get("model", {}).get("weights") not in NAMED_WEIGHTS:
         chosen["model"]["weights"] = "a file"
     return chosen
 

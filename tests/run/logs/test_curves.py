@@ -196,7 +196,7 @@ def test_the_best_test_epoch_is_named_as_selected_and_counted_from_one():
 def test_the_record_of_a_run_has_a_value_an_epoch_and_the_last_is_the_reported(
     place, tiny, words, names
 ):
-    done = place.run(*tiny, "trainer.max_epochs=2", *words)
+    done = place.train(*tiny, "trainer.max_epochs=2", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = place.outputs.glob("*/record.json")
     record = read_record(path)

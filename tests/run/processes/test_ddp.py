@@ -237,7 +237,7 @@ def test_a_mistake_that_only_the_processes_can_find_is_one_line(words, tmp_path)
 
 @pytest.mark.slow
 def test_a_sweep_of_runs_over_two_devices_comes_to_its_end(place, tiny):
-    done = place.run("-m", *TWO, *tiny, *DPSGD, "beta=1,2")
+    done = place.train("-m", *TWO, *tiny, *DPSGD, "beta=1,2")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     records = read_records(place.outputs)

@@ -152,7 +152,7 @@ def test_of_a_users_own_images_a_server_gets_no_more(place, clinic, tiny):
     with WandbServer() as server:
         account = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
         words = (*clinic[0], *MECHANISMS["dpsgd"], *settings, "output_dir=zebra-clinic-sweep")
-        done = place.run(*words, "logger.mode=online", SEED, **account)
+        done = place.train(*words, "logger.mode=online", SEED, **account)
     assert done.returncode == 0, done.stderr
     (path,) = place.cwd.glob("*/*/record.json")
     record = read_record(path)

@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
-from dpmi.data import decode
-from dpmi.data.decode import BadImageError, decode_image
+from dpmi.base.errors import UserError
+from dpmi.data.decoding import geometry
+from dpmi.data.decoding.image import decode_image, read_image
+from dpmi.data.decoding.settings import BadImageError, Decoding
 
 
 def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -42,7 +44,7 @@ def test_original_xrays_are_resized_and_cropped_as_torchvision_does(
     for file in files:
         data = file.read_bytes()
         expected = torchvision_square(data, "L", size)
-        assert np.array_equal(decode_image(data, size, channels=1)[..., 0], expected)
+        assert np.array_equal(decode_image(data, size, Decoding(1))[..., 0], expected)
 
 
 def test_an_rgb_xray_gives_the_gray_values_of_a_conversion(real_images: Path) -> None:
@@ -51,7 +53,7 @@ def test_an_rgb_xray_gives_the_gray_values_of_a_conversion(real_images: Path) ->
     for file in files:
         data = file.read_bytes()
         expected = torchvision_square(data, "L", 64)
-        assert np.array_equal(decode_image(data, 64, channels=1)[..., 0], expected)
+        assert np.array_equal(decode_image(data, 64, Decoding(1))[..., 0], expected)
 
 
 @pytest.mark.parametrize("size", [(40, 33), (33, 40), (20, 20), (500, 7), (64, 64)])
@@ -59,7 +61,7 @@ def test_any_shape_gives_the_square_that_torchvision_gives(
     draw: Callable[..., Path], tmp_path: Path, size: tuple[int, int]
 ) -> None:
     data = draw(tmp_path / "image.png", size=size).read_bytes()
-    pixels = decode_image(data, 64, channels=3)
+    pixels = decode_image(data, 64, Decoding(3))
     assert pixels.shape == (64, 64, 3)
     assert np.array_equal(pixels, torchvision_square(data, "RGB", 64))
 
@@ -69,14 +71,14 @@ def test_any_shape_gives_the_square_that_torchvision_gives(
 def test_every_common_pixel_format_is_read(mode: str, channels: int) -> None:
     image = Image.new("RGB", (40, 40), (255, 255, 255)).convert(mode)
     data = encoded(image, "JPEG" if mode in ("CMYK", "YCbCr") else "PNG")
-    pixels = decode_image(data, 32, channels)
+    pixels = decode_image(data, 32, Decoding(channels))
     assert pixels.shape == (32, 32, channels)
     assert (pixels > 250).all()
 
 
 def test_a_16_bit_xray_keeps_its_gray_levels() -> None:
     levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
-    pixels = decode_image(encoded(Image.fromarray(levels)), 64, channels=1)
+    pixels = decode_image(encoded(Image.fromarray(levels)), 64, Decoding(1))
     assert np.array_equal(pixels[..., 0], levels >> 8)
 
 
@@ -86,13 +88,13 @@ def test_damaged_files_are_told_as_bad(real_images: Path) -> None:
     broken = png[:60] + b"\0" * 20 + png[80:]
     for data in [b"", b"no image at all", whole[: len(whole) // 2], whole[:100], png[:50], broken]:
         with pytest.raises(BadImageError):
-            decode_image(data, 32, channels=1)
+            decode_image(data, 32, Decoding(1))
 
 
 def test_an_image_of_too_many_pixels_is_told_as_bad(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(geometry, "MAX_PIXELS", 1000)
     with pytest.raises(BadImageError, match="40 x 40 pixels"):
-        decode_image(encoded(Image.new("L", (40, 40))), 32, channels=1)
+        decode_image(encoded(Image.new("L", (40, 40))), 32, Decoding(1))
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -165,11 +167,12 @@ BOMBS = {
 MEASURE = """
 import resource, sys, time
 from pathlib import Path
-from dpmi.data.decode import BadImageError, decode_image
+from dpmi.data.decoding.image import decode_image
+from dpmi.data.decoding.settings import BadImageError, Decoding
 data = Path(sys.argv[1]).read_bytes()
 before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 try:
-    decode_image(data, 224, channels=3)
+    decode_image(data, 224, Decoding(3))
 except BadImageError as error:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print((peak - before) // 1024, time.process_time() - started, str(error), sep="|")
@@ -198,20 +201,13 @@ def test_a_header_that_promises_too_much_is_refused_before_a_pixel_is_decoded(
         assert reason.count("\n") == 1, (name, line)
 
 
-def test_an_image_of_many_frames_gives_its_first() -> None:
-    stream = io.BytesIO()
-    frames = [Image.new("RGB", (40, 40), (value, 0, 0)) for value in range(200)]
-    frames[9].save(stream, "GIF", save_all=True, append_images=frames, duration=10)
-    assert (decode_image(stream.getvalue(), 32, channels=3) == [9, 0, 0]).all()
-
-
 def test_an_image_with_a_huge_exif_is_read() -> None:
     stream = io.BytesIO()
     exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + b"\xff" * 60_000
     Image.new("L", (64, 64), 7).save(stream, "JPEG", exif=exif)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        assert (decode_image(stream.getvalue(), 32, channels=1) == 7).all()
+        assert (decode_image(stream.getvalue(), 32, Decoding(1)) == 7).all()
 
 
 def test_postscript_under_the_name_of_an_image_starts_no_other_program(
@@ -228,11 +224,93 @@ def test_postscript_under_the_name_of_an_image_starts_no_other_program(
     assert (tmp_path / "ran").exists()  # what Pillow does when it is let
     (tmp_path / "ran").unlink()
     with pytest.raises(BadImageError, match="known format"):
-        decode_image(page, 32, channels=1)
+        decode_image(page, 32, Decoding(1))
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_format_that_has_no_8_bit_meaning_is_told_as_bad() -> None:
-    floats = Image.fromarray(np.zeros((40, 40), dtype=np.float32))
-    with pytest.raises(BadImageError, match="pixel format F"):
-        decode_image(encoded(floats, "TIFF"), 32, channels=1)
+def several(kind: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    frames = [Image.new("RGB", (40, 40), (value, 0, 0)) for value in (9, 99, 200)]
+    frames[0].save(stream, kind, save_all=True, append_images=frames[1:], **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_several_pages_or_frames_are_refused_by_name(kind: str) -> None:
+    with pytest.raises(BadImageError, match=f"it is a {kind} of several pages or frames"):
+        decode_image(several(kind), 32, Decoding(3))
+
+
+def test_of_a_photograph_with_other_pictures_behind_it_the_photograph_is_read() -> None:
+    pixels = decode_image(several("MPO", quality=95), 32, Decoding(3)).astype(int)
+    assert np.abs(pixels - [9, 0, 0]).max() <= 3
+
+
+TURNED = {  # EXIF's orientation to what undoes it
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(np.transpose(stored), 2),
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_image_stands_upright_as_its_exif_says(kind: str, orientation: int) -> None:
+    stored = np.zeros((48, 32), np.uint8)
+    stored[:24, :16], stored[24:, :16] = 255, 128
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    Image.fromarray(stored).convert("RGB").save(stream, kind, exif=exif.tobytes())
+    upright = Image.fromarray(np.ascontiguousarray(TURNED[orientation](stored)))
+    expected = decode_image(encoded(upright), 32, Decoding(1)).astype(int)
+    pixels = decode_image(stream.getvalue(), 32, Decoding(1)).astype(int)
+    assert np.abs(pixels - expected).mean() < 6  # of edges that JPEG and WebP blur
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_what_is_transparent_stands_on_black(mode: str, channels: int) -> None:
+    white = Image.new("RGBA", (64, 64), (255, 255, 255, 255))
+    white.paste((255, 255, 255, 0), (0, 0, 32, 64))
+    white.paste((255, 255, 255, 128), (32, 0, 64, 32))
+    if mode == "P":  # a palette of which one colour is transparent
+        image = Image.fromarray(np.asarray(white)[..., 3] // 128).convert("P")
+        image.putpalette([255, 255, 255] * 3)
+        image.info["transparency"] = 0
+    else:
+        image = white.convert(mode)
+    pixels = decode_image(encoded(image), 64, Decoding(channels))
+    assert (pixels[:, :32] == 0).all()
+    assert (pixels[32:, 32:] == 255).all()
+    assert (pixels[:32, 32:] == (255 if mode == "P" else 128)).all()
+
+
+def test_an_inverted_cmyk_jpeg_is_read_as_its_writer_meant_it() -> None:
+    image = Image.new("CMYK", (40, 40), (0, 200, 200, 10))  # red
+    pixels = decode_image(encoded(image, "JPEG"), 32, Decoding(3))
+    assert np.abs(pixels.astype(int) - np.asarray(image.convert("RGB"))[:32, :32]).max() < 12
+
+
+def test_an_image_a_hundred_times_as_wide_as_high_gives_its_middle() -> None:
+    wide = np.zeros((32, 3200), np.uint8)
+    wide[:, 1584:1616] = np.arange(32)
+    assert np.array_equal(
+        decode_image(encoded(Image.fromarray(wide)), 32, Decoding(1))[..., 0], wide[:, 1584:1616]
+    )
+
+
+def test_a_file_is_read_from_its_place_and_named_where_it_cannot_be(tmp_path: Path) -> None:
+    good, empty = tmp_path / "Müller, Anna.PNG", tmp_path / "empty.png"
+    Image.new("L", (40, 40), 7).save(good)
+    empty.touch()
+    assert (read_image(good, 32, Decoding(1)) == 7).all()
+    for path, reason in ((empty, "cannot be decoded: it is empty"), (tmp_path, "be read")):
+        with pytest.raises(UserError, match=reason) as caught:
+            read_image(path, 32, Decoding(1))
+        assert str(caught.value).startswith(f"{path}: ")

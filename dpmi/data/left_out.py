@@ -1,0 +1,66 @@
+"""Files that are left out of a data set, and how many may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+
+from dpmi.base.errors import UserError
+from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData
+from dpmi.data.catalogue import Catalogue
+
+_NAMED = 3
+
+
+def note_of_unknown(catalogue: Catalogue) -> tuple[str, ...]:
+    """A line on files beside the images that are no images; none where there are none."""
+    if not (unknown := catalogue.unknown):
+        return ()
+    files = len(unknown) + len(catalogue.paths)
+    return (
+        f"{len(unknown)} of {files} files in the class folders are no images in a known format and "
+        f"are left out: {_first(unknown)}.",
+    )
+
+
+def note_of_undecoded(bad: Mapping[str, str]) -> tuple[str, ...]:
+    """A line on images that cannot be decoded, from their paths and the reasons."""
+    if not bad:
+        return ()
+    path, reason = next(iter(bad.items()))
+    return (
+        f"{len(bad)} images cannot be decoded and are left out (data.on_corrupt=skip), the first: "
+        f"{path}: {reason}.",
+    )
+
+
+def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Collection[str] = ()) -> None:
+    """Refuse a data set of which too much would be left out.
+
+    Args:
+        config: of the data; drawn images are never left out.
+        catalogue: what there is.
+        undecoded: paths of images that cannot be decoded.
+
+    Raises:
+        UserError: more than ``data.max_left_out`` of all files.
+    """
+    if not isinstance(config, FolderData | CsvData | BenchmarkData):
+        return
+    left_out = len(undecoded) + len(catalogue.unknown)
+    files = len(catalogue.paths) + len(catalogue.unknown)
+    if left_out > config.max_left_out * files:
+        raise UserError(
+            f"data.max_left_out={config.max_left_out:g}: {left_out} of {files} files of "
+            f"data={config.name} are no images in a known format, or cannot be decoded: "
+            f"{_first([*catalogue.unknown, *undecoded])}. Mend or remove them, or set "
+            f"data.max_left_out={_above(left_out / files):g} to train on the rest."
+        )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
+
+
+def _above(share: float) -> float:
+    return min(1.0, math.ceil(100 * share) / 100)

@@ -1,0 +1,91 @@
+"""What can be known before any work: what this machine lacks for a run, and where it cannot write.
+
+A config that fits the schema may still ask for a GPU where there is none, and a library would say
+so after an hour of decoding.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+from dpmi.base.errors import UserError
+from dpmi.base.threads import let_idle_threads_sleep
+from dpmi.config.schema import Config
+from dpmi.config.sections import NAMED_WEIGHTS, LdpMechanism
+
+
+def refuse_on_this_machine(config: Config) -> None:
+    """Refuse what cannot run here, whatever the images are; write nothing.
+
+    Raises:
+        UserError: a GPU, a compiler or the file of weights is not here, or the noise does not
+            exist.
+    """
+    trainer = config.trainer
+    if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and trainer.devices > 1):
+        _check_gpus(trainer.accelerator, trainer.devices)
+    if trainer.compile:
+        _check_compiler(trainer.accelerator)
+    weights = config.model.weights
+    let_idle_threads_sleep()  # what follows brings torch
+    if weights not in NAMED_WEIGHTS:
+        from dpmi.models.weights import refuse_absent
+
+        refuse_absent(Path(weights).expanduser())
+    if isinstance(config.mechanism, LdpMechanism):
+        from dpmi.mechanisms import refuse_pixel_noise
+
+        refuse_pixel_noise(config, config.mechanism)
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Make a folder that a key names, if it is not there.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{key}={folder}: no folder can be made there ({why})") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{key}={folder}: this folder cannot be written to; give another")
+
+
+def _check_gpus(accelerator: str, devices: int) -> None:
+    let_idle_threads_sleep()
+    import torch  # slow, and not needed where a run says that it is for the processor
+
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not here and accelerator == "gpu":
+        raise UserError(
+            "trainer.accelerator=gpu: there is no GPU here that torch can use; allowed are auto "
+            "and cpu"
+        )
+    if here and devices > here:
+        raise UserError(
+            f"trainer.devices={devices}: there are {here} GPUs here; allowed is 1 to {here}, or "
+            "any number with trainer.accelerator=cpu"
+        )
+
+
+def _check_compiler(accelerator: str) -> None:
+    """Inductor compiles C++ for the processor; for a GPU Triton compiles a little C."""
+    variable, usual = ("CXX", "g++") if accelerator == "cpu" else ("CC", "gcc")
+    compiler = os.environ.get(variable, usual)
+    if not shutil.which(compiler):
+        raise UserError(
+            f"trainer.compile=True: needs a compiler, and there is no {compiler} here; install "
+            f"it, name another in the environment variable {variable}, or set "
+            "trainer.compile=false"
+        )
+    header = Path(sysconfig.get_paths()["include"], "Python.h")
+    if not header.is_file():
+        raise UserError(
+            f"trainer.compile=True: needs Python's headers, and there is no {header}; install "
+            "them (python3-dev, python3-devel), or set trainer.compile=false"
+        )
