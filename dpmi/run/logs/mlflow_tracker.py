@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -41,6 +42,8 @@ class MlflowTracker(Tracker):
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # it would tell its makers of its use
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
+        for name in ("mlflow", "alembic"):  # each step of making the store's tables
+            logging.getLogger(name).setLevel(logging.WARNING)
         from mlflow.tracking import MlflowClient  # after its settings
 
         self._logged: dict[str, float] = {}

@@ -171,7 +171,7 @@ def test_of_a_users_own_images_a_tracker_has_what_is_covered_and_test_metrics(ow
     assert seen.images == 0
     for word in (
         *(PLACE, "tapir-file", "nonprivate/", "val/", "batch_size", "train_images"),
-        *(record.data["sha256"], record.config_digest, "class_counts", "sample_rate"),
+        *(record.data["sha256"], record.config_digest, "class_counts", "noise_multiplier"),
     ):
         text = seen.content.replace(b"(nonprivate/...)", b"")  # in what the guarantee assumes
         assert word.encode() not in text, word
