@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dpmi.base.errors import UserError
 from dpmi.base.redaction import redacted
-from dpmi.run.logs.loggers import has_credentials, server_in_reach
+from dpmi.run.logs.wandb_tracker import has_credentials, server_in_reach
 
 DEFAULT_FILE = Path("dashboard.json")
 EXIT_BAD_INPUT = 2

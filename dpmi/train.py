@@ -39,6 +39,7 @@ from dpmi.base.errors import (
 from dpmi.base.redaction import redact_logs, redacted, secret_within
 from dpmi.base.threads import let_idle_threads_sleep
 from dpmi.config.composition import TARGETS, guard_hydra
+from dpmi.config.extras import require_extras
 from dpmi.config.folder import config_dir
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import load_config
@@ -54,6 +55,7 @@ def job(composed: DictConfig) -> str:
     """Run one job; return its status."""
     redact_logs()
     config = load_config(composed)
+    require_extras(config)
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
     refuse_on_this_machine(config)  # again: a launcher may have taken the job to another
@@ -63,7 +65,7 @@ def job(composed: DictConfig) -> str:
 
     hydra_config = HydraConfig.get()
     try:
-        status = run_job(config, Path(hydra_config.runtime.output_dir))
+        status = run_job(config, Path(hydra_config.runtime.output_dir), hydra_config.overrides.task)
     except StoppedByRequest:
         print("stopped by SIGTERM; the same command goes on where it was", file=sys.stderr)
         sys.exit(EXIT_RESUMABLE)

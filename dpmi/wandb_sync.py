@@ -18,7 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dpmi.run.logs.loggers import has_credentials, server_in_reach
+from dpmi.run.logs.wandb_tracker import has_credentials, server_in_reach
 
 DEFAULT_FOLDER = Path("outputs")
 AT_ONCE = 8

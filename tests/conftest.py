@@ -236,7 +236,7 @@ def _run_two_sweeps(one: Path, other: Path) -> None:
 @pytest.fixture(scope="session")
 def real_records(real_sweeps: list[Path]) -> list[list[Any]]:
     """Their records, sweep by sweep."""
-    from dpmi.run.records.record import read_records
+    from dpmi.run.records.reading import read_records
 
     return [read_records(sweep) for sweep in real_sweeps]
 

@@ -34,7 +34,7 @@ def job(
     import torch
 
     from dpmi.run.durability.stopping import StoppedByRequest
-    from dpmi.run.logs import loggers
+    from dpmi.run.logs import wandb_tracker
     from dpmi.run.processes import ddp
     from dpmi.run.screen.terminal import run_job
 
@@ -43,7 +43,7 @@ def job(
     torch.set_num_threads(1)
     os.environ.update(environment)
     if patience := environment.get("PATIENCE"):
-        loggers.START_SECONDS = loggers.FINISH_SECONDS = float(patience)
+        wandb_tracker.START_SECONDS = wandb_tracker.FINISH_SECONDS = float(patience)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
@@ -79,6 +79,15 @@ def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None
 
 def said(folder: Path) -> str:
     return (folder.parent / f"{folder.name}.said").read_text()
+
+
+def differences(folder: Path, other: Path) -> dict[str, float]:
+    """The largest difference between the weights that two jobs left, in each layer."""
+    from safetensors.torch import load_file
+
+    one, two = (load_file(path / "model.safetensors") for path in (folder, other))
+    assert one.keys() == two.keys()
+    return {name: float((one[name] - two[name]).abs().max()) for name in one}
 
 
 def command(

@@ -124,9 +124,9 @@ CLIPPING = (
 EXECUTION = (
     Planted(
         "a job is built without its privacy callback",
-        "dpmi/run/job.py",
-        "            callbacks.append(self._privacy)\n",
-        "            pass\n",
+        "dpmi/run/stages/training.py",
+        "        callbacks.append(privacy)\n",
+        "        pass\n",
         "tests/run/test_wiring.py::"
         "test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan",
     ),
@@ -404,9 +404,9 @@ SAMPLING = (
 LOCAL_DP = (
     Planted(
         "training goes on the clean images",
-        "dpmi/run/job.py",
+        "dpmi/run/stages/training.py",
         "module = batches(config, released, features, patients, mechanism, begun.step, ranks)",
-        "module = batches(config, data, features, patients, mechanism, begun.step, ranks)",
+        "module = batches(config, images.data, features, patients, mechanism, begun.step, ranks)",
         "tests/run/test_wiring.py::"
         "test_under_local_dp_the_network_is_trained_on_released_images_alone",
     ),
@@ -535,8 +535,8 @@ PROMISE = (
 ACCOUNT = (
     Planted(
         "a run is not entered ahead",
-        "dpmi/run/job.py",
-        "        ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))\n",
+        "dpmi/run/stages/mechanism.py",
+        "    context.ranks.from_first(lambda: entry.reserve(mechanism, begun.lost))\n",
         "",
         "tests/run/records/test_entry.py::"
         "test_a_run_is_one_entry_reserved_by_its_plan_and_then_what_it_took",
@@ -881,9 +881,9 @@ PATIENTS = (
     ),
     Planted(
         "under local DP a patient gives all images",
-        "dpmi/run/job.py",
-        "            data, patients = one_image_of_each(data, patients), None\n",
-        "            patients = None\n",
+        "dpmi/run/stages/images.py",
+        "        data, patients = one_image_of_each(data, patients), None\n",
+        "        patients = None\n",
         f"{_PATIENTS}::test_local_dp_trains_on_one_image_of_each_patient",
     ),
     Planted(

@@ -10,7 +10,9 @@ from dpmi import attack, report
 from dpmi.attacking import command
 from dpmi.attacking.result import ATTACKS_FILE, read_attacks
 from dpmi.run.job import Run
-from dpmi.run.records.record import PUBLIC_FILE, RECORD_FILE, read_record
+from dpmi.run.records.public import PUBLIC_FILE
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

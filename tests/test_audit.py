@@ -8,7 +8,9 @@ from rich.console import Console
 from dpmi import audit
 from dpmi.auditing import command
 from dpmi.run.job import Run
-from dpmi.run.records.record import RECORD_FILE, read_record
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE
+from dpmi.run.records.writing import write_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,7 +44,7 @@ def test_a_claim_that_is_too_small_is_an_error_in_one_line(run, capsys):
     folder = run / "ldp"
     record = read_record(folder / RECORD_FILE)
     small = dataclasses.replace(record.guarantee, epsilon=0.25)
-    record.model_copy(update={"guarantee": small}).write(folder)
+    write_record(record.model_copy(update={"guarantee": small}), folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 1
     assert "the claim is refuted by trials: ε is at least 0." in " ".join(
         capsys.readouterr().out.split()
@@ -57,7 +59,7 @@ def test_what_no_canary_reaches_is_said_to_be_not_audited(run, capsys, mechanism
     folder = run / "ldp"
     record = read_record(folder / RECORD_FILE)
     other = dataclasses.replace(record.guarantee, mechanism=mechanism)
-    record.model_copy(update={"guarantee": other}).write(folder)
+    write_record(record.model_copy(update={"guarantee": other}), folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 2
     told = capsys.readouterr()
     assert "are not audited" in " ".join(told.out.split())
@@ -84,7 +86,7 @@ def test_a_record_of_another_versions_config_is_refused_in_one_line(run, capsys)
     record = read_record(folder / RECORD_FILE)
     config = record.config | {"model": dict(record.config["model"])}
     del config["model"]["frozen"]
-    record.model_copy(update={"config": config}).write(folder)
+    write_record(record.model_copy(update={"config": config}), folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "record.json: its config is of another version of dpmi (model.frozen: Field req" in line

@@ -34,7 +34,7 @@ def test_what_is_no_run_is_one_clear_line(tmp_path, capsys, files, said):
 
 
 def test_a_run_that_did_not_complete_has_no_card(real_sweeps, capsys):
-    from dpmi.run.records.record import read_public_record
+    from dpmi.run.records.reading import read_public_record
 
     folders = [path.parent for path in real_sweeps[1].rglob("public.json")]
     (failed,) = [f for f in folders if read_public_record(f / "public.json").status == "failed"]

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dpmi.report import main
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 from dpmi.verify import main as verify
 
 

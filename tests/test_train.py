@@ -16,7 +16,7 @@ from PIL import Image
 from dpmi.config.identity import config_digest
 from dpmi.config.schema import Config
 from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, PRV_ERROR
-from dpmi.run.records.record import read_record, read_records
+from dpmi.run.records.reading import read_record, read_records
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BETAS = (1.0, 2.0, 4.0)
@@ -106,7 +106,14 @@ def test_the_original_promises_nothing_and_says_so(records):
 
 def test_each_run_states_its_config_and_its_accuracy_beside_its_guarantee(sweep, records):
     screen = sweep[0].stdout
-    assert screen.count("├── seed = 42") == 7  # a tree for each of seven
+    assert screen.count("├── seed = 42") == 1  # one tree for all seven, and a line for each
+    assert "beta = 1.0, 2.0, 4.0" in screen
+    assert "name = none, ldp, dpsgd" in screen
+    assert "HYDRA" not in screen
+    lines = re.findall(r"^phantom_xray-\S+-seed42  (?!test accuracy)(.+)$", screen, re.MULTILINE)
+    assert lines == [
+        "none β=1", "ldp β=1", "ldp β=2", "ldp β=4", "dpsgd β=1", "dpsgd β=2", "dpsgd β=4"
+    ]  # fmt: skip
     assert "not run again" not in screen  # the original has no β: one run
     told = " ".join(screen.split())
     for record in records:

@@ -25,7 +25,8 @@ from dpmi.config.identity import cell_name, config_digest
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import Config, load_config
 from dpmi.config.sections import CsvLogger, LdpMechanism
-from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, config_of, read_record
+from dpmi.run.records.reading import config_of, read_record
+from dpmi.run.records.record import RECORD_FILE, SUPERSEDED
 
 # What can be attacked how, and what to do with the others.
 REACHES = {

@@ -21,7 +21,9 @@ from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.run.parts import prepared_data
-from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord, config_of, read_record
+from dpmi.run.records.reading import config_of, read_record
+from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord
+from dpmi.run.records.writing import write_record
 
 # An attack by steps of DP-SGD would tell nothing of these.
 _NOT_AUDITED = {
@@ -64,7 +66,7 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
         audit = _audited(record.run, config, n, claimed, seconds, console, real)
         found.append(audit)
         if audit is not None:
-            record.model_copy(update={"audit": audit.to_dict()}).write(path.parent)
+            write_record(record.model_copy(update={"audit": audit.to_dict()}), path.parent)
     if not found:
         places = ", ".join(map(str, folders))
         raise UserError(

@@ -34,7 +34,7 @@ from dpmi.privacy.laplace import laplace_mechanism
 from dpmi.privacy.lattice import lattice_gaussian
 from dpmi.privacy.noise import GaussianNoise
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 
 _FILES, _FILE_SIDE, _SIDE, _BATCH = 600, 500, 64, 64
 _NOISED = (2000, 1, 64, 64)

@@ -13,7 +13,7 @@ from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import WHITE, mean_moves
 from dpmi.privacy.plan import PrivacyPlan, StatisticRelease, delta_for
 from dpmi.privacy.spending import LedgerEntry
-from dpmi.run.records.record import PublicRecord
+from dpmi.run.records.public import PublicRecord
 
 _SAME = 1e-6  # relative
 _COUNTED = re.compile(r"the number of training (?:image|patient)s, (\d+), is public")

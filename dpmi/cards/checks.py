@@ -19,7 +19,7 @@ from dpmi.models.groups import Subgroup
 from dpmi.run.first_weights import Provenance
 from dpmi.run.records.code import code_digest
 from dpmi.run.records.leaving import public_guarantee
-from dpmi.run.records.record import PublicRecord
+from dpmi.run.records.public import PublicRecord
 
 _FLOAT = 1e-5  # metrics are in single precision
 _PROBABILITIES = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece")

@@ -20,13 +20,9 @@ from dpmi.models.weights import read_weights
 from dpmi.privacy.account import Accounts, total_of
 from dpmi.run.first_weights import Provenance
 from dpmi.run.records.leaving import public_execution
-from dpmi.run.records.record import (
-    PUBLIC_FILE,
-    RECORD_FILE,
-    PublicRecord,
-    read_public_record,
-    read_record,
-)
+from dpmi.run.records.public import PUBLIC_FILE, PublicRecord
+from dpmi.run.records.reading import read_public_record, read_record
+from dpmi.run.records.record import RECORD_FILE
 
 WEIGHTS_FILE = "model.safetensors"
 

@@ -11,7 +11,8 @@ from rich.progress import track
 from dpmi.base.errors import UserError
 from dpmi.cards.making import Wishes, make_card
 from dpmi.cards.schema import FILES
-from dpmi.run.records.record import PUBLIC_FILE, files_below, read_public_record
+from dpmi.run.records.public import PUBLIC_FILE
+from dpmi.run.records.reading import files_below, read_public_record
 
 FOLDER = "cards"
 

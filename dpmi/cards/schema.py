@@ -12,7 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from dpmi.run.records.record import PublicRecord
+from dpmi.run.records.public import PublicRecord
 
 SCHEMA, VERSION = "dpmi.card", 1
 FILES = {"html": "card.html", "md": "card.md", "json": "card.json"}

@@ -7,7 +7,7 @@ from typing import Literal
 
 from dpmi.cards.schema import Share
 from dpmi.reporting.intervals import over_images
-from dpmi.run.records.record import PublicRecord
+from dpmi.run.records.public import PublicRecord
 
 Trust = Literal["central", "local", "none"]
 

@@ -393,12 +393,15 @@ class PrivacyConfig(Section):
     max_total_epsilon: Positive | None
 
 
-class CsvLogger(Section):
+class _Logger(Section):
+    sample_images: Literal["public", "all", "none"]
+    nonprivate: bool
+
+
+class CsvLogger(_Logger):
     """The CSV log alone."""
 
     name: Literal["csv"]
-    sample_images: Literal["public", "all", "none"]
-    nonprivate: bool
 
 
 def _project_name(name: str) -> str:
@@ -410,15 +413,29 @@ def _project_name(name: str) -> str:
 _Project = Annotated[str, AfterValidator(_project_name)]
 
 
-class WandbConfig(Section):
+class WandbConfig(_Logger):
     """Weights & Biases beside the CSV log."""
 
     name: Literal["wandb"]
     project: _Project
     entity: str | None
     mode: Literal["auto", "online", "offline"]
-    sample_images: Literal["public", "all", "none"]
-    nonprivate: bool
 
 
-LoggerConfig = Annotated[CsvLogger | WandbConfig, Field(discriminator="name")]
+class TensorboardConfig(_Logger):
+    """TensorBoard beside the CSV log."""
+
+    name: Literal["tensorboard"]
+
+
+class MlflowConfig(_Logger):
+    """MLflow beside the CSV log."""
+
+    name: Literal["mlflow"]
+    experiment: _Name
+    tracking_uri: _Name | None
+
+
+LoggerConfig = Annotated[
+    CsvLogger | WandbConfig | TensorboardConfig | MlflowConfig, Field(discriminator="name")
+]

@@ -7,7 +7,9 @@ from dpmi.config.identity import config_digest
 from dpmi.config.schema import load_config
 from dpmi.launch.jobs import Ending, Job
 from dpmi.run.records.entry_file import account_left
-from dpmi.run.records.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE, RunRecord, record_of_no_run
+from dpmi.run.records.writing import write_record
 
 
 def note_ending(job: Job, ending: Ending) -> RunRecord | None:
@@ -28,7 +30,7 @@ def note_ending(job: Job, ending: Ending) -> RunRecord | None:
     job.folder.mkdir(parents=True, exist_ok=True)
     restarts = record.restarts if record else 0
     died = record_of_no_run(config, "failed", reason, restarts, account_left(job.folder))
-    died.write(job.folder)
+    write_record(died, job.folder)
     return died
 
 

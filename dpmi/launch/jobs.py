@@ -21,6 +21,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
 from dpmi.base.redaction import redacted
 from dpmi.config.composition import register_resolvers
+from dpmi.run.screen.config_tree import label_of
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def make_jobs(
             config.hydra.sweep.dir, config.hydra.sweep.subdir = root, name
         job = Job(
             number=number,
-            label=" ".join(_short(o) for o in overrides if o not in shared) or name,
+            label=label_of(overrides, shared) or name,
             overrides=tuple(overrides),
             config=config,
             folder=Path(root, name).absolute(),
@@ -93,12 +94,6 @@ def make_jobs(
         )
         jobs.append(job)
     return jobs
-
-
-def _short(override: str) -> str:
-    key, _, value = override.partition("=")
-    names = {"mechanism": "", "data": "", "experiment": "", "beta": "β="}
-    return f"{names.get(key, key.split('.')[-1] + '=')}{value}"
 
 
 def work(job: Job) -> Ending:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
+from dpmi.config.extras import require_extras
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
 from dpmi.config.schema import GIVEN, Config, load_config
 from dpmi.run.before import refuse_on_this_machine, refuse_unwritable
+from dpmi.run.screen.config_tree import begin_sweep
 
 # Hydra imports its own plugins anew when it looks for plugins, once: a class derived from one that
 # was imported before would have a base that its super() does not know.
@@ -54,7 +56,8 @@ class SweepCallback(Callback):
             return
         name = kwargs.get("config_name") or "config"
         given: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-        cells = _check(_cells(str(name), [str(override) for override in given]))
+        overrides = _combinations([str(override) for override in given])
+        cells = _check(_composed(str(name), overrides))
         seeds = {cell.noise_seed for cell in cells if cell.noise_seed is not None}
         if len(seeds) > 1:
             _refuse(
@@ -66,6 +69,7 @@ class SweepCallback(Callback):
             )
         check_here(config, cells)
         fix_folder(config)
+        show_as_cells(config, cells, overrides)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
@@ -78,12 +82,24 @@ class SweepCallback(Callback):
             sys.exit(EXIT_FAILED_RUNS)
 
 
-def _cells(config_name: str, overrides: list[str]) -> Iterator[DictConfig]:
-    """Compose every combination that the overrides ask for."""
+def _combinations(overrides: list[str]) -> list[list[str]]:
+    """Every combination that the overrides ask for."""
     parsed = OverridesParser.create().parse_overrides(overrides)
-    for batch in BasicSweeper.split_arguments(parsed, max_batch_size=None):
-        for job in batch:
-            yield compose(config_name, overrides=list(job), return_hydra_config=False)
+    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def _composed(config_name: str, combinations: list[list[str]]) -> Iterator[DictConfig]:
+    for job in combinations:
+        yield compose(config_name, overrides=job, return_hydra_config=False)
+
+
+def show_as_cells(
+    config: DictConfig, cells: Sequence[Config], overrides: Sequence[Sequence[str]]
+) -> None:
+    """Show the tree of the cells once, where their jobs will run in this process."""
+    if config.hydra.launcher._target_ == BASIC_LAUNCHER:
+        begin_sweep(cells, overrides)
 
 
 def check_here(config: DictConfig, cells: Iterable[Config]) -> None:
@@ -146,7 +162,10 @@ class DistinctCells(BasicSweeper):
 def _check(composed: Iterable[DictConfig]) -> list[Config]:
     """Hold configs to the schema while they are composed; end the program at the first mistake."""
     try:
-        return [load_config(config) for config in composed]
+        configs = [load_config(config) for config in composed]
+        for config in configs:
+            require_extras(config)
+        return configs
     except (UserError, HydraException) as error:
         _refuse(error)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dpmi.run.records.leaving import tested_metrics
-from dpmi.run.records.record import PublicRecord, RunRecord
+from dpmi.run.records.public import PublicRecord
+from dpmi.run.records.record import RunRecord
 
 MADE_OF = {
     False: "Made of private records (record.json), which hold facts about the training images that "

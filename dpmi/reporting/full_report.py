@@ -24,7 +24,8 @@ from dpmi.reporting.table import as_markdown, cells_csv, markdown_table, runs_cs
 from dpmi.reporting.who_pays import EXPLANATION as WHO_PAYS
 from dpmi.reporting.who_pays import INTERVALS
 from dpmi.reporting.who_pays_tables import groups_csv, who_pays_markdown
-from dpmi.run.records.record import RunRecord, read_public_records, read_records
+from dpmi.run.records.reading import read_public_records, read_records
+from dpmi.run.records.record import RunRecord
 
 PAGE, MARKDOWN = "report.html", "report.md"
 CELLS, RUNS, GROUPS = "cells.csv", "runs.csv", "groups.csv"

@@ -13,7 +13,7 @@ from dpmi.reporting.charts.style import save
 from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import as_markdown, footnote, runs_csv, terminal_table
 from dpmi.reporting.together import as_text
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 
 CSV_FILE, MARKDOWN_FILE, PLOT_FILE = "figure4.csv", "figure4.md", "figure4.svg"
 

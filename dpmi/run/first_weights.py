@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 from torch import Tensor
 
@@ -22,30 +22,27 @@ from dpmi.pretraining.pretrain import PretrainRecipe, phantom_weights
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.spending import Spending
 from dpmi.privacy.total import total
+from dpmi.run.records.kinds import Public
 from dpmi.run.records.leaving import public_guarantee
 
 _PLANNED = ("dpsgd", "class_means")  # an ε of an image, zero-out
 _RELEASED = ("ldp", "ldp_features")  # noised images, replace-one
 
 
-class Share(BaseModel):
+class Share(Public):
     """What was taken from the images of one account."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     account: str
     spending: Spending
 
 
-class Provenance(BaseModel):
+class Provenance(Public):
     """What is told with the weights that a run leaves.
 
     Attributes:
         guarantee: what may be published of it, with the ``reason`` where there is none.
         taken: by the run, and by those before it whose weights it started from.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1] = 1
     guarantee: dict[str, Any]

@@ -17,7 +17,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from dpmi.base.errors import UserError
-from dpmi.run.records.record import RECORD_FILE, read_record
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE
 from dpmi.search.space import Space
 from dpmi.search.study import FOLDER
 

@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
+from dpmi.config.extras import require_extras
 from dpmi.config.identity import sweep_terms
 from dpmi.config.schema import Config, load_config
 from dpmi.config.sections import PhantomData
 from dpmi.launch.jobs import Job, make_jobs
-from dpmi.launch.sweep import check_here, fix_folder
+from dpmi.launch.sweep import check_here, fix_folder, show_as_cells
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -90,11 +91,14 @@ class OptunaSearch(Sweeper):
 
     def _check_examples(self) -> list[Config]:
         name, shared = str(self.config.hydra.job.config_name), None
-        examples = []
-        for values in self._space.examples():
-            composed = compose(name, overrides=self._space.overrides(values))
+        words = [self._space.overrides(values) for values in self._space.examples()]
+        configs = []
+        for overrides in words:
+            composed = compose(name, overrides=overrides)
             _refuse_real_images(composed)
             config = load_config(composed)
+            require_extras(config)
+            configs.append(config)
             found = [OmegaConf.select(composed, key) for key in _SHARED]
             for key, value, first in zip(_SHARED, found, shared or found, strict=True):
                 if value != first:
@@ -113,8 +117,8 @@ class OptunaSearch(Sweeper):
                     "noise_seed: is for tests and teaching, and what a search leaves would tell "
                     "it; allowed is null"
                 )
-            examples.append(config)
-        return examples
+        show_as_cells(self.config, configs, words)
+        return configs
 
     def sweep(self, arguments: list[str]) -> None:
         """Search to the end, and tell what was found.

@@ -9,8 +9,8 @@ from dpmi.attacking.shadows import PresentImages, Shadows
 from dpmi.base.errors import UserError
 from dpmi.models.weights import read_state_dict
 from dpmi.privacy.randomness import NoiseSource
-from dpmi.run import job
 from dpmi.run.job import Run
+from dpmi.run.stages import mechanism
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,13 +32,13 @@ def key():
     "cell", ["none", "dpsgd", *(pytest.param(c, marks=pytest.mark.slow) for c in list(CELLS)[2:])]
 )
 def test_with_all_images_present_it_is_the_run_to_the_bit(head, cell, tmp_path, monkeypatch):
-    config, noises, build = head(*CELLS[cell]), [], job.build_mechanism
+    config, noises, build = head(*CELLS[cell]), [], mechanism.build_mechanism
 
     def watched(config, n, noise, *options):
         noises.append(noise)
         return build(config, n, noise, *options)
 
-    monkeypatch.setattr(job, "build_mechanism", watched)
+    monkeypatch.setattr(mechanism, "build_mechanism", watched)
     assert Run(config, tmp_path, CONSOLE).execute().status == "completed"
     ran = read_state_dict(tmp_path / "model.safetensors")
     again = NoiseSource(None, noises[0].key, noises[0].attempt)

@@ -14,7 +14,9 @@ from dpmi.base.errors import UserError
 from dpmi.base.redaction import HIDDEN, redact_logs, redacted, secret_within
 from dpmi.config.sections import WandbConfig
 from dpmi.dashboard import _line
-from dpmi.run.logs.loggers import OptionalWandbLogger
+from dpmi.run.logs.door import Door
+from dpmi.run.logs.tracker import TrackedRun
+from dpmi.run.logs.wandb_tracker import WandbTracker
 
 ENVIRONMENT = {
     "WANDB_API_KEY": "a1" * 20,
@@ -190,10 +192,13 @@ def test_a_failure_of_wandb_is_told_without_the_key(key, tmp_path, monkeypatch):
         sample_images="none",
         nonprivate=False,
     )
-    logger = OptionalWandbLogger(
-        settings, run="r", run_id="i", everything=True, hides_command=False, group="g",
-        folder=tmp_path, cache_dir=tmp_path, console=console,
+    run = TrackedRun(
+        name="r", group="g", id="i", first_step=0, everything=True, hides_command=False,
+        folder=tmp_path, cache_dir=tmp_path, output_dir=tmp_path,
     )  # fmt: skip
+    logger = Door(
+        WandbTracker, lambda: WandbTracker(settings, run), everything=True, console=console
+    )
     told = console.export_text()
     assert not logger.working
     assert f"API key {HIDDEN} is not valid" in told

@@ -13,7 +13,7 @@ from dpmi.cards.making import weights_file
 from dpmi.cards.rendering import read_card, write
 from dpmi.models.weights import read_weights, write_state_dict
 from dpmi.run.job import Run
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 
 OWN = ("data=folder", "data.image_size=32", "data.channels=1", "data.batch_size=13")
 

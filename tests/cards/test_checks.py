@@ -11,7 +11,7 @@ from dpmi.cards.wording import shares
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.risk import risks
 from dpmi.privacy.spending import LedgerEntry
-from dpmi.run.records.record import PublicRecord
+from dpmi.run.records.public import PublicRecord
 
 
 def failed(verified):

@@ -6,7 +6,7 @@ import shutil
 from dpmi.card import main
 from dpmi.cards.checks import verify
 from dpmi.cards.rendering import read_card
-from dpmi.run.records.record import read_public_record
+from dpmi.run.records.reading import read_public_record
 
 
 def card_of(folder):

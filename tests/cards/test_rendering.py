@@ -13,7 +13,7 @@ from dpmi.cards.wording import INTENDED_USE, LIMITS, described
 from dpmi.models.groups import Measured, Subgroup
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.risk import Risk
-from dpmi.run.records.record import PublicRecord
+from dpmi.run.records.public import PublicRecord
 
 EVERY = {"html": 53, "md": 37, "json": 29}
 

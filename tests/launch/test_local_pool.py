@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dpmi.base.errors import UserError
 from dpmi.launch.local_pool import make_slots
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 from dpmi.run.screen.status import read_status
 from tests.launch.probe import ENDLESS, KILLED, NOISY
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 from dpmi.run.screen.status import read_status
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 from dpmi.run.screen.status import read_status
 from tests.launch.probe import KILLED
 

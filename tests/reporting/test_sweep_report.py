@@ -12,6 +12,7 @@ from dpmi.reporting.charts.figure4 import figure4_chart
 from dpmi.reporting.charts.style import save
 from dpmi.reporting.sorting import figure4
 from dpmi.reporting.sweep_report import CSV_FILE, MARKDOWN_FILE, PLOT_FILE, report_sweep
+from dpmi.run.records.writing import write_record
 
 
 # The reason holds what rich would read as markup, and Markdown as a cell's end.
@@ -20,7 +21,7 @@ def test_a_failed_cell_is_shown_as_failed_with_its_reason(tmp_path, reason):
     sweep = [*seven()[:-1], failed(reason, beta=4.0)]
     for number, run in enumerate(sweep):
         (tmp_path / str(number)).mkdir()
-        run.write(tmp_path / str(number))
+        write_record(run, tmp_path / str(number))
     console = Console(width=200, file=io.StringIO(), record=True)
     assert report_sweep(tmp_path, console) == 1
     told = console.export_text()

@@ -15,7 +15,7 @@ from dpmi.models.weights import read_state_dict, write_state_dict
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.one_bit import RandomizedResponse, Respondents
 from dpmi.run.parts import features_of, prepared_data
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 from dpmi.run.screen.terminal import run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,7 +15,7 @@ from dpmi.models.discriminant import first_head
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import build_resnet18, write_state_dict
 from dpmi.privacy.statistics import class_statistics
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,7 +12,7 @@ from test_resume import assert_same, killed_after, weights
 
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import write_state_dict
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 SMALL = (
     *("data=phantom_xray", "data.image_size=32", "data.train_images=60", "data.val_images=10"),

@@ -7,8 +7,8 @@ import job_processes
 import numpy as np
 import pytest
 import torch
+from job_processes import differences
 from PIL import Image
-from test_ddp import differences
 from test_resume import assert_same, killed_after
 from test_wiring import Watched, numbers_of
 from torch import nn
@@ -19,7 +19,7 @@ from dpmi.models.weights import build_resnet18, write_state_dict
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.parts import prepared_data
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from dpmi.run.records.record import read_records
+from dpmi.run.records.reading import read_records
 
 pytestmark = pytest.mark.slow
 

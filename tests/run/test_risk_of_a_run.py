@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.job import Run
-from dpmi.run.records.record import read_public_record, read_record
+from dpmi.run.records.reading import read_public_record, read_record
 
 
 @pytest.fixture(scope="module")

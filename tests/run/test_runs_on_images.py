@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 OWN = (*("data=folder", "data.root=images", "data.image_size=32", "data.batch_size=10"),)
 SIDE = 32

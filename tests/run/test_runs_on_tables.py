@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 OWN = ("data.image_size=32", "data.batch_size=10", "mechanism.accountant=rdp")
 

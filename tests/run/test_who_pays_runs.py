@@ -18,7 +18,7 @@ from dpmi.report import main
 from dpmi.run.given import Given
 from dpmi.run.job import Run
 from dpmi.run.parts import prepared_data
-from dpmi.run.records.record import read_public_record, read_record
+from dpmi.run.records.reading import read_public_record, read_record
 
 CLASSES = ("calm", "striped", "spotted")
 GROUPS = "data.groups=[ward,sex]"

@@ -23,7 +23,7 @@ from dpmi.models.weights import build_resnet18
 from dpmi.privacy import randomness
 from dpmi.privacy.noise import PIECE
 from dpmi.run.parts import prepared_data
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 from dpmi.run.screen.terminal import run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,7 +20,7 @@ from dpmi.config.composition import register_resolvers
 from dpmi.config.folder import config_dir, job
 from dpmi.models.weights import build_resnet18, read_state_dict
 from dpmi.run.parts import prepared_data
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 from dpmi.search.sweeper import OptunaSearch
 
 optuna = pytest.importorskip("optuna", reason="the optuna extra is not installed")

@@ -20,8 +20,8 @@ from rich.console import Console
 from dpmi.base.ranks import ALONE, Ranks
 from dpmi.privacy.journal import sync_folder
 from dpmi.run.durability.stopping import StoppedByRequest, StopRequest
+from dpmi.run.logs.csv_log import CsvLog
 from dpmi.run.logs.curves import TEST_ACCURACY
-from dpmi.run.logs.loggers import CsvLog
 
 FOLDER = "checkpoints"
 _KEPT = 2

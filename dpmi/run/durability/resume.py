@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from dpmi.base.errors import UserError
@@ -36,6 +36,7 @@ from dpmi.run.records.entry_file import (
     EntryFile,
     may_have_spent,
 )
+from dpmi.run.records.kinds import Secret
 from dpmi.run.records.record import SUPERSEDED
 from dpmi.run.screen.status import STATUS_FILE
 
@@ -45,7 +46,7 @@ SEED_FILE = ".noise_seed"
 _STAY = {"train.log", "config.yaml", STATUS_FILE, SUPERSEDED}
 
 
-class RunState(BaseModel):
+class RunState(Secret):
     """Written before training, removed when the run is complete; readable by its owner alone.
 
     Attributes:
@@ -56,10 +57,8 @@ class RunState(BaseModel):
         reserved: releases that attempts before this one may have made.
         restarts: how often the run was resumed at all.
         release: id of the noised images that local DP trains on; None before, and without them.
-        wandb_id: of the run at W&B.
+        tracker_id: of the run where its metrics are tracked.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     noise_key: str
     data: str
@@ -68,7 +67,7 @@ class RunState(BaseModel):
     reserved: int = 0
     restarts: int = 0
     release: str | None = None
-    wandb_id: str
+    tracker_id: str
 
     def write(self, folder: Path) -> None:
         """Write whole or not at all, and flush: the key must outlive what is drawn with it."""
@@ -139,7 +138,7 @@ class Resumption:
                 noise_key=_noise_key(config, data, place).hex(),
                 data=data,
                 place=place,
-                wandb_id=secrets.token_hex(4),
+                tracker_id=secrets.token_hex(4),
             )
         else:
             if found := newest_checkpoint(folder / FOLDER, console):

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dpmi.config.schema import Config
-from dpmi.config.sections import WandbConfig
 from dpmi.data.prepare import PreparedData
-from dpmi.run.logs.loggers import OptionalWandbLogger
+from dpmi.run.logs.door import Door
 from dpmi.run.records.leaving import OWN_DATA
 from dpmi.run.records.record import ImageSample
 
@@ -40,20 +39,17 @@ def image_sample(config: Config, clean: PreparedData, released: PreparedData) ->
     )
 
 
-def log_samples(
-    wandb: OptionalWandbLogger, config: Config, clean: PreparedData, released: PreparedData
-) -> None:
+def log_samples(door: Door, config: Config, clean: PreparedData, released: PreparedData) -> None:
     """Log the first training images before and after local DP."""
     if not (config.mechanism.name in ("ldp", "ldp_published") and _may_be_shown(config)):
         return
-    assert isinstance(config.logger, WandbConfig)
     images, captions = [], []
     for when, data in (("before", clean), (f"after, β = {config.beta:g}", released)):
         split = data.splits["train"]
         for index in range(min(SAMPLES, len(split.labels))):
             images.append(np.moveaxis(np.asarray(split.pixels[index]), 0, -1))  # (H, W, C)
             captions.append(f"{data.classes[int(split.labels[index])]}, {when}")
-    wandb.log_images("samples", images, captions)
+    door.log_images("samples", images, captions)
 
 
 def _may_be_shown(config: Config) -> bool:

@@ -33,7 +33,9 @@ from dpmi.run.durability.stopping import StoppedByRequest, StopRequest
 from dpmi.run.given import Given
 from dpmi.run.processes.ddp_rank import HOST, Outcome, work
 from dpmi.run.records.entry_file import account_left
-from dpmi.run.records.record import RECORD_FILE, RunRecord, read_record, record_of_no_run
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE, RunRecord, record_of_no_run
+from dpmi.run.records.writing import write_record
 
 START = "spawn"  # the only way to start a process that is safe with CUDA
 GRACE_SECONDS = 30.0  # for the others to end, after the first that did not complete
@@ -215,7 +217,7 @@ def _end(
 
 def _write(record: RunRecord, folder: Path) -> RunRecord:
     try:
-        record.write(folder)
+        write_record(record, folder)
     except OSError as error:
         raise UserError(
             f"{folder}: the record cannot be written ({error.strerror}); the run {record.status}: "

@@ -10,7 +10,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _MATTERS = (
     *("base/ranks.py", "base/views.py", "data", "features", "mechanisms", "models", "pretraining"),
     *("privacy", "run/average.py", "run/first_weights.py", "run/job.py", "run/matching.py"),
-    *("run/parts.py", "run/processes"),
+    *("run/parts.py", "run/processes", "run/stages"),
 )
 
 

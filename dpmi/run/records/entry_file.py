@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from dpmi.privacy.journal import read_journal, sync_folder
 from dpmi.privacy.spending import RESERVED, LedgerEntry, Spending
-from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunAccount, read_record
+from dpmi.run.records.kinds import Private
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunAccount
 
 ENTRY_FILE, STATE_FILE, JOURNAL_FILE = "entry.json", "resume.json", "journal.jsonl"
 
 
-class EntryFile(BaseModel):
+class EntryFile(Private):
     """What the account is told of the run in a folder; ``entry.json`` until it is complete.
 
     It is no secret, and apart from the key, so that a run that lost its key is still known.
@@ -27,8 +27,6 @@ class EntryFile(BaseModel):
         status: how the run ended; "reserved" while it may still take something.
         spending: what it took; at most, by its plan, while it is reserved.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     status: Literal["reserved", "completed", "interrupted", "failed", "superseded"]
     spending: Spending

@@ -1,41 +1,28 @@
-"""What a run leaves: a private record, and a public one made of it by one function.
+"""What is known of a run, which is private: the record that tables, plots and reports read.
 
-Tables, plots and dashboards read records, and nothing else.
+What may be published of it is ``dpmi.run.records.public``.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
 
-from dpmi.base.errors import UserError
 from dpmi.base.redaction import redacted
 from dpmi.config.identity import cell_name, config_digest
 from dpmi.config.schema import Config, plain_values
-from dpmi.models.groups import Subgroup, Worst, worst_groups
+from dpmi.models.groups import Subgroup, Worst
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.risk import Risk
 from dpmi.privacy.spending import Spending
 from dpmi.run.records.environment import environment
-from dpmi.run.records.leaving import (
-    public_audit,
-    public_config,
-    public_execution,
-    public_groups,
-    public_guarantee,
-    public_metrics,
-    public_risk,
-)
+from dpmi.run.records.kinds import Private
 
-RECORD_FILE, PUBLIC_FILE = "record.json", "public.json"
+RECORD_FILE = "record.json"
 SUPERSEDED = "superseded"  # folder of what earlier runs of the same cell left
 SCHEMA, VERSION = "dpmi.run-record", 4
-PUBLIC_SCHEMA, PUBLIC_VERSION = "dpmi.public-record", 1
 
 # Where a metric is not defined it is NaN here, and null in the file.
 Metric = Annotated[
@@ -45,7 +32,7 @@ Metric = Annotated[
 ]
 
 
-class ImageSample(BaseModel):
+class ImageSample(Private):
     """One training image before and after the mechanism; of public images only, unless asked.
 
     Attributes:
@@ -55,8 +42,6 @@ class ImageSample(BaseModel):
         before, after: PNG in base64; ``after`` is None where the mechanism leaves images alone.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     label: str
     side: int
     every: int
@@ -64,7 +49,7 @@ class ImageSample(BaseModel):
     after: str | None
 
 
-class RunAccount(BaseModel):
+class RunAccount(Private):
     """What the account of the training images says of a run.
 
     Attributes:
@@ -76,8 +61,6 @@ class RunAccount(BaseModel):
             The guarantee is of them, too.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     id: str | None = None
     overlaps: tuple[str, ...] = ()
     spending: Spending
@@ -85,7 +68,7 @@ class RunAccount(BaseModel):
     before: tuple[Spending, ...] = ()
 
 
-class RunRecord(BaseModel):
+class RunRecord(Private):
     """All that is known of a run, private, in ``record.json`` in its job folder.
 
     Attributes:
@@ -121,7 +104,7 @@ class RunRecord(BaseModel):
         audit: the empirical lower bound on ε, where the run was audited.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+    model_config = ConfigDict(ser_json_inf_nan="strings")
 
     private: Literal[
         "facts about the training images that no ε covers: keep this file where the images are"
@@ -143,121 +126,15 @@ class RunRecord(BaseModel):
     mechanism: dict[str, Any]
     account: RunAccount | None = None
     metrics: dict[str, Metric]
-    reliability: list[tuple[float, float, int]] = []
-    groups: list[Subgroup] = []
-    worst_groups: dict[str, Worst] = {}
+    reliability: list[tuple[float, float, int]] = Field(default_factory=list)
+    groups: list[Subgroup] = Field(default_factory=list)
+    worst_groups: dict[str, Worst] = Field(default_factory=dict)
     curves: dict[str, list[Metric]]
     sample: ImageSample | None
     timings: dict[str, float]
     peak_memory_mb: float | None
     environment: dict[str, Any]
     audit: dict[str, Any] | None = None
-
-    def write(self, folder: Path) -> Path:
-        """Write ``record.json``, and ``public.json`` beside it, whole or not at all.
-
-        ``record.json`` comes last: where it is, both are.
-
-        Returns:
-            The path of ``record.json``.
-        """
-        texts = {PUBLIC_FILE: publishable(self), RECORD_FILE: self}
-        parts = {name: folder / f"{name}.part" for name in texts}
-        try:
-            for name, content in texts.items():
-                text = redacted(content.model_dump_json(indent=2))
-                parts[name].write_text(text, encoding="utf-8")
-            for name, part in parts.items():
-                os.replace(part, folder / name)
-        finally:
-            for part in parts.values():
-                part.unlink(missing_ok=True)
-        return folder / RECORD_FILE
-
-
-class PublicRecord(BaseModel):
-    """What may be published of a run, in ``public.json`` beside its record.
-
-    It holds what the guarantee covers, and what is not about the training images. Metrics on test
-    images are named as what they are: statistics of those images. Nothing is told of validation
-    images. Of a user's own data it tells neither places nor batches (``dpmi.run.records.leaving``).
-
-    Attributes:
-        public: what covers the rest, in a sentence.
-        schema_name, version: what this file is.
-        run: name of the cell.
-        cell: equal for runs of one house that compute the same; a keyed digest.
-        data: equal for runs of one house on the same images; a keyed digest.
-        status: how it ended; the reason may hold paths, and stays in the record.
-        stopped: whether a budget of ε ended it before its last step.
-        config: the keys that may leave.
-        guarantee: of what was executed; None of a run that executed nothing.
-        risk: what an attacker can do, by that guarantee.
-        executed: the plan and the ledger, from which anybody can compute ε; of public data only,
-            for they tell the batch size.
-        metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
-        reliability: of the test images, as in the record.
-        groups, worst_groups: as in the record; of public data only (``dpmi.run.records.leaving``).
-        audit: the empirical lower bound on ε, where the run was audited.
-        environment: as in the record.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
-
-    public: str
-    schema_name: Literal["dpmi.public-record"] = "dpmi.public-record"
-    version: Literal[1] = 1
-    run: str
-    cell: str | None
-    data: str | None
-    status: Literal["completed", "failed", "interrupted"]
-    stopped: bool
-    config: dict[str, Any]
-    guarantee: Guarantee | None
-    risk: tuple[Risk, ...] = ()
-    executed: dict[str, Any]
-    metrics: dict[str, Metric]
-    reliability: list[tuple[float, float, int]] = []
-    groups: list[Subgroup] = []
-    worst_groups: dict[str, Worst] = {}
-    audit: dict[str, Any] | None
-    environment: dict[str, Any]
-
-
-def publishable(record: RunRecord) -> PublicRecord:
-    """What may be published of a private record: the only door between the two."""
-    guarantee = record.guarantee
-    return PublicRecord(
-        public=_covered(guarantee),
-        run=record.run,
-        cell=record.keyed_config,
-        data=record.keyed_data,
-        status=record.status,
-        stopped=record.stopped is not None,
-        config=public_config(record.config),
-        guarantee=None if guarantee is None else public_guarantee(guarantee),
-        risk=public_risk(record.risk),
-        executed=public_execution(record.mechanism, record.config),
-        metrics=public_metrics(record.metrics),
-        reliability=record.reliability,
-        groups=public_groups(record.groups, record.config),
-        worst_groups=worst_groups(public_groups(record.groups, record.config)),
-        audit=public_audit(record.audit),
-        environment=record.environment,
-    )
-
-
-def _covered(guarantee: Guarantee | None) -> str:
-    """What covers the weights and the metrics of a run."""
-    if guarantee is None:
-        return "this run executed nothing"
-    others = "test_images/ are statistics of the test images, which no ε covers"
-    if guarantee.epsilon is None:
-        return (
-            "no ε covers the training images: neither the weights nor the test metrics of this "
-            f"run, which depend on them; {others}"
-        )
-    return f"the guarantee covers the training images: the weights, and what follows; {others}"
 
 
 def record_of_no_run(
@@ -292,79 +169,3 @@ def record_of_no_run(
         peak_memory_mb=None,
         environment=environment(None),
     )
-
-
-def read_record(path: Path) -> RunRecord:
-    """Read one private record.
-
-    Raises:
-        UserError: not JSON, not a run record, or of another version.
-    """
-    return _read(path, RunRecord, SCHEMA, VERSION)
-
-
-def config_of(record: RunRecord, path: Path) -> Config:
-    """The config of a run that is to be made again.
-
-    Raises:
-        UserError: it is of another version's.
-    """
-    try:
-        return Config.model_validate(record.config)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path}: its config is of another version of dpmi ({key}: {first['msg']}); run it "
-            "again, or take the version that it was run with"
-        ) from error
-
-
-def read_public_record(path: Path) -> PublicRecord:
-    """Read one public record.
-
-    Raises:
-        UserError: not JSON, not a public record, or of another version.
-    """
-    return _read(path, PublicRecord, PUBLIC_SCHEMA, PUBLIC_VERSION)
-
-
-Kind = TypeVar("Kind", RunRecord, PublicRecord)
-
-
-def _read(path: Path, kind: type[Kind], schema: str, version: int) -> Kind:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable run record ({error})") from error
-    found = (
-        (content.get("schema_name"), content.get("version")) if isinstance(content, dict) else ()
-    )
-    if found != (schema, version):
-        raise UserError(
-            f"{path}: schema and version are {found}; this dpmi reads {schema} version {version}"
-        )
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: {where}: {first['msg']}") from error
-
-
-def read_records(folder: Path) -> list[RunRecord]:
-    """Every record below a folder, of a job, a sweep or several, by name of the job's folder.
-
-    Those that a new run of the same cell superseded are left out.
-    """
-    return [read_record(path) for path in files_below(folder, RECORD_FILE)]
-
-
-def read_public_records(folder: Path) -> list[PublicRecord]:
-    """The same of public records."""
-    return [read_public_record(path) for path in files_below(folder, PUBLIC_FILE)]
-
-
-def files_below(folder: Path, name: str) -> list[Path]:
-    """Files of that name below a folder, without those of superseded attempts."""
-    return [p for p in sorted(folder.rglob(name)) if SUPERSEDED not in p.relative_to(folder).parts]

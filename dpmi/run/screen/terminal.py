@@ -1,18 +1,17 @@
-"""What a run shows: its config as a tree, what it skipped, how it ended."""
+"""What a run shows: its config, what it skipped, how it ended."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
-from rich.tree import Tree
 
 from dpmi.base.errors import UserError
 from dpmi.config.identity import cell_name, config_digest
-from dpmi.config.schema import Config, plain_values
+from dpmi.config.schema import Config
 from dpmi.models.names import TRAIN_METRICS
 from dpmi.privacy.total import total
 from dpmi.run.durability.resume import (
@@ -26,13 +25,20 @@ from dpmi.run.job import Run
 from dpmi.run.parts import prepared_data
 from dpmi.run.processes.ddp import run_on_devices
 from dpmi.run.records.code import code_digest
-from dpmi.run.records.record import RECORD_FILE, RunAccount, RunRecord, read_record
+from dpmi.run.records.reading import read_record
+from dpmi.run.records.record import RECORD_FILE, RunAccount, RunRecord
+from dpmi.run.screen.config_tree import show_config
 
 BUSY = "busy"
 
 
-def run_job(config: Config, folder: Path) -> str:
+def run_job(config: Config, folder: Path, overrides: Sequence[str] = ()) -> str:
     """Run one job in ``folder``, unless the very same one is done there.
+
+    Args:
+        config: the checked config.
+        folder: existing.
+        overrides: of the command line, which tell a cell of a sweep from the others.
 
     Returns:
         The status of its record; "busy" where another process is at work in the folder.
@@ -64,7 +70,7 @@ def run_job(config: Config, folder: Path) -> str:
             console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
             return done.status
         keep_noise_seed(folder, config)
-        console.print(_tree(config_tree(config), f"[bold]{cell_name(config)}[/]"))
+        show_config(config, overrides, console)
         try:
             if config.trainer.devices > 1:
                 record = run_on_devices(config, folder, console)
@@ -102,22 +108,6 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
     console.print(f"the data have changed since {escape(str(folder))} was run: running anew")
     supersede(folder, Path(config.cache_dir).expanduser())
     return None
-
-
-def config_tree(config: Config) -> dict[str, Any]:
-    """Plain values of a config, sections last."""
-    values = plain_values(config)
-    return dict(sorted(values.items(), key=lambda item: isinstance(item[1], dict)))
-
-
-def _tree(values: dict[str, Any], title: str) -> Tree:
-    tree = Tree(title, guide_style="dim")
-    for key, value in values.items():
-        if isinstance(value, dict):
-            tree.add(_tree(value, f"[cyan]{key}[/]"))
-        else:
-            tree.add(f"{key} = [green]{escape(str(value))}[/]")
-    return tree
 
 
 def _tell(record: RunRecord, folder: Path, console: Console) -> None:

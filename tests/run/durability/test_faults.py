@@ -12,7 +12,7 @@ import job_processes
 import pytest
 from wandb_server import WandbServer
 
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 from dpmi.run.screen.terminal import run_job
 
 
@@ -153,8 +153,8 @@ def test_a_resumed_run_goes_on_as_the_same_run_at_wandb(tiny, tmp_path):
         first = set(server.runs)
         server.runs.clear()
         assert job_processes.run(folder, *words, environment=environment) == 0
-    assert first == server.runs == {state["wandb_id"]}
-    assert len(list(folder.glob(f"wandb/run-*-{state['wandb_id']}"))) == 2
+    assert first == server.runs == {state["tracker_id"]}
+    assert len(list(folder.glob(f"wandb/run-*-{state['tracker_id']}"))) == 2
 
 
 def test_training_that_diverges_is_stopped_and_said(tiny, tmp_path):

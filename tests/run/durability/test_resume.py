@@ -16,7 +16,7 @@ from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import AHEAD, read_journal
 from dpmi.privacy.ledger import LedgerEntry
 from dpmi.run.records.code import code_digest
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 # Two epochs of four steps, a checkpoint after every step.
 RUN = (

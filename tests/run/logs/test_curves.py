@@ -11,7 +11,7 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.models.gradient import MeanGradient
 from dpmi.run.logs.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.privacy_callback import PrivacyCallback
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import job_processes
 import pytest
-from safetensors.torch import load_file
+from job_processes import differences
 
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import read_journal
 from dpmi.privacy.ledger import LedgerEntry
-from dpmi.run.records.record import read_record, read_records
+from dpmi.run.records.reading import read_record, read_records
 
 # 61 images in batches of 10: the last one has one image, and one process none of it.
 # Steps are short, for a difference in the last bit may choose another maximum in pooling, and then
@@ -64,12 +64,6 @@ def whole(words, tmp_path_factory):
         return folders[cell, devices]
 
     return of
-
-
-def differences(folder, other):
-    one, two = (load_file(path / "model.safetensors") for path in (folder, other))
-    assert one.keys() == two.keys()
-    return {name: float((one[name] - two[name]).abs().max()) for name in one}
 
 
 def rows(folder):

@@ -12,7 +12,7 @@ from dp_accounting import pld
 
 from dpmi.privacy.account import Accounts, total_of
 from dpmi.privacy.journal import AHEAD, read_journal
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 RUN = ("trainer.max_epochs=2", "trainer.checkpoint_seconds=0")
 DPSGD_OF_BETA = (*RUN, "mechanism=dpsgd", "mechanism.accountant=rdp")

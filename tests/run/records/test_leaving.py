@@ -18,7 +18,8 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.job import Run
 from dpmi.run.records import leaving
-from dpmi.run.records.record import publishable, read_public_record, read_record
+from dpmi.run.records.public import publishable
+from dpmi.run.records.reading import read_public_record, read_record
 
 MECHANISMS = {
     "none": ("mechanism=none",),

@@ -5,15 +5,11 @@ import pytest
 
 from dpmi.base.errors import UserError
 from dpmi.privacy.guarantee import Claim, Guarantee
-from dpmi.run.records.record import (
-    PUBLIC_FILE,
-    RECORD_FILE,
-    ImageSample,
-    RunRecord,
-    environment,
-    read_record,
-    read_records,
-)
+from dpmi.run.records.environment import environment
+from dpmi.run.records.public import PUBLIC_FILE
+from dpmi.run.records.reading import read_record, read_records
+from dpmi.run.records.record import RECORD_FILE, ImageSample, RunRecord
+from dpmi.run.records.writing import write_record
 
 
 def record(**changes):
@@ -61,7 +57,7 @@ def record(**changes):
 )
 def test_what_is_written_is_what_is_read(tmp_path, changes):
     written = record(**changes)
-    path = written.write(tmp_path)
+    path = write_record(written, tmp_path)
     assert path == tmp_path / RECORD_FILE
     read = read_record(path)
     assert read.model_dump_json() == written.model_dump_json()
@@ -69,7 +65,7 @@ def test_what_is_written_is_what_is_read(tmp_path, changes):
 
 
 def test_a_record_is_plain_json_that_says_first_that_it_is_private(tmp_path):
-    content = json.loads(record().write(tmp_path).read_text(), parse_constant=pytest.fail)
+    content = json.loads(write_record(record(), tmp_path).read_text(), parse_constant=pytest.fail)
     assert list(content)[:3] == ["private", "schema_name", "version"]
     assert "that no ε covers" in content["private"]
     assert (content["schema_name"], content["version"]) == ("dpmi.run-record", 4)
@@ -77,7 +73,7 @@ def test_a_record_is_plain_json_that_says_first_that_it_is_private(tmp_path):
 
 
 def broken(path, **changes):
-    content = json.loads(record().write(path).read_text()) | changes
+    content = json.loads(write_record(record(), path).read_text()) | changes
     (path / RECORD_FILE).write_text(json.dumps(content))
     return path / RECORD_FILE
 
@@ -128,7 +124,7 @@ def test_a_missing_record_is_refused_in_one_line(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_record_that_was_there(tmp_path, monkeypatch):
-    record().write(tmp_path)
+    write_record(record(), tmp_path)
     before = (tmp_path / RECORD_FILE).read_text()
 
     def full(*_):
@@ -137,18 +133,18 @@ def test_a_write_that_fails_leaves_the_record_that_was_there(tmp_path, monkeypat
     with monkeypatch.context() as disk:
         disk.setattr(os, "replace", full)
         with pytest.raises(OSError, match="No space"):
-            record(status="failed", reason="x").write(tmp_path)
+            write_record(record(status="failed", reason="x"), tmp_path)
     assert (tmp_path / RECORD_FILE).read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == {RECORD_FILE, PUBLIC_FILE}
-    record(status="failed", reason="x").write(tmp_path)
+    write_record(record(status="failed", reason="x"), tmp_path)
     assert read_record(tmp_path / RECORD_FILE).status == "failed"
 
 
 def test_the_records_of_a_sweep_are_those_of_its_jobs(tmp_path):
     for name in ("b", "a", "empty"):
         (tmp_path / name).mkdir()
-    record(run="second").write(tmp_path / "b")
-    record(run="first").write(tmp_path / "a")
+    write_record(record(run="second"), tmp_path / "b")
+    write_record(record(run="first"), tmp_path / "a")
     assert [r.run for r in read_records(tmp_path)] == ["first", "second"]
 
 

@@ -10,9 +10,11 @@ from wandb_run import items, offline_records
 
 from dpmi.config.sections import WandbConfig
 from dpmi.run.job import Run
-from dpmi.run.logs.loggers import OptionalWandbLogger, _offline
+from dpmi.run.logs.door import Door
 from dpmi.run.logs.samples import SAMPLES, log_samples
-from dpmi.run.records.record import read_record
+from dpmi.run.logs.tracker import TrackedRun
+from dpmi.run.logs.wandb_tracker import WandbTracker, _offline
+from dpmi.run.records.reading import read_record
 
 CREDENTIALS = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC")
 
@@ -164,25 +166,28 @@ SETTINGS = WandbConfig(
 def test_a_run_after_one_that_failed_is_a_run_of_its_own(tmp_path):
     def start(name):
         (tmp_path / name).mkdir()
-        return OptionalWandbLogger(
-            SETTINGS,
-            run=name,
-            run_id=f"id-{name}",
+        run = TrackedRun(
+            name=name,
+            group="g",
+            id=f"id-{name}",
+            first_step=0,
             everything=True,
             hides_command=False,
-            group="g",
             folder=tmp_path / name,
             cache_dir=tmp_path / "cache",
-            console=Console(file=io.StringIO()),
+            output_dir=tmp_path,
         )
+        console = Console(file=io.StringIO())
+        start = lambda: WandbTracker(SETTINGS, run)  # noqa: E731
+        return Door(WandbTracker, start, everything=True, console=console)
 
     first = start("first")
-    lost, run = first.version, first._logger.experiment
+    lost, run = first.version, first._tracker.logger.experiment
     first.log_metrics({"epsilon": object()})  # W&B refuses it
     second = start("second")
     assert second.working
     assert (lost, second.version) == ("id-first", "id-second")
-    second.finish(0)
+    second.finish(failed=False)
     run.finish()
 
 
