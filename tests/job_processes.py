@@ -81,15 +81,6 @@ def said(folder: Path) -> str:
     return (folder.parent / f"{folder.name}.said").read_text()
 
 
-def differences(folder: Path, other: Path) -> dict[str, float]:
-    """The largest difference between the weights that two jobs left, in each layer."""
-    from safetensors.torch import load_file
-
-    one, two = (load_file(path / "model.safetensors") for path in (folder, other))
-    assert one.keys() == two.keys()
-    return {name: float((one[name] - two[name]).abs().max()) for name in one}
-
-
 def command(
     words: tuple[str, ...], folder: Path, environment: Mapping[str, str], out: Path, err: Path
 ) -> None:

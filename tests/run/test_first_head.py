@@ -6,8 +6,8 @@ import signal
 import job_processes
 import pytest
 import torch
+from compared_runs import assert_same, killed_after, weights
 from scipy import stats
-from test_resume import assert_same, killed_after, weights
 
 from dpmi.data.prepare import prepare
 from dpmi.features.projection import drawn_images

@@ -7,8 +7,8 @@ import signal
 import job_processes
 import pytest
 import torch
+from compared_runs import assert_same, killed_after, weights
 from scipy import stats
-from test_resume import assert_same, killed_after, weights
 
 from dpmi.models.resnet import ResNet18
 from dpmi.models.weights import write_state_dict

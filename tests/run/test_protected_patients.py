@@ -7,9 +7,8 @@ import job_processes
 import numpy as np
 import pytest
 import torch
-from job_processes import differences
+from compared_runs import assert_same, differences, killed_after
 from PIL import Image
-from test_resume import assert_same, killed_after
 from test_wiring import Watched, numbers_of
 from torch import nn
 

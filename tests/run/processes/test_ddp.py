@@ -9,7 +9,7 @@ from pathlib import Path
 
 import job_processes
 import pytest
-from job_processes import differences
+from compared_runs import differences
 
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import read_journal
