@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dpmi.models.weights import read_state_dict
-from dpmi.run.records.record import read_record
+from dpmi.run.records.reading import read_record
 
 
 def weights(folder):

@@ -17,11 +17,12 @@ from torchmetrics.functional.classification import multiclass_auroc
 
 from dpmi.base.errors import UserError
 from dpmi.config.composition import register_resolvers
-from dpmi.config.folder import config_dir, job
+from dpmi.config.folder import config_dir
 from dpmi.models.weights import build_resnet18, read_state_dict
 from dpmi.run.parts import prepared_data
 from dpmi.run.records.reading import read_record
 from dpmi.search.sweeper import OptunaSearch
+from dpmi.train import job
 
 optuna = pytest.importorskip("optuna", reason="the optuna extra is not installed")
 
