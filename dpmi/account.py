@@ -10,7 +10,6 @@ Exit status: 0 shown, 2 there is no account, or one is damaged.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -19,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dpmi.base.errors import EXIT_BAD_INPUT, UserError
-
-DEFAULT_CACHE = "~/.cache/dpmi"  # as in conf/config.yaml
+from dpmi.base.places import cache_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,9 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--cache", type=Path, metavar="DIR", help="the runs' cache_dir (default: DPMI_CACHE)"
     )
     asked = parser.parse_args(arguments)
-    folder = asked.cache or Path(os.environ.get("DPMI_CACHE", DEFAULT_CACHE))
     try:
-        _show(folder.expanduser(), Console())
+        _show(cache_folder(asked.cache), Console())
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

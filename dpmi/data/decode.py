@@ -53,7 +53,7 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
                 # A JPEG stores luma and chroma: take the luma without a detour over RGB. On gray
                 # images that gives the same values in half the time.
                 image.draft("L", image.size)
-            return square(_eight_bits(image, "L" if channels == 1 else "RGB"), resize)
+            return opened(image, resize, channels)
     except BadImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -66,6 +66,15 @@ def decode_image(data: bytes, resize: int, channels: int) -> NDArray[np.uint8]:
         raise
     except Exception as error:  # Pillow's plugins raise many types on damaged files
         raise BadImageError(f"{error or type(error).__name__}") from error
+
+
+def opened(image: Image.Image, resize: int, channels: int) -> NDArray[np.uint8]:
+    """The same of an image that Pillow has opened or drawn, whatever its size.
+
+    Raises:
+        BadImageError: of a pixel format that is not supported.
+    """
+    return square(_eight_bits(image, "L" if channels == 1 else "RGB"), resize)
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:

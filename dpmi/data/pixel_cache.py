@@ -97,7 +97,7 @@ def _decode_all(images: ImageList, writer: PixelWriter, *, skip_bad: bool) -> di
 
     bad: dict[str, str] = {}
     gray = True
-    with _bombs_are_errors():
+    with bombs_are_errors():
         decoded = in_threads(decode, images.paths)
         for row, result in enumerate(_with_progress(decoded, len(images.paths))):
             if isinstance(result, BadImageError):
@@ -122,7 +122,7 @@ def _with_progress(results: Iterable[_Result], total: int) -> Iterable[_Result]:
 
 
 @contextlib.contextmanager
-def _bombs_are_errors() -> Iterator[None]:
+def bombs_are_errors() -> Iterator[None]:
     """Let Pillow raise, rather than print, on images above its limit of pixels."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)

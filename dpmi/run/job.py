@@ -43,7 +43,7 @@ from dpmi.run.durability.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.durability.resume import Resumption
 from dpmi.run.durability.stopping import StoppedByRequest, StopRequest
 from dpmi.run.finite import FiniteWeights
-from dpmi.run.first_weights import load_start
+from dpmi.run.first_weights import WEIGHTS_FILE, load_start
 from dpmi.run.given import Given
 from dpmi.run.logs.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.logs.loggers import CsvLog, OptionalWandbLogger
@@ -219,9 +219,12 @@ class Run:
             self._train_and_evaluate(model, module, mechanism, begun, wandb)
             if ranks.is_first:
                 with self._timed("save"):
-                    told = start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
-                    kept = model.exported()
-                    write_state_dict(kept, self.folder / "model.safetensors", told)
+                    told = start.provenance(
+                        *(mechanism.guarantee(), *entry.taken(mechanism), data.classes),
+                        frozen=features is not None,
+                    )
+                    kept = net.exported() | (features.public if features else {})
+                    write_state_dict(kept, self.folder / WEIGHTS_FILE, told)
             if wandb:
                 of_groups = flat(public_groups(self._groups, plain_values(config)))
                 metrics = self._metrics | of_groups

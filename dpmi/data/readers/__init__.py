@@ -30,6 +30,16 @@ READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
 }
 
 
+# Of the images as they are decoded, by the config's data.name; a user's own have data.channels.
+CHANNELS = {
+    "phantom_xray": 1,
+    "phantom_fundus": 3,
+    "chest_xray": 1,
+    "aptos": 3,
+    "pneumoniamnist": 1,
+    "retinamnist": 3,
+}
+
 _TESTS: dict[str, Callable[[Catalogue], Catalogue]] = {
     "official": lambda catalogue: catalogue,
     "other_patients": patients_of_test_left_out,
