@@ -50,7 +50,7 @@ class FeatureHead(DecidingNetwork):
             slopes = nn.functional.linear(self.slopes(x), self.codes)
         else:
             slopes = nn.functional.linear(x, self.weight)
-        return self.decided(slopes + self.intercepts(x.new_ones(len(x), 1)))
+        return self.decided(slopes + self.intercepts(x.new_ones(x.shape[0], 1)))
 
     @property
     def weight(self) -> Tensor:

@@ -10,10 +10,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dpmi.base.errors import UserError
+from dpmi.data.readers.phantom import PhantomSource
 from dpmi.run.left import Left, read_left
 from dpmi.run.records.record import PUBLIC_FILE
 from dpmi.using.loading import backbone_of, built
@@ -80,9 +82,9 @@ def export(run: Path, kind: str, output: Path | None, backbone: Path | None) -> 
 
 def images_like(model: TrainedModel, count: int) -> Tensor:
     """Drawn uint8 images of the shape that a model is given, (count, C, R, R)."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (count, model.channels, model.pixels.side, model.pixels.side)
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    name, side = "phantom_xray" if model.channels == 1 else "phantom_fundus", model.pixels.side
+    drawn = [PhantomSource(name).load(f"{name}/seed=0/{i}", side) for i in range(count)]
+    return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
 
 
 def _told(left: Left, model: TrainedModel) -> dict[str, str]:

@@ -46,7 +46,8 @@ def predict(run: Path, words: Sequence[str], output: Path | None, backbone: Path
         names = [f"probability_{name}" for name in model.classes]
         table.writerow(["path", *names, "decision", "error"])
         for done in model.predictions(paths):
-            told = list(done.probabilities.values()) if done.probabilities else [""] * len(names)
+            values = done.probabilities.values() if done.probabilities else ()
+            told = [f"{value:.7g}" for value in values] or [""] * len(names)
             table.writerow([done.path, *told, done.decision or "", done.error or ""])
             if done.error:
                 unreadable += 1
