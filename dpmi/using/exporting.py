@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -62,13 +63,13 @@ def export(run: Path, kind: str, output: Path | None, backbone: Path | None) -> 
     model = built(left, backbone_of(left, backbone)).to(memory_format=torch.contiguous_format)
     path = output or run / f"model{SUFFIXES[kind]}"
     record = path.with_name(PUBLIC_FILE if path.parent == run else f"{path.stem}.{PUBLIC_FILE}")
-    whole = Deployed(model)
-    part = path.with_name(f"{path.stem}.part{SUFFIXES[kind]}")
+    whole, make = Deployed(model), _onnx_graph if kind == "onnx" else _torch_graph
+    with _quiet():
+        content, found = make(whole, _told(left, model))
+    _check(whole, found, path)
+    part = path.with_name(f"{path.name}.part")
     try:
-        write = _write_onnx if kind == "onnx" else _write_torch
-        with _quiet():
-            found = write(whole, _told(left, model), part)
-        _check(whole, found, path)
+        part.write_bytes(content)
         if path.parent != run:
             shutil.copyfile(run / PUBLIC_FILE, record)
         os.replace(part, path)
@@ -111,7 +112,8 @@ def _require_onnx() -> None:
         ) from error
 
 
-def _write_onnx(whole: Deployed, told: dict[str, str], path: Path) -> nn.Module:
+def _onnx_graph(whole: Deployed, told: dict[str, str]) -> tuple[bytes, nn.Module]:
+    """What a file is to hold, and what it computes."""
     program = torch.onnx.export(
         whole,
         (images_like(whole.model, _TRACED),),
@@ -125,33 +127,35 @@ def _write_onnx(whole: Deployed, told: dict[str, str], path: Path) -> nn.Module:
     )
     assert program is not None
     program.model.metadata_props.update(told)
-    program.save(str(path))
-    return _OnnxGraph(path)
+    content = program.model_proto.SerializeToString()
+    return content, _OnnxGraph(content)
 
 
 class _OnnxGraph(nn.Module):
-    """A file of ONNX, by onnxruntime on the CPU."""
+    """A graph of ONNX, by onnxruntime on the CPU."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, content: bytes) -> None:
         super().__init__()
         import onnxruntime
 
-        options = {"providers": ["CPUExecutionProvider"]}
-        self._session = onnxruntime.InferenceSession(str(path), **options)
+        providers = ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(content, providers=providers)
 
     def forward(self, images: Tensor) -> Tensor:
         (probabilities,) = self._session.run([_OUTPUT], {_INPUT: images.numpy()})
         return torch.from_numpy(probabilities)
 
 
-def _write_torch(whole: Deployed, told: dict[str, str], path: Path) -> nn.Module:
+def _torch_graph(whole: Deployed, told: dict[str, str]) -> tuple[bytes, nn.Module]:
+    """What a file is to hold, and what it computes."""
     shapes = {_INPUT: {0: torch.export.Dim(_BATCH)}}
     made = torch.export.export(
         whole, (images_like(whole.model, _TRACED),), dynamic_shapes=shapes, strict=False
     )
     extra = {"dpmi.json": json.dumps(told, ensure_ascii=False)}
-    torch.export.save(made, path, extra_files=extra)
-    return torch.export.load(path).module()
+    torch.export.save(made, buffer := io.BytesIO(), extra_files=extra)
+    buffer.seek(0)
+    return buffer.getvalue(), torch.export.load(buffer).module()
 
 
 @torch.no_grad()

@@ -89,21 +89,31 @@ class TrainedModel(nn.Module):
     def preprocess(self, image: str | Path | Image.Image) -> Tensor:
         """Decode, resize, crop and scale one image as the run's were.
 
-        Of a JPEG in colour that a model of gray images is given, Pillow's own conversion of an
-        opened image may differ by a gray value from the file's luma, which a path gives.
-
         Returns:
             (1 or 3, S, S) float32 in [0, 1], on the CPU.
 
         Raises:
             UserError: the image cannot be read.
         """
+        return self.shown(self.decode(image)[None])[0]
+
+    def decode(self, image: str | Path | Image.Image) -> Tensor:
+        """Decode and resize one image alone, as an exported graph is given it.
+
+        Of a JPEG in colour that a model of gray images is given, Pillow's own conversion of an
+        opened image may differ by a gray value from the file's luma, which a path gives.
+
+        Returns:
+            (1 or 3, R, R) uint8.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
         try:
-            pixels = self._decoded(image)
+            return self._decoded(image)
         except BadImageError as error:
             name = "the image" if isinstance(image, Image.Image) else f"{image}: the image"
             raise UserError(f"{name} cannot be read: {error}") from error
-        return self.shown(pixels[None])[0]
 
     def predict(self, paths: Iterable[str | Path]) -> list[Prediction]:
         """Decide on images in files, each by itself; one that cannot be read is told, not raised.

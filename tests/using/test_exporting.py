@@ -19,10 +19,10 @@ CELLS = ["ldp", "head", *(pytest.param(cell, marks=SLOW) for cell in ("none", "d
 
 
 def decoded(run):
-    """Test images as whoever has the graph alone gives them: uint8 (30, 1, 40, 40)."""
+    """Test images as a graph is given them: uint8 (30, 1 or 3, 40, 40)."""
     model = dpmi.load(run.folder)
-    images = torch.stack([model._decoded(path) for path in run.paths])
-    assert (images.dtype, tuple(images.shape)) == (torch.uint8, (30, 1, 40, 40))
+    images = torch.stack([model.decode(path) for path in run.paths])
+    assert (images.dtype, tuple(images.shape[2:])) == (torch.uint8, (40, 40))
     return images
 
 
@@ -78,15 +78,15 @@ def test_without_the_extra_one_line_names_the_command(trained, monkeypatch):
 
 def test_a_graph_that_decides_otherwise_is_not_kept(trained, tmp_path, monkeypatch):
     """Forged: it has another network's last bias."""
-    write = exporting._write_torch
+    make = exporting._torch_graph
 
-    def forged(whole, told, path):
+    def forged(whole, told):
         whole.model.net.net.fc.bias.data[0] += 1e-3
-        found = write(whole, told, path)
+        found = make(whole, told)
         whole.model.net.net.fc.bias.data[0] -= 1e-3
         return found
 
-    monkeypatch.setattr(exporting, "_write_torch", forged)
+    monkeypatch.setattr(exporting, "_torch_graph", forged)
     with pytest.raises(UserError, match="not written, for the graph's probabilities are off by"):
         export(trained("none").folder, "torch", tmp_path / "out.pt2", None)
     assert not list(tmp_path.iterdir())

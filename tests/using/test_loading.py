@@ -42,7 +42,7 @@ def test_a_loaded_model_gives_the_probabilities_that_the_run_was_measured_by(cel
     run = trained(cell)
     model = dpmi.load(run.folder)
     batch = torch.stack([model.preprocess(path) for path in run.paths])
-    assert batch.shape == (30, 1, 32, 32)
+    assert batch.shape == (30, 3 if cell == "ordinal" else 1, 32, 32)
     probabilities = model(batch)
     torch.testing.assert_close(probabilities, run.probabilities, **CLOSE)
     assert len({round(float(p), 5) for p in probabilities[:, 0]}) > 10  # it tells images apart
