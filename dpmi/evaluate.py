@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     from dpmi.using.showing import show
 
     warnings.simplefilter("ignore")  # what libraries advise is no matter of who evaluates
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    # Libraries may have set it up in their own way while they were imported.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
     try:
         found, path = evaluate(
             asked.run, asked.words, asked.output, asked.backbone, Console(stderr=True)
