@@ -44,7 +44,8 @@ def test_a_graph_of_onnx_gives_the_probabilities_that_the_run_was_measured_by(
     told = {prop.key: prop.value for prop in graph.metadata_props}
     assert json.loads(told["classes"]) == ["lying", "standing"]
     assert told["guarantee"] == str(read_left(run.folder).record.guarantee)
-    assert "uint8 (batch, 1, 40, 40): gray, shorter edge resized to 40 px" in told["input"]
+    shape = "3, 40, 40): RGB" if cell == "ordinal" else "1, 40, 40): gray"
+    assert f"uint8 (batch, {shape}, shorter edge resized to 40 px" in told["input"]
     assert record.name == "out.public.json"
     assert record.read_bytes() == (run.folder / "public.json").read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {"out.onnx", "out.public.json"}
