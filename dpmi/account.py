@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dpmi.base.errors import EXIT_BAD_INPUT, UserError
-from dpmi.config.folder import default_cache
+from dpmi.base.places import cache_folder
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     asked = parser.parse_args(arguments)
     try:
-        _show(asked.cache.expanduser() if asked.cache else default_cache(), Console())
+        _show(cache_folder(asked.cache), Console())
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -280,3 +280,20 @@ def disk() -> Callable[..., AbstractContextManager[Path]]:
             subprocess.run(["umount", str(folder)], check=True)
 
     return mount
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """Real runs on images in files, each made when it is first asked for: ``trained("ldp")``."""
+    from trained_runs import Trained, train, write_inputs
+
+    base = tmp_path_factory.mktemp("trained")
+    write_inputs(base)
+    made: dict[str, Trained] = {}
+
+    def make(name: str) -> Trained:
+        if name not in made:
+            made[name] = train(base, name)
+        return made[name]
+
+    return make

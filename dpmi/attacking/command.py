@@ -8,9 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -20,10 +17,9 @@ from dpmi.attacking.membership import attack_membership
 from dpmi.attacking.reconstruction import IMAGES, reconstruct
 from dpmi.attacking.result import Attacks, Linkage, Membership, Reconstruction, read_attacks
 from dpmi.base.errors import UserError
-from dpmi.config.folder import config_dir
+from dpmi.config.composing import composed
 from dpmi.config.identity import cell_name, config_digest
-from dpmi.config.mistakes import explain
-from dpmi.config.schema import Config, load_config
+from dpmi.config.schema import Config
 from dpmi.config.sections import CsvLogger, LdpMechanism
 from dpmi.run.records.reading import config_of, read_record
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED
@@ -117,11 +113,7 @@ def targets(words: list[str]) -> list[Target]:
     if keys and len(keys) < len(words):
         raise UserError(f"{' '.join(words)}: give folders, or KEY=VALUE of one run, not both")
     if keys:
-        try:
-            with initialize_config_dir(config_dir(), version_base="1.3"):
-                config = load_config(compose("config", overrides=keys))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(explain(error)) from error
+        config = composed(keys)
         name = f"{cell_name(config)}-{config_digest(config)[:6]}"  # as dpmi.train has it
         return [Target(_alone(config), Path(config.output_dir) / name)]
     found = []

@@ -11,12 +11,13 @@ from dpmi.base.errors import UserError
 from dpmi.cards.check import Check, compare, failed, passed, unknown
 from dpmi.cards.check_config import config_checks
 from dpmi.cards.check_promise import promise_checks
-from dpmi.cards.making import provenance, weights_file
+from dpmi.cards.making import weights_file
 from dpmi.cards.rendering import read_card, rendered
 from dpmi.cards.schema import Card
 from dpmi.cards.wording import LIMITS, described, shares, test_images
 from dpmi.models.groups import Subgroup
 from dpmi.run.first_weights import Provenance
+from dpmi.run.left import read_kept
 from dpmi.run.records.code import code_digest
 from dpmi.run.records.leaving import public_guarantee
 from dpmi.run.records.public import PublicRecord
@@ -48,7 +49,7 @@ def verify(path: Path, weights: Path) -> Verified:
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give the weights that the card is of")
     try:
-        told: Provenance | None = provenance(weights)
+        told: Provenance | None = read_kept(weights)[1]
         read = passed("weights file is whole")
     except UserError as error:
         told, read = None, failed("weights file is whole", str(error))

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from dpmi.base.errors import UserError
+from dpmi.base.places import cache_folder
 from dpmi.cards.rendering import write
 from dpmi.cards.schema import Card, Others, WeightsFile
 from dpmi.cards.wording import INTENDED_USE, LIMITS, described, shares
-from dpmi.config.folder import default_cache
-from dpmi.models.weights import read_weights
 from dpmi.privacy.account import Accounts, total_of
-from dpmi.run.first_weights import Provenance
+from dpmi.run.first_weights import WEIGHTS_FILE
+from dpmi.run.left import public_record, read_kept
 from dpmi.run.records.leaving import public_execution
-from dpmi.run.records.public import PUBLIC_FILE, PublicRecord
-from dpmi.run.records.reading import read_public_record, read_record
+from dpmi.run.records.public import PUBLIC_FILE
+from dpmi.run.records.reading import read_record
 from dpmi.run.records.record import RECORD_FILE
-
-WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
         UserError: no run that completed is there, or not all of it, or of another version.
         OSError: it cannot be written.
     """
-    record, weights = _public_record(run), run / WEIGHTS_FILE
+    record, weights = public_record(run), run / WEIGHTS_FILE
     if record.status != "completed" or record.guarantee is None:
         raise UserError(
             f"{run}: the run {record.status}, so it has no checkpoint to make a card of; the same "
@@ -65,7 +59,7 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
             f"{run / PUBLIC_FILE}: of an older version of dpmi, which did not bound what an "
             "attacker can do; run it again with rerun=true"
         )
-    told = provenance(weights)
+    _, told = read_kept(weights)
     private = read_record(run / RECORD_FILE) if (run / RECORD_FILE).is_file() else None
     by_choice = False
     if wishes.with_ledger and not record.executed:
@@ -78,7 +72,7 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
         executed = public_execution(private.mechanism, chosen)
         record = record.model_copy(update={"executed": executed})
         by_choice = bool(executed)
-    cache_dir = wishes.cache_dir or _cache_dir(private.config if private else {})
+    cache_dir = wishes.cache_dir or cache_folder(private.config["cache_dir"] if private else None)
     its = described(record)
     card = Card(
         made=_now(),
@@ -97,44 +91,11 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
     return card
 
 
-def _public_record(run: Path) -> PublicRecord:
-    if not run.is_dir():
-        raise UserError(f"{run}: no such folder; give that of a run, with {PUBLIC_FILE} in it")
-    if not (run / PUBLIC_FILE).is_file():
-        below = sorted(path.parent for path in run.rglob(PUBLIC_FILE))
-        hint = f"; there is one in {below[0]}, and {len(below) - 1} more" if below else ""
-        raise UserError(f"{run}: no {PUBLIC_FILE}, so it is no run's folder{hint}")
-    return read_public_record(run / PUBLIC_FILE)
-
-
-def provenance(weights: Path) -> Provenance:
-    """What a weights file tells of its own training.
-
-    Raises:
-        UserError: no file, damaged, of another version, or no run's.
-    """
-    if not weights.is_file():
-        raise UserError(f"{weights}: no such file; a run leaves its weights as {WEIGHTS_FILE}")
-    _, told = read_weights(weights)
-    try:
-        return Provenance.model_validate_json(told or "{}")
-    except ValidationError as error:
-        raise UserError(
-            f"{weights}: does not tell what it was trained with, as {WEIGHTS_FILE} of a run of "
-            "this version does; train it again"
-        ) from error
-
-
 def weights_file(path: Path) -> WeightsFile:
     """Name, size and SHA-256 of a file."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return WeightsFile(name=path.name, size=path.stat().st_size, sha256=digest)
-
-
-def _cache_dir(config: Mapping[str, Any]) -> Path:
-    named = config.get("cache_dir")
-    return Path(named).expanduser() if named else default_cache()
 
 
 def _others(cache_dir: Path, account: str | None) -> Others | None:

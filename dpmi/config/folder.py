@@ -1,8 +1,7 @@
-"""Where configs lie, and what they say where nothing else is given."""
+"""Where the configs lie."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 
@@ -11,8 +10,3 @@ def config_dir() -> str:
     package = Path(__file__).resolve().parents[1]
     checkout = package.parent / "conf"
     return str(checkout if (checkout / "config.yaml").is_file() else package / "conf")
-
-
-def default_cache() -> Path:
-    """The ``cache_dir`` of conf/config.yaml: DPMI_CACHE, or a folder in the user's home."""
-    return Path(os.environ.get("DPMI_CACHE", "~/.cache/dpmi")).expanduser()

@@ -102,7 +102,7 @@ def _decode_all(images: ImageList, writer: PixelWriter, *, skip_bad: bool) -> di
 
     bad: dict[str, str] = {}
     gray, darkest, brightest = True, 255, 0
-    with _bombs_are_errors():
+    with bombs_are_errors():
         decoded = in_threads(decode, images.paths)
         for row, result in enumerate(_with_progress(decoded, len(images.paths))):
             if isinstance(result, BadImageError):
@@ -128,7 +128,7 @@ def _with_progress(results: Iterable[_Result], total: int) -> Iterable[_Result]:
 
 
 @contextlib.contextmanager
-def _bombs_are_errors() -> Iterator[None]:
+def bombs_are_errors() -> Iterator[None]:
     """Let Pillow raise on images above its limit of pixels, and print nothing of the others."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL|pydicom")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median_high
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +14,8 @@ from numpy.typing import NDArray
 from dpmi.base.errors import UserError
 from dpmi.config.sections import CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
-from dpmi.data.decoding.settings import PREPROCESSING_VERSION
 from dpmi.data.digests import content_digests
+from dpmi.data.fingerprint import DataFingerprint, fingerprint_of
 from dpmi.data.left_out import check_share, note_of_undecoded, note_of_unknown
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 from dpmi.data.readers import read_catalogue
@@ -45,35 +42,6 @@ class Split:
             tuple(self.patients[row] for row in rows),
             {column: tuple(of[row] for row in rows) for column, of in self.groups.items()},
         )
-
-
-@dataclass(frozen=True)
-class DataFingerprint:
-    """What a run was trained and tested on, in plain values for its record."""
-
-    sha256: str  # of contents, labels, patients, splits and preprocessing; not of where files lie
-    image_side: int  # R, in pixels
-    channels: int
-    counts: dict[str, int]  # images by split
-    class_counts: dict[str, dict[str, int]]  # images by split and class
-    duplicates_removed: int  # byte-identical to an image of a split that is kept in their place
-    duplicates_within_split: int  # kept
-    patients_in_two_splits: int
-    corrupt_skipped: int
-    largest_images_per_patient: int | None  # in train; None where patients are unknown
-    median_images_per_patient: int | None  # the same; of an even number of patients the higher
-    most_copies_of_an_image: int  # byte-identical ones in train, itself included
-    groups: str | None = None  # SHA-256 of the test images' groups; None where none are asked for
-
-    @property
-    def together(self) -> dict[str, int]:
-        """Training images that belong to one: of a patient, where known; copies of an image."""
-        groups = {
-            "largest_patient": self.largest_images_per_patient,
-            "median_patient": self.median_images_per_patient,
-            "copies": self.most_copies_of_an_image,
-        }
-        return {name: images for name, images in groups.items() if images is not None}
 
 
 @dataclass(frozen=True)
@@ -107,20 +75,16 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
     Raises:
         UserError: the data or the config cannot be used; nothing half-written is left.
     """
-    size = config.resize or config.image_size
-    if config.image_size > size:
+    if config.image_size > (size := config.resize or config.image_size):
         raise UserError(
             f"data.image_size={config.image_size} is larger than data.resize={size}: an image "
             "cannot be cropped to more than it was resized to. Raise data.resize, or leave it "
             "null to follow data.image_size."
         )
     catalogue = read_catalogue(config, cache_dir)
-    for note in catalogue.notes:
-        log.info("%s", note)
     if delta is not None:
         _check_delta(delta, catalogue)
-    labels, splits = catalogue.labels, np.asarray(catalogue.splits)
-    _check_classes(catalogue, labels, splits, "")
+    _check_classes(catalogue, np.arange(len(catalogue.splits)), "")
     check_share(config, catalogue)
 
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
@@ -132,9 +96,63 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
             "(or val), kept in test.",
             removed,
         )
+    prepared, rows = _decoded(config, catalogue, kept, digests, cache_dir, removed)
+    _check_classes(catalogue, np.asarray(rows, dtype=np.int64), " that can be used")
+    return prepared
+
+
+def prepare_test(
+    config: DataConfig, cache_dir: Path, classes: Sequence[str], *, graded: bool
+) -> tuple[PreparedData, tuple[str, ...]]:
+    """Read and decode the test images of a data set alone, for a classifier that is there already.
+
+    Args:
+        config: the ``data`` section of a config.
+        cache_dir: where decoded images are kept.
+        classes: that the classifier knows, in its order.
+        graded: whether they are ordered.
+
+    Returns:
+        The data set with its labels in the order of ``classes``; and the SHA-256 of the images'
+        contents, row by row.
+
+    Raises:
+        UserError: the data cannot be used, or have a class that the classifier does not know.
+    """
+    catalogue = read_catalogue(config, cache_dir)
+    catalogue = catalogue.of_rows([r for r, s in enumerate(catalogue.splits) if s == "test"])
+    if not catalogue.paths:
+        raise UserError(f"data={catalogue.name}: there are no test images. Put some in its split.")
+    if unknown := [name for name in catalogue.classes if name not in classes]:
+        raise UserError(
+            f"data={catalogue.name}: its classes ({', '.join(catalogue.classes)}) are not those of "
+            f"the classifier ({', '.join(classes)}), which does not know {', '.join(unknown)}. "
+            "Name them alike."
+        )
+    order = np.asarray([classes.index(name) for name in catalogue.classes], dtype=np.int64)
+    catalogue = replace(
+        catalogue, classes=tuple(classes), labels=order[catalogue.labels], graded=graded
+    )
+    digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
+    every = list(range(len(digests)))
+    prepared, rows = _decoded(config, catalogue, every, digests, cache_dir, removed=0)
+    if not rows:
+        raise UserError(f"data={catalogue.name}: none of its test images can be decoded.")
+    return prepared, tuple(digests[row] for row in rows)
+
+
+def _decoded(
+    config: DataConfig,
+    catalogue: Catalogue,
+    kept: Sequence[int],
+    digests: Sequence[str],
+    cache_dir: Path,
+    removed: int,
+) -> tuple[PreparedData, list[int]]:
+    """Decode the images of some rows; return which of the rows are left, split by split."""
+    size = config.resize or config.image_size
     # Split by split, so that each is one slice of the pixels.
     rows = [row for split in SPLITS for row in kept if catalogue.splits[row] == split]
-
     images = ImageList(
         source=catalogue.source,
         paths=[catalogue.paths[row] for row in rows],
@@ -147,8 +165,6 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
     if bad := {images.paths[position]: cached.bad[position] for position in sorted(cached.bad)}:
         check_share(config, catalogue, bad)
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
-    _check_classes(catalogue, labels[rows], splits[rows], " that can be used")
-
     notes = (
         *catalogue.notes,
         *note_of_unknown(catalogue),
@@ -157,10 +173,9 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
     )
     for note in notes:
         log.warning("%s", note)
-
     channels = cached.pixels.shape[1]
-    fingerprint = _fingerprint(catalogue, rows, digests, size, channels, removed, len(cached.bad))
-    return PreparedData(
+    fingerprint = fingerprint_of(catalogue, rows, digests, size, channels, removed, len(cached.bad))
+    prepared = PreparedData(
         name=catalogue.name,
         classes=catalogue.classes,
         graded=catalogue.graded,
@@ -168,9 +183,10 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
         size=size,
         splits=_slices(catalogue, rows, cached.pixels),
         fingerprint=fingerprint,
-        train_contents=tuple(digests[row] for row in rows if splits[row] == "train"),
+        train_contents=tuple(digests[row] for row in rows if catalogue.splits[row] == "train"),
         notes=notes,
     )
+    return prepared, rows
 
 
 def _note_of_levels(config: DataConfig, levels: int) -> tuple[str, ...]:
@@ -193,9 +209,9 @@ def _check_delta(delta: float, catalogue: Catalogue) -> None:
         )
 
 
-def _check_classes(
-    catalogue: Catalogue, labels: NDArray[np.int64], splits: NDArray[np.str_], which: str
-) -> None:
+def _check_classes(catalogue: Catalogue, rows: NDArray[np.int64], which: str) -> None:
+    """Refuse rows of which a class has no training image, or none is a test image."""
+    labels, splits = catalogue.labels[rows], np.asarray(catalogue.splits)[rows]
     present = Counter(labels[splits == "train"].tolist())
     for label, name in enumerate(catalogue.classes):
         if not present[label]:
@@ -241,66 +257,3 @@ def _slices(
         )
         start = stop
     return splits
-
-
-def _fingerprint(
-    catalogue: Catalogue,
-    rows: Sequence[int],
-    digests: Sequence[str],
-    size: int,
-    channels: int,
-    removed: int,
-    corrupt: int,
-) -> DataFingerprint:
-    contents: dict[str, list[str]] = defaultdict(list)
-    labels: dict[str, Counter[int]] = defaultdict(Counter)
-    patients: dict[str, Counter[str]] = defaultdict(Counter)
-    sha256 = hashlib.sha256()
-    preprocessing = [
-        *(PREPROCESSING_VERSION, size, channels, catalogue.decoding, catalogue.classes)
-    ]
-    sha256.update(json.dumps(preprocessing, sort_keys=True).encode())
-    for row in rows:
-        split, label, patient = catalogue.splits[row], int(catalogue.labels[row]), ""
-        patient = catalogue.patients[row]
-        sha256.update(json.dumps([digests[row], label, patient, split]).encode())
-        contents[split].append(digests[row])
-        labels[split][label] += 1
-        if patient:
-            patients[split][patient] += 1
-
-    duplicates = sum(len(in_split) - len(set(in_split)) for in_split in contents.values())
-    homes = Counter(patient for in_split in patients.values() for patient in in_split)
-    shared = sum(splits > 1 for splits in homes.values())
-    if duplicates:
-        log.info("%d images are byte-identical to another of the same split; kept.", duplicates)
-    if shared:
-        log.warning("%d patients have images in more than one split.", shared)
-    return DataFingerprint(
-        sha256=sha256.hexdigest(),
-        image_side=size,
-        channels=channels,
-        counts={split: len(in_split) for split, in_split in contents.items()},
-        class_counts={
-            split: {name: counts[label] for label, name in enumerate(catalogue.classes)}
-            for split, counts in labels.items()
-        },
-        duplicates_removed=removed,
-        duplicates_within_split=duplicates,
-        patients_in_two_splits=shared,
-        corrupt_skipped=corrupt,
-        largest_images_per_patient=max(patients["train"].values(), default=None),
-        median_images_per_patient=(
-            median_high(patients["train"].values()) if patients["train"] else None
-        ),
-        most_copies_of_an_image=max(Counter(contents["train"]).values()),
-        groups=_digest_of_groups(catalogue, [r for r in rows if catalogue.splits[r] == "test"]),
-    )
-
-
-def _digest_of_groups(catalogue: Catalogue, rows: Sequence[int]) -> str | None:
-    """Of what ``sha256`` leaves out: groups change what is told of a run, not what it computes."""
-    if not catalogue.groups:
-        return None
-    told = {name: [values[row] for row in rows] for name, values in catalogue.groups.items()}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

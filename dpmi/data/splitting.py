@@ -20,12 +20,16 @@ def stratified_split(
 ) -> tuple[str, ...]:
     """Split at random, each class in the same proportions (scikit-learn's train_test_split).
 
+    With a ``test_fraction`` of 1, which no config for training has, all are test images.
+
     Returns:
         "train", "val" or "test" for each label.
 
     Raises:
         UserError: the fractions leave no training or test images, or a class is too small.
     """
+    if test_fraction == 1:
+        return ("test",) * len(labels)
     from sklearn.model_selection import train_test_split  # loads for a second: only where needed
 
     _check_fractions(val_fraction, test_fraction)
@@ -89,7 +93,7 @@ def patient_split(
         labels: (n,), each an index of a class.
         patients: (n,); an image whose patient is unknown ("") is taken for a patient of its own.
         val_fraction: share of the images to validate on; 0 makes no validation split.
-        test_fraction: share of the images to test on.
+        test_fraction: share of the images to test on; 1, which no config for training has: all.
         seed: the same seed gives the same split.
 
     Returns:
@@ -98,6 +102,8 @@ def patient_split(
     Raises:
         UserError: the fractions leave no training or test images, or there are too few patients.
     """
+    if test_fraction == 1:
+        return ("test",) * len(labels)
     _check_fractions(val_fraction, test_fraction)
     shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     shares = {split: share for split, share in shares.items() if share}

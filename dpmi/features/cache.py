@@ -155,7 +155,7 @@ def _compute(
     }
     count, every = sum(map(len, todo.values())), sum(map(len, digests.values()))
     said = f"{count} images" if count == every else f"{count} of {every} images, others are known"
-    if not console.is_terminal:
+    if count and not console.is_terminal:
         console.print(f"computing the features of {said} ({request.view}), once")
     pooled: Pooled = {}
     with _progress(console) as progress, torch.inference_mode():
@@ -173,7 +173,8 @@ def _compute(
                 for stage, value in known.get(digest, {}).items():
                     of[stage][row] = value
             pooled[name] = of
-    console.print(f"features of {said} ({request.view}): {time.perf_counter() - started:.0f} s")
+    if count:
+        console.print(f"features of {said} ({request.view}): {time.perf_counter() - started:.0f} s")
     told = {
         name: torch.from_numpy(np.frombuffer(b"".join(of), dtype=np.uint8).reshape(-1, 32).copy())
         for name, of in digests.items()

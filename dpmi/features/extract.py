@@ -13,7 +13,7 @@ from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.backbone import STAGES
 from dpmi.features.cache import FeatureRequest, pooled_features
-from dpmi.features.projection import drawn_images, fitted
+from dpmi.features.projection import Projection, drawn_images, fitted
 from dpmi.features.vectors import unit_vectors
 
 
@@ -24,10 +24,17 @@ class Features:
     Attributes:
         vectors: split to (n, D) float32, rows of length 1 (but for rounding) or 0.
         labels: split to (n,) class indices.
+        projection: that the vectors went through, public; None where they went through none.
     """
 
     vectors: dict[str, Tensor]
     labels: dict[str, Tensor]
+    projection: Projection | None = None
+
+    @property
+    def public(self) -> dict[str, Tensor]:
+        """What is kept beside a head on them, by its name in the file."""
+        return self.projection.exported() if self.projection else {}
 
 
 def extract_features(
@@ -58,31 +65,40 @@ def extract_features(
     Raises:
         UserError: the weights are not a ResNet-18's, or the cache cannot be written.
     """
-
-    def vectors_of(images: PreparedData) -> dict[str, Tensor]:
-        deepest = max(settings.stages, key=list(STAGES).index)
-        of_views = [
-            pooled_features(
-                FeatureRequest(images, image_size, state, deepest, view, settings.exposure),
-                cache_dir,
-                console,
-                device,
-            )
-            for view in settings.views
-        ]
-        return {
-            split: unit_vectors(
-                [[of[split][stage] for stage in settings.stages] for of in of_views]
-            )
-            for split in images.splits
-        }
-
-    vectors = vectors_of(data)
+    asked = settings, image_size, state, cache_dir, console, device
+    vectors, projection = vectors_of(data, *asked), None
     if settings.project is not None:
         drawn = prepare(drawn_images(data.channels, image_size), cache_dir)
-        projection = fitted(vectors_of(drawn)["train"], settings.project)
+        projection = fitted(vectors_of(drawn, *asked)["train"], settings.project)
         vectors = {split: projection(rows) for split, rows in vectors.items()}
     return Features(
         vectors=vectors,
         labels={name: torch.from_numpy(split.labels) for name, split in data.splits.items()},
+        projection=projection,
     )
+
+
+def vectors_of(
+    data: PreparedData,
+    settings: FeatureSettings,
+    image_size: int,
+    state: dict[str, Tensor],
+    cache_dir: Path,
+    console: Console,
+    device: str,
+) -> dict[str, Tensor]:
+    """The vectors of :func:`extract_features` before any projection, by split."""
+    deepest = max(settings.stages, key=list(STAGES).index)
+    of_views = [
+        pooled_features(
+            FeatureRequest(data, image_size, state, deepest, view, settings.exposure),
+            cache_dir,
+            console,
+            device,
+        )
+        for view in settings.views
+    ]
+    return {
+        split: unit_vectors([[of[split][stage] for stage in settings.stages] for of in of_views])
+        for split in data.splits
+    }

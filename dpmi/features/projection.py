@@ -12,6 +12,7 @@ from dpmi.features.vectors import unit
 
 DRAWN = 256  # images that directions are fitted on
 _SEED = 2**40  # of theirs: no user's
+_MEAN, _DIRECTIONS = "projection.mean", "projection.directions"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,15 @@ class Projection:
     def __call__(self, vectors: Tensor) -> Tensor:
         """(n, D) to (n, k) float32, each row of its image alone, of length one or 0."""
         return unit((vectors.double() - self.mean) @ self.directions.T).float()
+
+    def exported(self) -> dict[str, Tensor]:
+        """What is kept of it, by its names in a file."""
+        return {_MEAN: self.mean, _DIRECTIONS: self.directions}
+
+    @classmethod
+    def kept(cls, state: dict[str, Tensor]) -> Projection | None:
+        """The one that a file holds; None where it holds none."""
+        return cls(state[_MEAN], state[_DIRECTIONS]) if _DIRECTIONS in state else None
 
 
 def fitted(vectors: Tensor, dimensions: int) -> Projection:

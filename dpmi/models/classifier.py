@@ -36,13 +36,15 @@ class ImageClassifier(L.LightningModule):
         ranks: who trains; each process evaluates all images.
 
     Attributes:
-        shift: (K,), taken off the logits of test images, where they differ from the training
-            images by more than their class: by noise.
+        shift: (K,), what was taken off the logits of all images but the training images
+            (:meth:`decide_clean`).
         reliability: of the test images, as :func:`reliability` tells it; empty before they were
             evaluated.
         tested: probabilities (n, K) and labels (n,) of the test images, in their order; None
             before they were evaluated.
     """
+
+    shift: Tensor
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class ImageClassifier(L.LightningModule):
         self.automatic_optimization = False  # a batch may take several backward passes, one step
         self.net = net
         self.classes = classes
-        self.shift: Tensor | float = 0.0
+        self.register_buffer("shift", torch.zeros(len(classes)), persistent=False)
         self.reliability: list[tuple[float, float, int]] = []
         self.tested: tuple[Tensor, Tensor] | None = None
         self._make_gradient, self._compiled, self._ranks = make_gradient, compiled, ranks
@@ -88,12 +90,17 @@ class ImageClassifier(L.LightningModule):
         if self._compiled:  # after the gradient, which may have changed how layers run
             self.net.compile(dynamic=True)  # Poisson batches are of every size
 
-    def exported(self) -> dict[str, Tensor]:
-        """Weights to be kept, which decide on clean images as this model does on test images."""
-        self.net.log_shares += self.shift
-        kept = self.net.exported()
-        self.net.log_shares -= self.shift
-        return kept
+    def decide_clean(self, shift: Tensor | None = None) -> None:
+        """Fold all that decides into the network: what is measured is, to the bit, what is kept.
+
+        Args:
+            shift: (K,), to be taken off the logits of all images but the training images, from
+                which they differ by more than their class: by noise.
+        """
+        if shift is not None:
+            self.shift.copy_(shift)
+            self.net.take_off(shift)
+        self.net.fold()
 
     def on_fit_end(self) -> None:
         """Let go of the gradient: it may have hooks in the network."""
@@ -143,10 +150,9 @@ class ImageClassifier(L.LightningModule):
     ) -> None:
         """Count one batch of the test (loader 0), training (1) or validation split (2, if any)."""
         if dataloader_idx == 1:
-            self._count(self.train_metrics, batch)
+            self._count(self.train_metrics, batch, back=self.shift)
         else:
-            clean = self.val_metrics if dataloader_idx else self.test_metrics
-            self._count(clean, batch, self.shift)
+            self._count(self.val_metrics if dataloader_idx else self.test_metrics, batch)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the splits."""
@@ -158,12 +164,12 @@ class ImageClassifier(L.LightningModule):
             self._log_and_reset(self.val_metrics)
 
     def _count(
-        self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], shift: Tensor | float = 0.0
+        self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], back: Tensor | float = 0.0
     ) -> None:
         images, labels = batch
         # In float32 whatever trained it: logits of 8 bits would tie, and AUROC ranks them.
         with torch.autocast(images.device.type, enabled=False):
-            metrics.update((self.net(images) - shift).softmax(1), labels)
+            metrics.update((self.net(images) + back).softmax(1), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
         values: dict[str, Tensor] = metrics.compute()

@@ -44,9 +44,13 @@ class FeatureHead(DecidingNetwork):
         return x / x.norm(dim=1, keepdim=True).clamp(min=_SMALLEST)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D) to logits (B, K)."""
-        slopes = nn.functional.linear(self.slopes(self.centred(x)), self.codes)
-        return self.decided(slopes + self.intercepts(x.new_ones(len(x), 1)))
+        """(B, D) to logits (B, K); in evaluation by the one matrix that is kept."""
+        x = self.centred(x)
+        if self.training:
+            slopes = nn.functional.linear(self.slopes(x), self.codes)
+        else:
+            slopes = nn.functional.linear(x, self.weight)
+        return self.decided(slopes + self.intercepts(x.new_ones(x.shape[0], 1)))
 
     @property
     def weight(self) -> Tensor:
@@ -63,6 +67,12 @@ class FeatureHead(DecidingNetwork):
         """Take (K, D) and (K,) over; of a linear head."""
         self.slopes.weight.copy_(weight)
         self.intercepts.weight.copy_(bias[:, None])
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Into the intercepts."""
+        self.intercepts.weight -= self.log_shares[:, None]
+        self.log_shares.zero_()
 
     def exported(self) -> dict[str, Tensor]:
         """``centre``, ``weight`` and ``bias``: logits = weight (x - centre) / |x - centre| + bias.

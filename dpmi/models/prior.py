@@ -42,6 +42,12 @@ class DecidingNetwork(nn.Module, ABC):
         """Logits (B, K) as they are in training, corrected in evaluation."""
         return logits if self.training else logits - self.log_shares
 
+    def fold(self) -> None:
+        """Move what is taken off the logits into the biases, for good: after the last step.
+
+        A network without biases goes on taking it off.
+        """
+
     @abstractmethod
     def exported(self) -> dict[str, Tensor]:
         """Weights to be kept, that decide as this network does in evaluation."""

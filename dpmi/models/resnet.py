@@ -147,6 +147,12 @@ class ResNet18(DecidingNetwork):
         self.net.fc.weight.copy_(weight)
         self.net.fc.bias.copy_(bias)
 
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Into the bias of ``fc``."""
+        self.net.fc.bias -= self.log_shares
+        self.log_shares.zero_()
+
     def exported(self) -> dict[str, Tensor]:
         """A state dict of torchvision's ``resnet18``."""
         state: dict[str, Tensor] = self.net.state_dict()

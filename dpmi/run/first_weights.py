@@ -2,7 +2,8 @@
 
 ``model.safetensors`` may leave the house. With it goes, as JSON in its metadata, what its guarantee
 covers: the guarantee, and what was taken from which account, under random names. So a run that
-starts from it knows what was taken from its own images already.
+starts from it knows what was taken from its own images already. For who uses it, the names of the
+classes go with it, as they do in ``public.json``, and of a head which network its features are of.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ _PLANNED = ("dpsgd", "class_means")  # an ε of an image, zero-out
 _RELEASED = ("ldp", "ldp_features")  # noised images, replace-one
 
 
+WEIGHTS_FILE = "model.safetensors"
+
+
 class Share(Public):
     """What was taken from the images of one account."""
 
@@ -42,11 +46,16 @@ class Provenance(Public):
     Attributes:
         guarantee: what may be published of it, with the ``reason`` where there is none.
         taken: by the run, and by those before it whose weights it started from.
+        classes: names of the classes, in the order of the biases.
+        backbone: of a head, SHA-256 of the frozen network that it reads (``weights_digest``); None
+            of a whole network.
     """
 
     version: Literal[1] = 1
     guarantee: dict[str, Any]
     taken: tuple[Share, ...]
+    classes: tuple[str, ...] = ()
+    backbone: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,12 +120,31 @@ class Start:
             assumptions.append(f"the weights before training carry, of other images: {others}")
         return FirstWeights(own.spendings, tuple(assumptions))
 
-    def provenance(self, guarantee: Guarantee, account: str, spending: Spending) -> str:
-        """What is told with the weights of a run that started here: its guarantee, what it took."""
+    def provenance(
+        self,
+        guarantee: Guarantee,
+        account: str,
+        spending: Spending,
+        classes: tuple[str, ...],
+        *,
+        frozen: bool,
+    ) -> str:
+        """What is told with the weights of a run that started here.
+
+        Args:
+            guarantee: of the run.
+            account: that it took from.
+            spending: what it took.
+            classes: names of its classes.
+            frozen: whether it keeps a head alone, on the network as it was.
+        """
         told = public_guarantee(guarantee).to_dict()
         own = Share(account=account, spending=spending)
         taken = (*(self.told.taken if self.told else ()), own)
-        return Provenance(guarantee=told, taken=taken).model_dump_json()
+        backbone = weights_digest(self.state) if frozen and self.state else None
+        return Provenance(
+            guarantee=told, taken=taken, classes=classes, backbone=backbone
+        ).model_dump_json()
 
 
 def load_start(name: str | None, channels: int, cache_dir: Path, console: Console) -> Start:

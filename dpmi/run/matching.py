@@ -33,8 +33,8 @@ def find_threshold(
         image_size: side of the square that the network sees, in pixels.
     """
     mechanism.settle(model.net, lambda: _logits_of(model.net, train))
-    if isinstance(mechanism, LocalDP) and (reference := mechanism.reference(data)):
-        model.shift = clean_shift(model.net, *reference, image_size)
+    reference = mechanism.reference(data) if isinstance(mechanism, LocalDP) else None
+    model.decide_clean(clean_shift(model.net, *reference, image_size) if reference else None)
 
 
 def clean_shift(net: nn.Module, clean: Split, noised: Split, image_size: int) -> Tensor:

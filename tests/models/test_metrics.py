@@ -53,7 +53,7 @@ class Linear(DecidingNetwork):
         self.net = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(4, 2), nn.Sigmoid())
 
     def forward(self, images):
-        return self.net(images)
+        return self.decided(self.net(images))
 
     def exported(self):
         return self.state_dict()
@@ -72,7 +72,7 @@ def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_clean_images_alon
         weight_decay=0.0,
         momentum=0.0,
     )
-    model.shift = torch.tensor([shift, 0.0])
+    model.decide_clean(torch.tensor([shift, 0.0]))
     module = ImageDataModule(
         data, image_size=32, batch_size=9, augment="none", num_workers=0, seed=0
     )

@@ -65,11 +65,13 @@ def whole(words, tmp_path_factory):
 def test_a_head_leaves_a_good_record_and_weights_that_decide_alone(cell, whole):
     record, kept = read_record(whole(cell) / "record.json"), weights(whole(cell))
     classes, length = 5 if cell == "views" else 2, 5 if cell == "ldp_features" else 256
+    projection = {"projection.mean": (256,), "projection.directions": (5, 256)}
     assert (record.status, record.reason) == ("completed", None)
     for metric in ("accuracy", "balanced_accuracy", "auroc"):
         assert 0 <= record.metrics[f"test/{metric}"] <= 1
     assert {name: tuple(value.shape) for name, value in kept.items()} == {
         "centre": (length,), "weight": (classes, length), "bias": (classes,),
+        **(projection if cell == "ldp_features" else {}),
     }  # fmt: skip
     assert kept["centre"].norm() > 0.1
     assert record.timings["features"] >= 0

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from dpmi.base.errors import UserError
 from dpmi.data.decoding.dicom import decode_dicom, is_dicom
 from dpmi.data.decoding.geometry import square
-from dpmi.data.decoding.raster import decode_raster
+from dpmi.data.decoding.raster import decode_raster, of_opened
 from dpmi.data.decoding.settings import BadImageError, Decoding
 
 
@@ -50,6 +51,15 @@ def decode_image(data: bytes, resize: int, settings: Decoding) -> NDArray[np.uin
     except Exception as error:  # decoders raise many types on damaged files
         reason = " ".join(str(error).split())
         raise BadImageError(reason or type(error).__name__) from error
+
+
+def opened(image: Image.Image, resize: int, settings: Decoding) -> NDArray[np.uint8]:
+    """The same of an image that Pillow has opened or drawn, whatever its size.
+
+    Raises:
+        BadImageError: of a pixel format that is not supported.
+    """
+    return square(of_opened(image, settings), resize)
 
 
 def read_image(path: Path, resize: int, settings: Decoding) -> NDArray[np.uint8]:

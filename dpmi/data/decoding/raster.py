@@ -69,6 +69,20 @@ def decode_raster(data: bytes, resize: int, settings: Decoding) -> Image.Image:
         ) from None
 
 
+def of_opened(image: Image.Image, settings: Decoding) -> Image.Image:
+    """The same of an image that Pillow has opened or drawn.
+
+    Raises:
+        BadImageError: of a pixel format that is not supported.
+    """
+    if image.info.keys() & _MAY_TURN:
+        image = ImageOps.exif_transpose(image)
+    gray = _deep_gray(image, settings.bit_depth or _tag(image, _BITS_PER_SAMPLE, 16), settings)
+    if gray is None and _signed(image):
+        raise BadImageError("it has signed values of 8 bits, which are not supported")
+    return _in_mode(image if gray is None else gray, "L" if settings.channels == 1 else "RGB")
+
+
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,16 @@ class Decoding:
         """As a config of a user's own images says."""
         depth = None if config.bit_depth == "auto" else config.bit_depth
         return cls(config.channels, depth, config.window, config.value_range)
+
+    @classmethod
+    def of_values(cls, channels: int, data: Mapping[str, Any]) -> Decoding:
+        """As the ``data`` section of a record's config says; what it does not say is open."""
+        depth = data.get("bit_depth", "auto")
+        window, value_range = (
+            None if (pair := data.get(name)) is None else (float(pair[0]), float(pair[1]))
+            for name in ("window", "value_range")
+        )
+        return cls(channels, None if depth == "auto" else int(depth), window, value_range)
 
     @property
     def key(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dpmi.data.readers.csv_file import read_csv_file
 from dpmi.data.readers.folder import read_folder
 from dpmi.data.readers.graded import read_eyepacs, read_messidor2
 from dpmi.data.readers.medmnist import read_medmnist
+from dpmi.data.readers.medmnist_sets import MEDMNIST
 from dpmi.data.readers.mimic_cxr import read_mimic_cxr
 from dpmi.data.readers.nih import read_nih
 from dpmi.data.readers.phantom import read_phantom
@@ -37,6 +38,20 @@ READERS: dict[str, Callable[[Any, Path], Catalogue]] = {
     "csv": lambda config, _: read_csv_file(config),
 }
 
+
+# Of the images as they are decoded, by the config's data.name; a user's own have data.channels.
+CHANNELS: dict[str, int] = {
+    "phantom_xray": 1,
+    "phantom_fundus": 3,
+    "chest_xray": 1,
+    "aptos": 3,
+    "nih": 1,
+    "chexpert": 1,
+    "mimic_cxr": 1,
+    "eyepacs": 3,
+    "messidor2": 3,
+    **{name: its.channels for name, its in MEDMNIST.items()},
+}
 
 _TESTS: dict[str, Callable[[Catalogue], Catalogue]] = {
     "official": lambda catalogue: catalogue,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dpmi.mechanisms import Mechanism
 from dpmi.models.weights import write_state_dict
+from dpmi.run.first_weights import WEIGHTS_FILE
 from dpmi.run.records.entry import RunEntry
 from dpmi.run.stages.context import Context
 from dpmi.run.stages.images import Inputs
@@ -21,5 +22,10 @@ def save(
     if not context.ranks.is_first:
         return
     with context.timed("save"):
-        told = inputs.start.provenance(mechanism.guarantee(), *entry.taken(mechanism))
-        write_state_dict(learner.model.exported(), context.folder / "model.safetensors", told)
+        features = inputs.features
+        told = inputs.start.provenance(
+            *(mechanism.guarantee(), *entry.taken(mechanism), learner.model.classes),
+            frozen=features is not None,
+        )
+        kept = learner.model.net.exported() | (features.public if features else {})
+        write_state_dict(kept, context.folder / WEIGHTS_FILE, told)

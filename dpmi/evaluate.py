@@ -1,0 +1,67 @@
+"""Measure the trained model of a run on labelled images: its own test images, or others'.
+
+    python -m dpmi.evaluate RUN                                    # as the run itself did
+    python -m dpmi.evaluate RUN data=folder data.root=PATH         # another hospital's
+    python -m dpmi.evaluate RUN data=csv data.root=PATH data.csv=images.csv 'data.groups=[sex]'
+
+Classes are matched by name. Images are prepared as test images were in the run: size, resize and
+colour are the run's. Of a data set with splits the test images are taken, of one without all. All
+metrics of the report, with intervals over patients where these are known, go to
+evaluation-DATA-DIGEST.json beside the run, or to --output.
+
+No ε of the training images is spent. The figures are statistics of the images they are of, which
+no guarantee covers: the file is private, and stays where the images are.
+Exit status: 0 done, 2 the input is bad, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+
+from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError
+from dpmi.base.threads import let_idle_threads_sleep
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate what the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dpmi.evaluate", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="data=..., data.root=...")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="where to (default: beside the run)"
+    )
+    parser.add_argument(
+        "--backbone", type=Path, metavar="FILE",
+        help="of a head: the network that it reads, where it is not found by itself",
+    )  # fmt: skip
+    asked = parser.parse_intermixed_args(arguments)
+    let_idle_threads_sleep()
+    from dpmi.using.evaluating import evaluate  # slow to import: not for --help
+    from dpmi.using.showing import show
+
+    warnings.simplefilter("ignore")  # what libraries advise is no matter of who evaluates
+    # Libraries may have set it up in their own way while they were imported.
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
+    try:
+        found, path = evaluate(
+            asked.run, asked.words, asked.output, asked.backbone, Console(stderr=True)
+        )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    show(found, path, Console())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

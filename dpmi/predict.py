@@ -1,0 +1,58 @@
+"""Show images to the trained model of a run, and write what it says of each.
+
+    python -m dpmi.predict RUN PATH ...                    # CSV to standard output
+    python -m dpmi.predict RUN images/ more.csv --output predictions.csv
+
+PATH is an image, a folder of images (at any depth), or a CSV file with a column path, relative to
+where the file lies. A row has the path, a probability for each class, the decision, and, of an
+image that cannot be read, why. Images are decoded, resized and decided on as test images were in
+the run. Of a model that was trained on a GPU, one is used where there is one.
+
+The guarantee, on standard error, is that of the training images: none covers images shown here.
+Exit status: 0 done, 1 some images cannot be read, 2 the input is bad, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.threads import let_idle_threads_sleep
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict what the command line names; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m dpmi.predict", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, CSV files")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="where to (default: standard output)"
+    )
+    parser.add_argument(
+        "--backbone", type=Path, metavar="FILE",
+        help="of a head: the network that it reads, where it is not found by itself",
+    )  # fmt: skip
+    asked = parser.parse_args(arguments)
+    let_idle_threads_sleep()
+    from dpmi.using.predicting import predict  # slow to import: not for --help
+
+    try:
+        unreadable = predict(asked.run, asked.paths, asked.output, asked.backbone)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # who reads the table has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED_RUNS
+    return EXIT_FAILED_RUNS if unreadable else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
