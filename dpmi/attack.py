@@ -1,4 +1,4 @@
-"""Attack runs, and tell what an attacker learns: measured, not bounded.
+"""Attack runs, and measure what an attacker learns.
 
     python -m dpmi.attack membership FOLDER ...      # who was a training image? (LiRA)
     python -m dpmi.attack linkage FOLDER ...         # whose X-ray is this noised image?

@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--with-ledger",
         action="store_true",
         help="of a user's own data: plan and ledger, too, from which others can recompute ε; they "
-        "tell the batch size",
+        "reveal the batch size",
     )
     parser.add_argument(
         "--intended-use", metavar="TEXT", help="in place of the default; the limits stay"

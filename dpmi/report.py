@@ -6,7 +6,7 @@
     python -m dpmi.report SWEEP --public      # of what may be published alone
 
 It reads run records (record.json), and nothing else. They are private, so the report stays in the
-house where the images are a user's own. With --public it reads public.json alone, and tells less,
+house where the images are a user's own. With --public it reads public.json alone, and writes less,
 into report-public/. report.html is a page of its own, to be opened from anywhere; report.md,
 cells.csv, runs.csv and the charts as SVG and PNG stand beside it.
 Exit status: 0 done, 2 the input is bad.

@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         tempfile.TemporaryDirectory() as logs
     ):  # else it leaves a folder `wandb` where it is called
         environment = {**os.environ, "WANDB_DIR": logs}
-        # its own lines tell what failed
+        # its own lines show what failed
         subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
     failed = [run for run in left if not synced(run)]
     print(f"{told}, {len(left) - len(failed)} pushed now, {len(failed)} not")

@@ -34,8 +34,8 @@ def test_what_was_found_stands_beside_the_run_and_nothing_else_is_touched(runs, 
     left = [contents(runs), contents(runs.parent / "cache")]
     assert attack.main(["linkage", str(runs), "--images", "20"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "linkage tells nothing of none; try membership" in told
-    assert "He knows all training images" in told
+    assert "linkage is no attack on none; try membership" in told
+    assert "The attacker knows all training images" in told
     assert "itself" in told
     found = read_attacks(runs / "ldp")
     assert (found.linkage.image.queries, found.linkage.image.candidates) == (20, 60)

@@ -80,7 +80,7 @@ def attack(
         if mechanism not in REACHES[kind]:
             others = [other for other, reached in REACHES.items() if mechanism in reached]
             console.print(
-                f"{target.name}: {kind} tells nothing of {mechanism}; try {' or '.join(others)}",
+                f"{target.name}: {kind} is no attack on {mechanism}; try {' or '.join(others)}",
                 markup=False,
             )
             continue

@@ -30,12 +30,13 @@ INTERVALS = (
     "95 % over the images that were drawn as queries and their noise (Clopper and Pearson 1934)"
 )
 _KNOWS = (
-    "He knows all training images as the mechanism saw them, and the law of its noise; he sees "
+    "The attacker knows all training images as the mechanism saw them, and the distribution of "
+    "its noise, and sees "
 )
 _SEES = {
     "ldp": "one noised image, once",
     "ldp_published": "one noised image, once",
-    "ldp_features": "one answer, of one bit, and the question that was asked",
+    "ldp_features": "one answer, of one bit, and its question",
 }
 _BLOCK = 256  # candidates at once
 

@@ -32,8 +32,8 @@ from dpmi.run.parts import prepared_data
 
 IMAGES = 16
 ATTACKER = (
-    "He knows the law of the noise, and images that the program draws, whose spectrum is his only "
-    "idea of an image; he sees one noised image, once."
+    "The attacker knows the distribution of the noise and the spectrum of synthetic images, and "
+    "sees one noised image, once."
 )
 
 

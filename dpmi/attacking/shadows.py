@@ -97,7 +97,7 @@ class Shadows:
         n: candidates: the training images of the run.
 
     Raises:
-        UserError: the data cannot be used, or shadow models tell nothing of the mechanism.
+        UserError: the data cannot be used, or shadow models are no attack on the mechanism.
     """
 
     def __init__(self, config: Config, console: Console) -> None:

@@ -23,7 +23,7 @@ from dpmi.run.parts import prepared_data
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord, config_of, read_record
 from dpmi.train import config_dir
 
-# An attack by steps of DP-SGD would tell nothing of these.
+# Attacks on the steps of DP-SGD do not apply to these.
 _NOT_AUDITED = {
     "class_means": "class means are not audited: no canary of the auditor's reaches them",
     "ldp_features": "answers of one bit are not audited: no canary of the auditor's gives one",

@@ -7,7 +7,7 @@ EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_RESUMABLE, EXIT_INTERRUPTED = 1, 2, 75, 1
 
 
 class UserError(Exception):
-    """Bad input, told in one line: what, where, what is allowed, what to do.
+    """Bad input, reported in one line: what is wrong, where, what is allowed, what to do.
 
     The doors (``python -m dpmi.X``) print it without a stack trace and exit with status 2.
     """

@@ -98,7 +98,7 @@ def file_checks(card: Card, weights: Path) -> Iterator[Check]:
 
 
 def of_same_run(card: Card, told: Provenance) -> Iterator[Check]:
-    """Whether the weights file tells the same of its training as the card."""
+    """Whether weights file and card agree on the training."""
     stated = card.record.guarantee
     assert stated
     name = "guarantee in the weights file is the card's"

@@ -112,7 +112,7 @@ def _public_record(run: Path) -> PublicRecord:
 
 
 def provenance(weights: Path) -> Provenance:
-    """What a weights file tells of its own training.
+    """What a weights file records of its training.
 
     Raises:
         UserError: no file, damaged, of another version, or no run's.
@@ -124,7 +124,7 @@ def provenance(weights: Path) -> Provenance:
         return Provenance.model_validate_json(told or "{}")
     except ValidationError as error:
         raise UserError(
-            f"{weights}: does not tell what it was trained with, as {WEIGHTS_FILE} of a run of "
+            f"{weights}: does not record how it was trained, as {WEIGHTS_FILE} of a run of "
             "this version does; train it again"
         ) from error
 

@@ -17,10 +17,10 @@ ACCOUNTANTS = {
     "rdp": "RDP (Mironov et al. 2019, by Opacus)",
 }
 NO_LEDGER = (
-    "not on this card: plan and ledger of a user's own data tell the batch size, and leave only by "
-    "choice (--with-ledger). ε cannot be recomputed from the card alone"
+    "not on this card: plan and ledger of a user's own data reveal the batch size, and are "
+    "included only on request (--with-ledger). ε cannot be recomputed from the card alone"
 )
-BY_CHOICE = " The user chose to let this leave; it tells the batch size."
+BY_CHOICE = " Included at the user's request; it reveals the batch size."
 NOT_KNOWN = (
     "not known: the account of the training images was not at hand when the card was made. "
     "Whatever else was released from them adds to the ε above"

@@ -163,7 +163,7 @@ class _Worker:
             os.kill(self.process.pid, number)
 
     def ending(self) -> Ending:
-        """What the process told before it ended, or what its end tells."""
+        """What the process reported before it ended, or what its exit status means."""
         code = self.process.exitcode
         assert code is not None
         try:

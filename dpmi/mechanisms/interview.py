@@ -28,7 +28,7 @@ Ask = Callable[[Question], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class ClassEstimate:
-    """What the answers tell of the vectors.
+    """What is estimated from the answers.
 
     Attributes:
         centre: (k,), where vectors are seen from.

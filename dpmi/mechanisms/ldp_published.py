@@ -79,7 +79,7 @@ class LocalDPAsPublished:
         return Guarantee.none(self.name, REASON, claim)
 
     def spent(self) -> None:
-        """Nothing that could be told as an ε."""
+        """Nothing that has an ε."""
 
     def describe(self) -> dict[str, Any]:
         """Return what is said in closed form of blank images, and what was drawn."""

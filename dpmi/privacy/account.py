@@ -242,7 +242,7 @@ def _read(home: Path) -> Account:
     entries: dict[str, Entry] = {}
     path = home / _ENTRIES
     text = path.read_bytes() if path.is_file() else b""
-    # What follows the last line break was cut short: nobody was told that it is on the disk.
+    # What follows the last line break was cut short: nobody relied on its being on the disk.
     for number, line in enumerate(text.split(b"\n")[:-1], 1):
         if (entry := _parsed(line)) is None:
             damage.append(f"{path}, line {number}")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-STRICTER_DELTAS = (1e-5, 1e-6)  # at which every guarantee tells its ε, too
+STRICTER_DELTAS = (1e-5, 1e-6)  # at which every guarantee states its ε, too
 REPEATABLE = "the noise can be repeated from noise_seed by whoever knows or guesses it"
 
 

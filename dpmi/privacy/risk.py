@@ -53,7 +53,7 @@ class Risk:
     Attributes:
         unit: whose change is hidden: as in the guarantee, or "image", or
             "patient", where that is smaller.
-        adjacency: what is told apart: "zero-out" or "replace-one".
+        adjacency: what is distinguished: "zero-out" or "replace-one".
         advantage: most that his true positive rate can be above his false positive rate.
         accuracy: probability of the best guess, where a fair coin decides.
         true_positive_rates: at the false positive rates "0.001" and "0.01".
@@ -81,26 +81,26 @@ class Risk:
         unit, of = self.unit, f"({self.unit}, {self.adjacency})"
         if unit.removesuffix(_OF_A_PATIENT) in _VALUES:
             guess, alike = "which of two values it has", f"values of one {unit}"
-            claim = "take one value for the other", "he tells that other"
+            claim = "take one value for the other", "recognizes that other"
         elif self.adjacency == "zero-out":
             guess, alike = "whether it was there, or a blank in its place", f"{unit}s"
-            claim = f"find the {unit} where there is a blank", "he finds it where it is"
+            claim = f"find the {unit} where there is a blank", "finds it where it is"
         else:
             guess, alike = f"which of two {unit}s it was", f"{unit}s"
-            claim = f"take one {unit} for the other", "he tells that other"
+            claim = f"take one {unit} for the other", "recognizes that other"
         if self.says_nothing:
             return (
-                f"Of one {unit} the bound says nothing: an attacker who knew everything else might "
+                f"For one {unit} the bound says nothing: an attacker who knows everything else may "
                 f"always be right about {guess} {of}.",
             )
         rate, most = min(self.true_positive_rates, key=float), max(self.candidates, key=int)
         return (
-            f"An attacker who knew everything but one {unit} would be right in at most "
+            f"An attacker who knows everything but one {unit} is right in at most "
             f"{_at_most(100, self.accuracy)} of 100 guesses about {guess} {of}; by chance, in 50.",
-            f"If he may {claim[0]} in {_at_most(1000, float(rate))} of 1000 cases, {claim[1]} in "
-            f"at most {_at_most(1000, self.true_positive_rates[rate])} of 1000 {of}; by chance, in "
-            f"{_at_most(1000, float(rate))}.",
-            f"Of {most} equally likely {alike} he picks the right one with a probability of at "
+            f"An attacker who may {claim[0]} in {_at_most(1000, float(rate))} of 1000 cases "
+            f"{claim[1]} in at most {_at_most(1000, self.true_positive_rates[rate])} of 1000 {of}; "
+            f"by chance, in {_at_most(1000, float(rate))}.",
+            f"Among {most} equally likely {alike} the right one is found with a probability of at "
             f"most {percent(self.candidates[most])} {of}; by chance, {percent(1 / int(most))}.",
         )
 

@@ -10,7 +10,7 @@ from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending
 
-ACCOUNTANT = "pld"  # the tightest, whichever each run is told by
+ACCOUNTANT = "pld"  # the tightest, whichever each run uses
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def write_report(folders: Sequence[Path], out: Path, *, public: bool = False) ->
         public: read public records instead, so that the report may be published.
 
     Returns:
-        The runs that it tells of, each once.
+        The runs that it covers, each once.
 
     Raises:
         UserError: a folder is absent or has no record, or a record is unreadable or of another

@@ -38,7 +38,7 @@ class Share(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What is told with the weights that a run leaves.
+    """Metadata of the weights that a run leaves.
 
     Attributes:
         guarantee: what may be published of it, with the ``reason`` where there is none.
@@ -59,7 +59,7 @@ class Start:
     Attributes:
         name: as the config has it.
         state: a state dict; None where they are drawn.
-        told: what the file tells of them; None where it is no run's.
+        told: the file's metadata; None where it is no run's.
     """
 
     name: str | None
@@ -68,7 +68,7 @@ class Start:
 
     @property
     def digest(self) -> str:
-        """Of the weights and what is told of them."""
+        """Of the weights and their metadata."""
         told = self.told.model_dump_json() if self.told else None
         return weights_digest(self.state, told) if self.state else "drawn"
 
@@ -115,7 +115,7 @@ class Start:
         return FirstWeights(own.spendings, tuple(assumptions))
 
     def provenance(self, guarantee: Guarantee, account: str, spending: Spending) -> str:
-        """What is told with the weights of a run that started here: its guarantee, what it took."""
+        """Metadata for the weights of a run that started here: its guarantee, what it took."""
         told = public_guarantee(guarantee).to_dict()
         own = Share(account=account, spending=spending)
         taken = (*(self.told.taken if self.told else ()), own)
@@ -146,6 +146,6 @@ def load_start(name: str | None, channels: int, cache_dir: Path, console: Consol
         return Start(name, state, Provenance.model_validate_json(told) if told else None)
     except ValidationError as error:
         raise UserError(
-            f"model.weights={name}: what it tells of its training is of another version of dpmi; "
+            f"model.weights={name}: its metadata was written by another version of dpmi; "
             "train it again, or start from other weights"
         ) from error

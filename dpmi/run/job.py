@@ -145,7 +145,7 @@ class Run:
             raise KeyboardInterrupt from error
         except OSError as error:  # a full disk, mostly
             place = error.filename or self.folder
-            reason = f"{place}: {error.strerror or error}; the same command goes on where it was"
+            reason = f"{place}: {error.strerror or error}; the same command continues"
             return self._record("failed", reason)
         except Exception as error:
             _log.exception("the run failed")
@@ -384,7 +384,7 @@ class Run:
             ended = f"{status}: {reason}" if reason else status
             raise UserError(
                 f"{self.folder}: the record cannot be written ({error.strerror}); make room, the "
-                f"same command goes on where it was; the run {ended}"
+                f"same command continues; the run {ended}"
             ) from error
         if self._status:
             self._status.remove()

@@ -1,4 +1,4 @@
-"""Lightning's side of a privacy plan: refuses what does not match it, tells ε as it is spent."""
+"""Lightning's side of a privacy plan: refuses what does not match it, logs ε as it is spent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dpmi.privacy.sampling import PoissonBatches
 class PrivacyCallback(L.Callback):
     """Watches that what runs is what the plan says.
 
-    Logs ``epsilon`` and ``delta`` at the end of every step. ε is that of the ledger's steps, told
-    by :class:`EpsilonSchedule`: never less than what was spent.
+    Logs ``epsilon`` and ``delta`` at the end of every step. ε is that of the ledger's steps, by
+    :class:`EpsilonSchedule`: never less than what was spent.
 
     Args:
         mechanism: holds the plan and the ledger.
@@ -142,7 +142,7 @@ class PrivacyCallback(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Check that the step released exactly once, and tell ε."""
+        """Check that the step released exactly once, and log ε."""
         started = time.perf_counter()
         if self._mechanism.taken != trainer.global_step:
             raise UserError(

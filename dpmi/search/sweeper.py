@@ -1,4 +1,4 @@
-"""Hydra's sweeper of a search: batches of runs that Optuna chooses, told by their records."""
+"""Hydra's sweeper of a search: batches of runs that Optuna chooses, scored from their records."""
 
 from __future__ import annotations
 
@@ -108,12 +108,12 @@ class OptunaSearch(Sweeper):
                 )
             if config.noise_seed is not None:
                 raise UserError(
-                    "noise_seed: is for tests and teaching, and what a search leaves would tell "
+                    "noise_seed: is for tests and teaching, and the files of a search would reveal "
                     "it; allowed is null"
                 )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search to the end, and tell what was found.
+        """Search to the end, and print what was found.
 
         Raises:
             SystemExit: a run failed, or another process is at work on the same search.
@@ -156,7 +156,7 @@ class OptunaSearch(Sweeper):
         return waiting[: self._n_jobs]
 
     def _run(self, study: Study, batch: Sequence[FrozenTrial]) -> None:
-        """Launch a batch, and tell the study what the records say."""
+        """Launch a batch, and give the study the scores in the records."""
         from dpmi.launch.endings import own_record  # it brings what reads records
 
         jobs = self._jobs([self._space.overrides(trial.params) for trial in batch])

@@ -179,7 +179,7 @@ class Resumption:
         return reserved_entries(self.reservations, 0, self.state.reserved)
 
     def complete(self) -> None:
-        """Remove what only a run that is not complete needs; the record tells the rest."""
+        """Remove what only a run that is not complete needs; the record has the rest."""
         clear(self._folder)
 
 
@@ -199,7 +199,7 @@ def _noise_key(config: Config, data: str, place: dict[str, str]) -> bytes:
 def other_noise_seed(folder: Path, config: Config) -> bool:
     """Whether what is in a job's folder has the noise of another ``noise_seed``.
 
-    Nothing else tells them apart: no digest and no name holds the seed.
+    Nothing else distinguishes them: no digest and no name holds the seed.
     """
     path = folder / SEED_FILE
     return path.is_file() and path.read_text() != str(config.noise_seed)
@@ -270,7 +270,7 @@ def _next_attempt(
 
     On a CPU, in the same place, they can: the same batches and noise give the same releases, and
     what was released before is released again. Elsewhere a rounding could differ, and two releases
-    that differ in it with the same noise would tell the difference. So the noise is drawn anew,
+    that differ in it with the same noise would reveal the difference. So the noise is drawn anew,
     and all that may have been released before is counted beside it.
     """
     state = state.model_copy(update={"restarts": state.restarts + 1})

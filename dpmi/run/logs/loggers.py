@@ -34,7 +34,7 @@ from dpmi.run.records.leaving import (
 START_SECONDS = 30.0  # patience with a W&B server that does not answer
 FINISH_SECONDS = 60.0  # and with one that was lost; W&B's own is without end
 REACH_SECONDS = 10.0
-TOLD = {  # in a run's summary: what it was told
+TOLD = {  # in a run's summary: what W&B gets
     True: "all metrics: those named nonprivate/ no ε covers",
     False: "what the guarantee covers, and statistics of the test images",
 }
@@ -53,7 +53,7 @@ class CsvLog(CSVLogger):
         self.rows: list[dict[str, float]] = []
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row; what is not defined is told so in the file.
+        """Add a row; undefined values are marked as such in the file.
 
         Raises:
             UserError: a name does not say what covers its value.
@@ -78,14 +78,14 @@ class OptionalWandbLogger(Logger):
 
     It is the door through which values leave the house. Where not everything may, it lets out what
     ``dpmi.run.records.leaving`` lists and drops the rest; and metrics in one row at the end of the
-    run, for the number of rows and their times would tell the sizes of the batches.
+    run, since the number of rows and their times would reveal the sizes of the batches.
 
     Args:
         settings: the config's logger section.
         run, group: names of the cell and of the sweep.
         run_id: at W&B; that of the run that is resumed, where one is.
         everything: what no ε covers may leave as well.
-        hides_command: the command line holds what W&B must not be told.
+        hides_command: the command line holds what W&B must not get.
         folder: the job's folder.
         cache_dir: where W&B keeps what it caches.
         console: where a failure is said.
@@ -143,7 +143,7 @@ class OptionalWandbLogger(Logger):
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
                 x_disable_meta=hides_command,
-                x_disable_stats=not self._everything,  # memory and load tell the batch size
+                x_disable_stats=not self._everything,  # memory and load reveal the batch size
                 disable_git=True,  # its remote may be named with a token; the record has the commit
                 reinit="create_new",  # not the run of an earlier job that was never finished
             ),

@@ -189,7 +189,7 @@ class _Team:
         return reached
 
     def outcomes(self) -> list[Outcome | None]:
-        """What each process told; None of one that could not."""
+        """What each process reported; None of one that could not."""
         told: list[Outcome | None] = []
         for heard in self._heard:
             try:
@@ -199,7 +199,7 @@ class _Team:
         return told
 
     def deaths(self, outcomes: list[Outcome | None]) -> dict[int, int]:
-        """Exit status by rank, of those that ended by themselves and could not tell why."""
+        """Exit status by rank, of those that ended by themselves and gave no reason."""
         return {
             rank: process.exitcode or 0
             for rank, process in enumerate(self._processes)
@@ -211,9 +211,9 @@ def _cause(outcomes: list[Outcome | None], deaths: dict[int, int]) -> str:
     """What went wrong first: the others fail because the first did."""
     for rank, code in deaths.items():
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        return f"process {rank + 1} of {len(outcomes)} {how}; the same command goes on where it was"
+        return f"process {rank + 1} of {len(outcomes)} {how}; the same command continues"
     failed = [o for o in outcomes if o and o.status == "failed"]
-    return str(min(failed, key=lambda o: o.at).reason) if failed else "a process told no reason"
+    return str(min(failed, key=lambda o: o.at).reason) if failed else "a process gave no reason"
 
 
 def _end(

@@ -19,7 +19,7 @@ ENTRY_FILE, STATE_FILE, JOURNAL_FILE = "entry.json", "resume.json", "journal.jso
 
 
 class EntryFile(BaseModel):
-    """What the account is told of the run in a folder; ``entry.json`` until it is complete.
+    """The account's entry of the run in a folder; ``entry.json`` until it is complete.
 
     It is no secret, and apart from the key, so that a run that lost its key is still known.
 
@@ -48,7 +48,7 @@ class EntryFile(BaseModel):
 def may_have_spent(folder: Path) -> Spending | None:
     """What the run in a folder may have taken, if it goes on no further.
 
-    The journal tells it where the run was killed: more exactly than its plan, which was reserved.
+    Where the run was killed, the journal knows it better than its plan, which was reserved.
     None where nothing was reserved, and so nothing released.
     """
     told = read_entry(folder)
@@ -77,7 +77,7 @@ def superseded_spendings(folder: Path) -> tuple[Spending, ...]:
 
 
 def account_left(folder: Path) -> RunAccount | None:
-    """For the record of a run that cannot tell it itself; None where nothing was released."""
+    """For the record of a run that cannot write it itself; None where nothing was released."""
     took, before = may_have_spent(folder), superseded_spendings(folder)
     if took is None and not before:
         return None

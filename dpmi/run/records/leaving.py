@@ -63,7 +63,7 @@ CONFIG_OF_PUBLIC_DATA = frozenset({
     *(f"mechanism.{key}" for key in ("claimed_delta", "microbatches", "noise_multipliers")),
 })  # fmt: skip
 _NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
-# Of public data: what was executed, from which others can compute ε. It tells the batch size.
+# Of public data: what was executed, from which others can compute ε. It reveals the batch size.
 _EXECUTED = frozenset({
     "plan", "ledger", "lost_steps", "microbatches", "max_grad_norm", "noise_multiplier", "steps",
     "least_blank_share",
@@ -172,7 +172,7 @@ def public_risk(risk: Iterable[Risk]) -> tuple[Risk, ...]:
 
 
 def public_execution(mechanism: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What was executed, of public data; of a user's own nothing: it tells the batch size."""
+    """What was executed, of public data; of a user's own nothing: it reveals the batch size."""
     return _only(mechanism, _EXECUTED) if everything_may_leave(config) else {}
 
 

@@ -68,7 +68,7 @@ class RunAccount(BaseModel):
     """What the account of the training images says of a run.
 
     Attributes:
-        id: name of the account, random; None where the run could not tell it.
+        id: name of the account, random; None where the run did not know it.
         overlaps: names of accounts that have some of the same training images.
         spending: what the run took.
         superseded: what earlier attempts, in whose place the run is, may have taken.
@@ -179,8 +179,8 @@ class PublicRecord(BaseModel):
     """What may be published of a run, in ``public.json`` beside its record.
 
     It holds what the guarantee covers, and what is not about the training images. Metrics on test
-    images are named as what they are: statistics of those images. Nothing is told of validation
-    images. Of a user's own data it tells neither places nor batches (``dpmi.run.records.leaving``).
+    images are named as what they are: statistics of those images. It has nothing on validation
+    images. Of a user's own data it has neither paths nor batches (``dpmi.run.records.leaving``).
 
     Attributes:
         public: what covers the rest, in a sentence.
@@ -194,7 +194,7 @@ class PublicRecord(BaseModel):
         guarantee: of what was executed; None of a run that executed nothing.
         risk: what an attacker can do, by that guarantee.
         executed: the plan and the ledger, from which anybody can compute ε; of public data only,
-            for they tell the batch size.
+            since they reveal the batch size.
         metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
         reliability: of the test images, as in the record.
         groups, worst_groups: as in the record; of public data only (``dpmi.run.records.leaving``).
@@ -269,7 +269,7 @@ def record_of_no_run(
 ) -> RunRecord:
     """The record of a run that could write none itself: it did not begin, or it was killed.
 
-    It states no guarantee, but what the run may have taken, as its folder tells it (``account``).
+    It states no guarantee, but what the run may have taken, according to its folder (``account``).
     """
     return RunRecord(
         run=cell_name(config),
