@@ -48,7 +48,7 @@ def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, c
     values["record"]["guarantee"] = None
     (tmp_path / "card.json").write_text(json.dumps(values))
     assert main([str(tmp_path / "card.json"), str(weights)]) == 1
-    assert "content is such as runs leave" in capsys.readouterr().out
+    assert "content is what a run writes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What ``python -m dpmi.attack`` does, and what it says."""
+"""The work of ``python -m dpmi.attack``, and its output."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _rows(found: Found) -> list[tuple[str, ...]]:
     """Of a small table, its heading first."""
     if isinstance(found, Membership):
         promised = dict(found.promised or [])
-        ends = ("at most, as promised",) if promised else ()
+        ends = ("at most, by the guarantee",) if promised else ()
         rows: list[tuple[str, ...]] = [("", *(roc.score for roc in found.rocs), *ends)]
         rows.append(("AUC", *(str(roc.auc) for roc in found.rocs)))
         rows.append(("advantage", *(str(roc.advantage) for roc in found.rocs)))

@@ -1,4 +1,4 @@
-"""From the confidences of shadow models to a ROC curve, and how sure it is."""
+"""From the confidences of shadow models to a ROC curve with intervals."""
 
 from __future__ import annotations
 

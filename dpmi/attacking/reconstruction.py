@@ -1,4 +1,4 @@
-"""The original back from its noised release, by one who has never seen it, nor any like it."""
+"""Reconstruct an image from its noised release, without having seen any real image."""
 
 from __future__ import annotations
 

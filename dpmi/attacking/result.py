@@ -73,7 +73,7 @@ class Membership(_Frozen):
         coins: seed of the coins.
         rocs: of each score; the first is the likelihood ratio.
         promised: the highest true positive rate that the run's ledger allows, at each false
-            positive rate (``privacy.tradeoff``); None where nothing is promised.
+            positive rate (``privacy.tradeoff``); None without a guarantee.
         epsilon, delta: of the guarantee.
         seconds: that the attack took.
     """

@@ -1,4 +1,4 @@
-"""Shadow models: a run made again and again by its own mechanism, on the images a coin chose.
+"""Shadow models: a run repeated by its own mechanism on random subsets of its images.
 
 Under a mechanism with an ε an absent image is one that contributes nothing, which is the house's
 zero-out adjacency: the number of images, and so every normaliser, sampling rate and noise, is that

@@ -1,4 +1,4 @@
-"""Audit of a DP-SGD run by one who sees its final weights alone, and chose some of the images.
+"""Audit of a DP-SGD run by an adversary who sees only its final weights and chose some images.
 
 The realistic adversary: the run's own ResNet-18, trained as the run trains it, reveals by its
 loss whether an image was among the training images. None of the run's own are needed: they would

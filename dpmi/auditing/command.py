@@ -1,4 +1,4 @@
-"""What ``python -m dpmi.audit`` does, and what it says."""
+"""The work of ``python -m dpmi.audit``, and its output."""
 
 from __future__ import annotations
 

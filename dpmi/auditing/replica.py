@@ -1,4 +1,4 @@
-"""A run as its user would run it again, with the auditor's images and under his eyes."""
+"""A run repeated as its user would, with the auditor's images, and observed."""
 
 from __future__ import annotations
 

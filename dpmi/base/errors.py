@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read, and what an exit status says."""
+"""The error type for users to read, and the exit statuses."""
 
 from dpmi.base.redaction import redacted
 

@@ -1,4 +1,4 @@
-"""Whether the ε of a card is that of what was executed, and what an attacker can do by it."""
+"""Check that the ε of a card, and the bounds on attackers, follow from what was executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A card as three files that hold the same, each of which can be read back and compared."""
+"""A card as three files with the same content, each of which can be read back and compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must fit together in a config that trains a head."""
+"""Consistency checks of a config that trains a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a backbone sees in the views of an image to the one vector that stands for it."""
+"""From a backbone's activations on the views of an image to one vector per image."""
 
 from __future__ import annotations
 

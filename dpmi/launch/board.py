@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are doing: a live table on a terminal, plain lines elsewhere."""
+"""The status of a sweep's jobs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job of a sweep on its way to a process of its own, and what becomes of it there."""
+"""A job of a sweep, run in a process of its own, and its result."""
 
 from __future__ import annotations
 

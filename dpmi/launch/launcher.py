@@ -1,4 +1,4 @@
-"""What all launchers share: start the jobs, show the board, and let no job take others along."""
+"""What all launchers share: start jobs, show their status, isolate them from each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where data, privacy and models meet: one file a mechanism, one shape."""
+"""Where data, privacy and models meet: one file per mechanism, all with one interface."""
 
 from __future__ import annotations
 

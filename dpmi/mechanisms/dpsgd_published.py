@@ -1,4 +1,4 @@
-"""DP-SGD as the poster's authors ran it: microbatches and BatchNorm. It promises nothing."""
+"""DP-SGD as the poster's authors ran it: microbatches and BatchNorm. It guarantees nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LDP as the poster's authors ran it: one Laplace number an image. It promises nothing."""
+"""LDP as the poster's authors ran it: one Laplace number per image. It guarantees nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The account of a data set: all that runs have taken from its training images, on the disk.
+"""The account of a data set: everything that runs have spent of its training images, on disk.
 
 ``FOLDER`` in the cache holds a folder for each set of training images, under a random name:
 ``images``, the SHA-256 digests of the images' contents, and ``entries.jsonl``, a line for each

@@ -1,4 +1,4 @@
-"""One bit of an image under local differential privacy of the whole image, its label included.
+"""One bit per image under local differential privacy of the whole image and its label.
 
 Each image answers one question by yes or no, and lies with a known probability: randomized response
 (Warner 1965). Questions are public, and may depend on the answers of other images before.

@@ -1,4 +1,4 @@
-"""What several runs take together from images that all of them were trained on."""
+"""The total that several runs spend of the privacy of images they share."""
 
 from __future__ import annotations
 

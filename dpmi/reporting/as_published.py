@@ -1,4 +1,4 @@
-"""What the authors' method says of itself: the epoch it would pick, accuracy as predicted."""
+"""The authors' method: the epoch it would pick, and its predicted accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cells of Figure 4: a panel a data set, a column a mechanism and β, a cell its runs."""
+"""The cells of Figure 4: a panel per data set, a column per mechanism and β, a cell of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all runs of a table take together from the images that they were trained on."""
+"""The total ε of all runs of a table on the images they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run can be given in place of what its config names."""
+"""Parts of a run that can be supplied instead of those its config names."""
 
 from __future__ import annotations
 

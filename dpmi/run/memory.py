@@ -1,4 +1,4 @@
-"""Memory of the process: kept where it is asked for again, and measured."""
+"""Memory of the process: reused instead of returned, and measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search found: a table, and files beside its runs. Of records, and of nothing else."""
+"""The results of a search: a table, and files beside its runs, made from records only."""
 
 from __future__ import annotations
 

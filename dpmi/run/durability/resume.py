@@ -1,4 +1,4 @@
-"""What a run keeps in its folder until it is complete, so that it may be killed at any moment."""
+"""What a run keeps in its folder until it is complete, so that it can be resumed."""
 
 from __future__ import annotations
 

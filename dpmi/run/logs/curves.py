@@ -1,4 +1,4 @@
-"""What a run leaves of each of its epochs."""
+"""The learning curves that a run records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run over several devices: starts a process on each, and sees to it that they end together.
+"""A run over several devices: starts a process on each, and makes sure that they end together.
 
 Lightning would start the processes by running the command again, which in a sweep is another
 command, and leaves whoever waits for a process that died waiting. Here the process that was asked

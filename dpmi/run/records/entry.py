@@ -1,4 +1,4 @@
-"""A run's entry in the account of its images: ahead of what it takes, and after it."""
+"""A run's entry in the account of its images: reserved before it spends, settled after."""
 
 from __future__ import annotations
 

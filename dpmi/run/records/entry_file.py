@@ -1,4 +1,4 @@
-"""What is known in a job's folder of the run's entry in the account of its images."""
+"""The copy of a run's account entry in its job folder."""
 
 from __future__ import annotations
 

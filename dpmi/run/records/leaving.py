@@ -1,4 +1,4 @@
-"""What may leave the house: the one list, which ``public.json`` and the door to W&B go by.
+"""The one list of what may leave the house, for ``public.json`` and for W&B.
 
 Of public data sets (drawn by the program, or published by others) all metrics may leave. Of a
 user's own only what is listed here, unless ``logger.nonprivate=true``: a name that nobody has

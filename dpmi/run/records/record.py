@@ -1,4 +1,4 @@
-"""What a run leaves: a private record, and a public one made of it by one function.
+"""The records of a run: a private one, and a public one that one function makes from it.
 
 Tables, plots and dashboards read records, and nothing else.
 """

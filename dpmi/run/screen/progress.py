@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line an epoch elsewhere."""
+"""Progress while a run trains: a bar on a terminal, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
