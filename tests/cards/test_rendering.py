@@ -61,7 +61,7 @@ def test_a_card_without_guarantee_says_so_first_with_the_reason_and_the_false_cl
         text = (runs["dpsgd_published"] / f"card.{kind}").read_text()
         told = [text.index(words) for words in (
             "No privacy guarantee", "BatchNorm in training mode", "which does not hold",
-            "What is promised", "Accuracy",
+            "The guarantee", "Accuracy",
         )]  # fmt: skip
         assert told == sorted(told)
     assert (runs["none"] / "card.md").read_text().startswith("# No privacy guarantee\n")
