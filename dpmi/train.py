@@ -123,12 +123,12 @@ def main() -> None:
         for number, argument in enumerate(sys.argv[1:], 1):
             if name := secret_within(argument):
                 raise UserError(
-                    f"argument {number} holds {name}, and what a config holds is recorded; take "
-                    "it out"
+                    f"argument {number} holds {name}, and the contents of a config are recorded; "
+                    "take it out"
                 )
         if get_args_parser().parse_args().experimental_rerun is not None:
             raise UserError(
-                "--experimental-rerun: would run what a pickle holds; repeat by command"
+                "--experimental-rerun: would run the contents of a pickle; repeat the command"
             )
         _run()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:

@@ -91,7 +91,7 @@ def test_membership_of_a_whole_network_is_attacked_by_shadow_networks(tiny, tmp_
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["linkage", "{runs}/none"], "no run here that linkage is an attack on; it is one on ldp"),
+    (["linkage", "{runs}/none"], "no run here that linkage can attack; it applies to ldp"),
     (["linkage", "{runs}/absent"], "no run record below it; give a folder of runs, or KEY=VALUE"),
     (["linkage", "{runs}", "beta=1"], "give folders, or KEY=VALUE of one run, not both"),
     (["linkage", "mechanism=ldp", "betta=1"], "betta: no such key"),

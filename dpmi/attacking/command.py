@@ -100,7 +100,7 @@ def attack(
         _print(target, found, path, console)
     if not attacked:
         raise UserError(
-            f"{', '.join(words)}: no run here that {kind} is an attack on; it is one on "
+            f"{', '.join(words)}: no run here that {kind} can attack; it applies to "
             f"{', '.join(REACHES[kind])}"
         )
     return failed

@@ -63,8 +63,8 @@ def link(config: Config, queries: int, seed: int, console: Console, progress: Pr
     started, name = time.monotonic(), config.mechanism.name
     if name not in _SEES:
         raise UserError(
-            f"mechanism={name}: releases nothing of a single image that could be linked; attack it "
-            f"by membership (linkage is of {', '.join(_SEES)})"
+            f"mechanism={name}: releases nothing about single images that could be linked; attack "
+            f"it by membership (linkage applies to {', '.join(_SEES)})"
         )
     if isinstance(config.mechanism, LdpMechanism):
         law_of(config.mechanism, config.beta)

@@ -94,7 +94,7 @@ def reconstruct(config: Config, images: int, seed: int) -> Reconstruction:
     if not isinstance(config.mechanism, LdpMechanism):
         raise UserError(
             f"mechanism={config.mechanism.name}: releases no image with noise on its pixels; "
-            "reconstruction is of ldp"
+            "reconstruction applies to ldp"
         )
     law, pool = law_of(config.mechanism, config.beta), config.mechanism.pool
     data = prepared_data(config)

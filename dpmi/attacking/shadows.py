@@ -104,15 +104,14 @@ class Shadows:
         name = config.mechanism.name
         if name not in (*PLANNED, *PLAIN):
             raise UserError(
-                f"mechanism={name}: releases something of each image, whatever is trained on it; "
-                "attack it by linkage"
+                f"mechanism={name}: releases every image before training; attack it by linkage"
             )
         self.config = config
         self._device = "cuda" if _on_gpu(config) else "cpu"
         self._data = data = prepared_data(config)
         if protected_patients(config, data):
             raise UserError(
-                f"privacy.unit={config.privacy.unit}: this attack asks about an image, and the run "
+                f"privacy.unit={config.privacy.unit}: this attack is on images, but the run "
                 "protects patients; attack one with privacy.unit=image"
             )
         self._first = load_start(

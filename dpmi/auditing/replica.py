@@ -96,7 +96,7 @@ def claim(told: Guarantee | None) -> Claimed:
         UserError: it claims none.
     """
     if told is None or told.epsilon is None or told.delta is None or told.unit is None:
-        raise UserError(f"the run claims no ε, so there is none to audit ({told})")
+        raise UserError(f"the run has no ε to audit ({told})")
     return Claimed(told.epsilon, told.delta, told.unit)
 
 

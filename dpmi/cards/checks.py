@@ -46,7 +46,7 @@ def verify(path: Path, weights: Path) -> Verified:
     """
     card, content = read_card(path)
     if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the weights that the card is of")
+        raise UserError(f"{weights}: no such file; give the weights that belong to the card")
     try:
         told: Provenance | None = provenance(weights)
         read = passed("weights file is whole")

@@ -206,7 +206,7 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
     ahead = total_of(accounts, planned)
     if without := ahead.without_epsilon:
         raise UserError(
-            f"{named}: no ε holds for these images any more: {without[0].run} has none "
+            f"{named}: no ε holds for these images: {without[0].run} has none "
             f"({without[0].reason}); python -m dpmi.account shows all of their runs"
         )
     if planned.value_epsilon is not None and not planned.hides_images:
@@ -215,8 +215,8 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
         unit, would_be = ahead.unit, ahead.unit_epsilon
         if planned.unit == "patient" and unit != "patient":
             raise UserError(
-                f"{named}: other runs on these images protect images alone, so what a patient "
-                "would spend in all is not known; allowed is null, or privacy.unit=image, whose "
+                f"{named}: other runs on these images protect images alone, so the total of a "
+                "patient is not known; allowed is null, or privacy.unit=image, whose "
                 "total is an image's"
             )
     if would_be <= budget:
@@ -224,8 +224,8 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
     noised = ", for noised images of local DP were released" if ahead.releases else ""
     spent = f"ε = {printed_epsilon(would_be)} per {unit}{'' if unit == 'channel value' else noised}"
     raise UserError(
-        f"{named}: with this run all runs on these images would spend {spent}; allow more, raise "
-        "beta, or run less; python -m dpmi.account shows what was spent"
+        f"{named}: with this run, all runs on these images together would spend {spent}; allow "
+        "more, raise beta, or run less; python -m dpmi.account shows what was spent"
     )
 
 

@@ -81,14 +81,14 @@ class PrivacyCallback(L.Callback):
         if trainer.accumulate_grad_batches != 1:
             raise UserError(
                 f"accumulate_grad_batches={trainer.accumulate_grad_batches}: gradients would be "
-                "accumulated behind the plan's back, with noise for one batch only; allowed is 1 "
+                "accumulated outside the plan, with noise for one batch only; allowed is 1 "
                 "(max_physical_batch_size bounds the memory)"
             )
         ranks = self._mechanism.ranks
         if (trainer.global_rank, trainer.world_size) != (ranks.rank, ranks.size):
             raise UserError(
                 f"process {trainer.global_rank} of {trainer.world_size} trains as if it were "
-                f"{ranks.rank} of {ranks.size}: noise would not be added just once"
+                f"{ranks.rank} of {ranks.size}: noise would not be added exactly once"
             )
         self._check_sampler(trainer.train_dataloader)
         planned, done = self._plan.steps, self._mechanism.taken
@@ -147,7 +147,7 @@ class PrivacyCallback(L.Callback):
         if self._mechanism.taken != trainer.global_step:
             raise UserError(
                 f"{trainer.global_step} steps were taken but {self._mechanism.taken} noised "
-                "gradients are on the ledger: something trains past the mechanism"
+                "gradients are on the ledger: something trains without the mechanism"
             )
         assert self._schedule is not None
         taken = self._mechanism.taken

@@ -104,7 +104,7 @@ class OptunaSearch(Sweeper):
             assert isinstance(config.data, PhantomData)
             if config.data.val_images == 0:
                 raise UserError(
-                    "data.val_images=0: a search goes by validation images; allowed is 1 or more"
+                    "data.val_images=0: a search needs validation images; allowed is 1 or more"
                 )
             if config.noise_seed is not None:
                 raise UserError(
@@ -128,7 +128,7 @@ class OptunaSearch(Sweeper):
         try:
             lock.acquire()
         except Timeout:
-            print(f"{folder}: another process is at work on this search", file=sys.stderr)
+            print(f"{folder}: another process is running this search", file=sys.stderr)
             sys.exit(EXIT_RESUMABLE)
         with lock:
             anew = bool(self.config.rerun)
@@ -202,6 +202,6 @@ def _refuse_real_images(composed: DictConfig) -> None:
     if name not in DRAWN:
         raise UserError(
             f"data={name}: to choose among runs on these images would spend privacy that no "
-            "ledger counts; a search (hydra/sweeper=optuna) is allowed on drawn images: "
+            "ledger counts; a search (hydra/sweeper=optuna) is allowed on synthetic images: "
             f"data={' or data='.join(DRAWN)}"
         )

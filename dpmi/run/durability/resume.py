@@ -123,7 +123,7 @@ class Resumption:
         cache_dir = Path(config.cache_dir).expanduser()
         state = _read(folder)
         if state is not None and state.data != data:
-            console.print(f"the data have changed since {folder} was begun: starting anew")
+            console.print(f"the data have changed since {folder} was begun: starting over")
             supersede(folder, cache_dir)
             state = None
         self.checkpoint: Path | None = None
@@ -133,7 +133,7 @@ class Resumption:
         self.reservations: list[Reservation] = []
         if state is None:
             if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
-                console.print(f"{folder}: what is left of a run has lost its key: starting anew")
+                console.print(f"{folder}: what is left of a run has lost its key: starting over")
                 supersede(folder, cache_dir)
             state = RunState(
                 noise_key=_noise_key(config, data, place).hex(),
@@ -318,5 +318,5 @@ def _read(folder: Path) -> RunState | None:
     except (OSError, ValidationError, ValueError) as error:
         raise UserError(
             f"{path}: damaged, so the run cannot be resumed and what it spent is not known; "
-            "give rerun=true to begin anew"
+            "give rerun=true to start over"
         ) from error
