@@ -1,10 +1,10 @@
-# A CPU image with dpmi installed in the versions of constraints.txt:
+# An image for CPUs with dpmi, in the versions of constraints.txt (tested with Python 3.11):
 #   docker build -t dpmi .
 #   docker run --rm -v "$PWD/outputs:/data/outputs" -v dpmi-cache:/cache dpmi mechanism=dpsgd beta=1
 #   docker run --rm -v /path/to/images:/images:ro -v "$PWD/outputs:/data/outputs" -v dpmi-cache:/cache \
 #     dpmi data=folder data.root=/images mechanism=dpsgd beta=1
 # Other commands: docker run --rm --entrypoint python dpmi -m dpmi.report --help
-FROM python:3.12-slim
+FROM python:3.11-slim
 
 RUN useradd --create-home --uid 1000 dpmi \
     && install -d -o dpmi -g dpmi /cache /data /data/outputs

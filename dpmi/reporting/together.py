@@ -9,7 +9,7 @@ from dpmi.privacy.total import total
 from dpmi.reporting.cells import Panel
 from dpmi.run.records.record import RunRecord
 
-ALONE = "Publishing a single run has its own ε, above; no ε covers choosing it by its results."
+ALONE = "A single run has its own ε, above; no ε covers choosing it by its results."
 
 
 @dataclass(frozen=True)
