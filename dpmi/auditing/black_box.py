@@ -1,8 +1,8 @@
 """Audit of a DP-SGD run by an adversary who sees only its final weights and chose some images.
 
 The realistic adversary: the run's own ResNet-18, trained as the run trains it, reveals by its
-loss whether an image was among the training images. None of the run's own are needed: they would
-be trained on once more, and no account would know.
+loss whether an image was among the training images. None of the run's own are used: that
+would train on them once more, outside the account.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what ran to ε, and from ε to the noise that is needed.
+"""From executed steps to ε, and from ε to the noise that it needs.
 
 Three accountants are offered under Opacus' names: ``prv`` (Gopi et al. 2021, arXiv 2106.02848)
 and ``rdp`` (Mironov et al. 2019, arXiv 1908.10530) are Opacus'; ``pld`` is dp-accounting's

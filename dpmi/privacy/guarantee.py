@@ -121,7 +121,7 @@ class Guarantee:
         if (self.epsilon is None) == (self.reason is None):
             raise ValueError("a guarantee states either an epsilon or the reason why it has none")
         if self.epsilon is not None and self.claim is not None:
-            raise ValueError("a claim is only allowed where there is no guarantee")
+            raise ValueError("a claim is allowed only where there is no guarantee")
 
     @classmethod
     def none(cls, mechanism: str, reason: str, claim: Claim | None = None) -> Guarantee:
