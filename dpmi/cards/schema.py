@@ -88,7 +88,7 @@ class Card(_Part):
     """
 
     schema_name: Literal["dpmi.card"] = "dpmi.card"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     made: str
     trust: Literal["central", "local", "none"]
     mechanism: str
