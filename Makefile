@@ -11,7 +11,7 @@ RESULTS := outputs/results
 WEIGHTS ?= imagenet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all chaos planted lint data figure4 results report audit dashboard wandb-sync bench clean
+.PHONY: help setup sweep test test-all chaos planted lint data figure4 results report audit dashboard wandb-sync bench docs notebooks clean
 
 help: ## print this
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -108,6 +108,13 @@ wandb-sync: $(READY) ## push what was logged offline to W&B; safe to repeat
 bench: $(READY) ## measure a private training step beside a plain one
 	$(BIN)/python -m dpmi.bench $(ARGS)
 
+docs: $(READY) ## build the documentation site, in site/; a dead link is an error
+	$(INSTALL) -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+notebooks: $(READY) ## run the notebooks in docs/notebooks from top to bottom
+	$(PYTEST) tests/test_notebooks.py -m '' $(ARGS)
+
 clean: ## remove the virtual environment and what tools left; outputs/ stays
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find dpmi tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,9 @@
-"""Show what all runs have spent of each set of training images.
+"""Show what all runs have spent on each set of training images.
 
     python -m dpmi.account               # in the cache that runs use: DPMI_CACHE, or ~/.cache/dpmi
     python -m dpmi.account --cache DIR   # in another (cache_dir=DIR)
 
-Sets that have images in common are named, and their totals include each other's entries.
+Sets that share images are named, and their totals include each other's entries.
 Exit status: 0 shown, 2 there is no account, or one is damaged.
 """
 

@@ -1,16 +1,16 @@
-"""Attack runs, and tell what an attacker learns: measured, not bounded.
+"""Attack runs, and measure what an attacker learns.
 
     python -m dpmi.attack membership FOLDER ...      # who was a training image? (LiRA)
     python -m dpmi.attack linkage FOLDER ...         # whose X-ray is this noised image?
     python -m dpmi.attack reconstruction FOLDER ...  # what does it look like without the noise?
     python -m dpmi.attack linkage mechanism=ldp beta=1 mechanism.pool=1
 
-Of a run only its config is needed: it is made again here, by its own mechanism, with noise that is
-thrown away. In place of folders, KEY=VALUE as dpmi.train takes them name the run, which need not
-have been made. What was found is written into attacks.json, and figures, in the run's folder. Both
-are private: they are computed on the training images, and no ε covers them.
+Only the config of a run is needed: the run is repeated by its own mechanism, with noise that is
+thrown away. Instead of folders, KEY=VALUE as for dpmi.train describe a run, which need not exist.
+Results are written to attacks.json and figures in the run's folder. Both are private: they are
+computed on the training images, and no ε covers them.
 
-Exit status: 0 done, 1 an attack failed, 2 the input is bad, 130 interrupted.
+Exit status: 0 done, 1 an attack failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     python -m dpmi.audit FOLDER ...       # the runs that lie there, by their own configs
     python -m dpmi.audit FOLDER --seconds 300
 
-Each run is made again, whole, with images of the auditor's in place of its own: canaries, each of
-which a fair coin puts in or leaves out. What the run lets out is used to guess the coins. If more
-guesses are right than the claimed ε allows, the claim is refuted: exit status 1. What was found is
+Each run is repeated as a whole, with the auditor's images instead of its own: canaries, each of
+which a fair coin includes or leaves out. The coins are guessed from what the run releases. If more
+guesses are right than the claimed ε allows, the claim is refuted: exit status 1. The result is
 written into the run's record, "audited: ε ≥ x (95 %)", for the tables and the report.
 
-Exit status: 0 done, 1 a claim is refuted or a run failed, 2 the input is bad, 130 interrupted.
+Exit status: 0 done, 1 a claim is refuted or a run failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a private training step costs beside a plain one, measured on this machine.
+"""Measure on this machine what a private training step costs compared with a plain one.
 
     python -m dpmi.bench
     python -m dpmi.bench --rounds 15 --sizes 64:64 224:32

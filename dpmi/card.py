@@ -1,10 +1,10 @@
-"""Write a card of a checkpoint: what was promised, on what grounds, and how to check it.
+"""Write a card of a checkpoint: what is guaranteed, on what grounds, and how to check it.
 
     python -m dpmi.card RUN ...                   # card.html, card.md and card.json in each folder
     python -m dpmi.card RUN --out DIR             # of one run, into DIR/
     python -m dpmi.card RUN --with-ledger         # of your own data: let the batch size leave
 
-It is made of what may leave the house alone: public.json, model.safetensors, and the total of the
+It is made only from what may leave the house: public.json, model.safetensors, and the total of the
 account of the training images where that is in the run's cache. Others check it with
 python -m dpmi.verify. Exit status: 0 written, 2 the input is bad.
 """
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--with-ledger",
         action="store_true",
         help="of a user's own data: plan and ledger, too, from which others can recompute ε; they "
-        "tell the batch size",
+        "reveal the batch size",
     )
     parser.add_argument(
         "--intended-use", metavar="TEXT", help="in place of the default; the limits stay"

@@ -116,7 +116,7 @@ def fetch(name: str, place: Path) -> None:
         print(_by_hand(name, place), file=sys.stderr)
         raise UserError(
             f"{name}: downloading from Kaggle needs kagglehub, which is not installed. "
-            "Run `pip install dpmi[kaggle]`, or place the data by hand as told above."
+            "Run `pip install dpmi[kaggle]`, or place the data by hand as described above."
         ) from None
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -136,12 +136,12 @@ def fetch(name: str, place: Path) -> None:
                 "choose another --root."
             ) from error
         print(_by_hand(name, place), file=sys.stderr)
-        # The error's text may hold a signed address: only its kind is told.
+        # The error's text may hold a signed address: only its kind is shown.
         code = getattr(getattr(error, "response", None), "status_code", None)
         kind = type(error).__name__ + (f", HTTP status {code}" if code else "")
         raise UserError(
             f"{name}: Kaggle gave no data ({kind}). Check the account and the network, or place "
-            "the data by hand as told above."
+            "the data by hand as described above."
         ) from None
 
 

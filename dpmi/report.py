@@ -6,12 +6,11 @@
     python -m dpmi.report SWEEP --public      # of what may be published alone
     python -m dpmi.report SWEEP --cards       # with a card of each run that completed
 
-It reads run records (record.json), and nothing else. They are private, so the report stays in the
-house where the images are a user's own. With --public it reads public.json alone, and tells less,
-into report-public/. report.html is a page of its own, to be opened from anywhere; report.md,
-cells.csv, runs.csv and the charts as SVG and PNG stand beside it. Cards,
-which others check with python -m dpmi.verify, hold what may leave alone; they lie in cards/.
-Exit status: 0 done, 2 the input is bad.
+It reads run records (record.json) and nothing else. They are private, so a report on your own
+images must stay in the house. With --public it reads public.json alone, and writes less, into
+report-public/. report.html is one self-contained page; report.md, cells.csv, runs.csv and the
+charts as SVG and PNG are beside it. Cards, which others check with python -m dpmi.verify, hold only
+what may leave; they are in cards/. Exit status: 0 done, 2 bad input.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     python -m dpmi.train -m mechanism=ldp,dpsgd beta=1,2,4
     python -m dpmi.train -m data=chest_xray data.root=PATH mechanism=none,ldp,dpsgd beta=1,2,4
 
-The same command again goes on where it was, and runs nothing twice. Exit status: 0 done, 1 a run
-failed, 2 the input is bad, 75 stopped by SIGTERM or busy (give the same command again), 130
-interrupted.
+The same command again continues where it stopped, and runs nothing twice. Exit status: 0 done, 1 a
+run failed, 2 bad input, 75 stopped by SIGTERM or busy (repeat the command), 130 interrupted.
 
-A sweep runs its jobs one after another; or side by side with hydra/launcher=local_pool, ray or
-submitit_slurm. hydra/sweeper=optuna searches for the best, on drawn images (docs/operations.md).
+A sweep runs its jobs one after another, or in parallel with hydra/launcher=local_pool, ray or
+submitit_slurm. hydra/sweeper=optuna searches for the best values on synthetic images
+(docs/operations.md).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def job(composed: DictConfig) -> str:
     try:
         status = run_job(config, Path(hydra_config.runtime.output_dir), hydra_config.overrides.task)
     except StoppedByRequest:
-        print("stopped by SIGTERM; the same command goes on where it was", file=sys.stderr)
+        print("stopped by SIGTERM; the same command continues", file=sys.stderr)
         sys.exit(EXIT_RESUMABLE)
     if hydra_config.mode == hydra.types.RunMode.RUN:  # in a sweep the others go on
         if status == "failed":
@@ -118,12 +118,12 @@ def main() -> None:
         for number, argument in enumerate(sys.argv[1:], 1):
             if name := secret_within(argument):
                 raise UserError(
-                    f"argument {number} holds {name}, and what a config holds is recorded; take "
-                    "it out"
+                    f"argument {number} holds {name}, and the contents of a config are recorded; "
+                    "take it out"
                 )
         if get_args_parser().parse_args().experimental_rerun is not None:
             raise UserError(
-                "--experimental-rerun: would run what a pickle holds; repeat by command"
+                "--experimental-rerun: would run the contents of a pickle; repeat the command"
             )
         _run()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:

@@ -1,12 +1,11 @@
-"""Check a card and the weights that it is of: recompute what can be recomputed.
+"""Check a card and its weights: recompute what can be recomputed.
 
     python -m dpmi.verify CARD WEIGHTS   # card.html, card.md or card.json; model.safetensors
 
-ε is recomputed from the ledger by two accountants that are not this program's, Opacus' PRV and
-dp-accounting's PLD; digests, plan, bounds on an attacker, audit, intervals and the pages themselves
-are compared. A table says of each check whether it passed, failed, or cannot be made, and a list
-what no check can find out.
-Exit status: 0 all that can be checked holds, 1 something does not, 2 the input is bad.
+ε is recomputed from the ledger by two independent accountants, Opacus' PRV and dp-accounting's
+PLD; digests, plan, bounds on an attacker, audit, intervals and the pages are compared. A table
+shows which checks passed, failed, or could not be made, and a list what no check can find out.
+Exit status: 0 all that can be checked holds, 1 something does not, 2 bad input.
 """
 
 from __future__ import annotations

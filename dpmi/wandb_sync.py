@@ -3,7 +3,7 @@
     python -m dpmi.wandb_sync            # all runs in outputs/
     python -m dpmi.wandb_sync SWEEP ...
 
-What it pushes was chosen when the run wrote it: of a user's own images no more than may leave the
+What is pushed was decided when the run wrote it: for your own images no more than may leave the
 house (docs/privacy.md). A run that was pushed is marked by `wandb sync` and left alone the next
 time, so it is safe to repeat. Exit status: 0 all is pushed, 1 a run was not, 2 nothing was tried:
 no credentials, or no server in reach.
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         tempfile.TemporaryDirectory() as logs
     ):  # else it leaves a folder `wandb` where it is called
         environment = {**os.environ, "WANDB_DIR": logs}
-        # its own lines tell what failed
+        # its own lines show what failed
         subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
     failed = [run for run in left if not synced(run)]
     print(f"{told}, {len(left) - len(failed)} pushed now, {len(failed)} not")

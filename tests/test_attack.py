@@ -36,8 +36,8 @@ def test_what_was_found_stands_beside_the_run_and_nothing_else_is_touched(runs, 
     left = [contents(runs), contents(runs.parent / "cache")]
     assert attack.main(["linkage", str(runs), "--images", "20"]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "linkage tells nothing of none; try membership" in told
-    assert "He knows all training images" in told
+    assert "linkage is no attack on none; try membership" in told
+    assert "The attacker knows all training images" in told
     assert "itself" in told
     found = read_attacks(runs / "ldp")
     assert (found.linkage.image.queries, found.linkage.image.candidates) == (20, 60)
@@ -93,7 +93,7 @@ def test_membership_of_a_whole_network_is_attacked_by_shadow_networks(tiny, tmp_
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    (["linkage", "{runs}/none"], "no run here that linkage is an attack on; it is one on ldp"),
+    (["linkage", "{runs}/none"], "no run here that linkage can attack; it applies to ldp"),
     (["linkage", "{runs}/absent"], "no run record below it; give a folder of runs, or KEY=VALUE"),
     (["linkage", "{runs}", "beta=1"], "give folders, or KEY=VALUE of one run, not both"),
     (["linkage", "mechanism=ldp", "betta=1"], "betta: no such key"),

@@ -89,4 +89,7 @@ def test_a_record_of_another_versions_config_is_refused_in_one_line(run, capsys)
     write_record(record.model_copy(update={"config": config}), folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "record.json: its config is of another version of dpmi (model.frozen: Field req" in line
+    assert (
+        "record.json: its config was written by another version of dpmi (model.frozen: Field req"
+        in line
+    )

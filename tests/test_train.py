@@ -159,7 +159,7 @@ def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny)
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
     again = place.train(*SWEEP, *tiny, COLUMNS="80")
     assert again.returncode == 0
-    assert again.stdout.count("is done in") == 7
+    assert again.stdout.count("is complete in") == 7
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")} == times
     table = "accuracy by mechanism and β"
     assert again.stdout[again.stdout.index(table) :] == done.stdout[done.stdout.index(table) :]
@@ -181,7 +181,7 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     done = place.train(*SWEEP, *tiny, "trainer.max_epochs=3")
     assert done.returncode == 0
-    assert done.stdout.count("is done in") >= 3
+    assert done.stdout.count("is complete in") >= 3
     records = read_records(place.outputs)
     assert [r.status for r in records] == ["completed"] * 7
 

@@ -48,17 +48,17 @@ def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, c
     values["record"]["guarantee"] = None
     (tmp_path / "card.json").write_text(json.dumps(values))
     assert main([str(tmp_path / "card.json"), str(weights)]) == 1
-    assert "content is such as runs leave" in capsys.readouterr().out
+    assert "content is what a run writes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("card.txt", b"", "no card; give card.html or card.md or card.json"),
-        ("card.json", b"{", "holds no card that can be read"),
-        ("card.json", b'{"schema_name": "dpmi.card", "version": 9}', "version 1"),
+        ("card.json", b"{", "contains no readable card"),
+        ("card.json", b'{"schema_name": "dpmi.card", "version": 9}', "version 2"),
         ("card.html", b"<!doctype html>", "this dpmi reads dpmi.card"),
-        ("card.md", b"\xff", "holds no card that can be read"),
+        ("card.md", b"\xff", "contains no readable card"),
     ],
 )
 def test_what_is_no_card_is_one_clear_line(tmp_path, capsys, name, content, said):

@@ -1,4 +1,4 @@
-"""What ``python -m dpmi.attack`` does, and what it says."""
+"""The work of ``python -m dpmi.attack``, and its output."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def attack(
         if mechanism not in REACHES[kind]:
             others = [other for other, reached in REACHES.items() if mechanism in reached]
             console.print(
-                f"{target.name}: {kind} tells nothing of {mechanism}; try {' or '.join(others)}",
+                f"{target.name}: {kind} is no attack on {mechanism}; try {' or '.join(others)}",
                 markup=False,
             )
             continue
@@ -97,7 +97,7 @@ def attack(
         _print(target, found, path, console)
     if not attacked:
         raise UserError(
-            f"{', '.join(words)}: no run here that {kind} is an attack on; it is one on "
+            f"{', '.join(words)}: no run here that {kind} can attack; it applies to "
             f"{', '.join(REACHES[kind])}"
         )
     return failed
@@ -187,7 +187,7 @@ def _rows(found: Found) -> list[tuple[str, ...]]:
     """Of a small table, its heading first."""
     if isinstance(found, Membership):
         promised = dict(found.promised or [])
-        ends = ("at most, as promised",) if promised else ()
+        ends = ("at most, by the guarantee",) if promised else ()
         rows: list[tuple[str, ...]] = [("", *(roc.score for roc in found.rocs), *ends)]
         rows.append(("AUC", *(str(roc.auc) for roc in found.rocs)))
         rows.append(("advantage", *(str(roc.advantage) for roc in found.rocs)))

@@ -1,4 +1,4 @@
-"""From the confidences of shadow models to a ROC curve, and how sure it is."""
+"""From the confidences of shadow models to a ROC curve with intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy import stats
 from dpmi.attacking.lira import Coins, Values
 from dpmi.attacking.result import LEVEL, Measured, Roc
 
-RATES = (1e-3, 1e-2)  # false positive rates at which true positive rates are told
+RATES = (1e-3, 1e-2)  # false positive rates at which true positive rates are given
 GROUPS = 20
 OVER_MODELS = (
     "95 % over the shadow models (jackknife: groups of them are left out in turn, as targets and "

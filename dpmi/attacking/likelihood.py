@@ -1,4 +1,4 @@
-"""How likely a release is under each candidate: by the law of the noise, exactly.
+"""The exact likelihood of a release under each candidate image.
 
 Whoever knows the law and has candidates can do no better than to rank them by this (Neyman and
 Pearson 1933).

@@ -30,12 +30,13 @@ INTERVALS = (
     "95 % over the images that were drawn as queries and their noise (Clopper and Pearson 1934)"
 )
 _KNOWS = (
-    "He knows all training images as the mechanism saw them, and the law of its noise; he sees "
+    "The attacker knows all training images as the mechanism saw them, and the distribution of "
+    "its noise, and sees "
 )
 _SEES = {
     "ldp": "one noised image, once",
     "ldp_published": "one noised image, once",
-    "ldp_features": "one answer, of one bit, and the question that was asked",
+    "ldp_features": "one answer, of one bit, and its question",
 }
 _BLOCK = 256  # candidates at once
 
@@ -62,8 +63,8 @@ def link(config: Config, queries: int, seed: int, console: Console, progress: Pr
     started, name = time.monotonic(), config.mechanism.name
     if name not in _SEES:
         raise UserError(
-            f"mechanism={name}: releases nothing of a single image that could be linked; attack it "
-            f"by membership (linkage is of {', '.join(_SEES)})"
+            f"mechanism={name}: releases nothing about single images that could be linked; attack "
+            f"it by membership (linkage applies to {', '.join(_SEES)})"
         )
     if isinstance(config.mechanism, LdpMechanism):
         law_of(config.mechanism, config.beta)

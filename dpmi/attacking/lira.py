@@ -2,7 +2,7 @@
 
 Each model is attacked by means of all others, none of which it had a part in. Coins say which
 images a model was trained on; they are fair and independent, so that no rule can do better than
-half right where a model tells nothing.
+half right where a model reveals nothing.
 """
 
 from __future__ import annotations

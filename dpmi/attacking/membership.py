@@ -19,9 +19,9 @@ from dpmi.privacy.tradeoff import of_ledger
 
 MODELS_OF_HEADS, MODELS_OF_NETWORKS = 128, 32
 ATTACKER = (
-    "He knows the method, its public seed and weights, and all candidate images with their labels, "
-    "trains shadow models of his own, and sees of a model the confidence that its final weights "
-    "give each candidate."
+    "The attacker knows the method, its public seed and weights, and all candidate images with "
+    "their labels, trains shadow models, and sees the confidence of a model's final weights on "
+    "each candidate."
 )
 ZERO_OUT = (
     "an absent image contributes nothing, and the number of images stays what it is (zero-out)"

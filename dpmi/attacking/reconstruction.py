@@ -1,4 +1,4 @@
-"""The original back from its noised release, by one who has never seen it, nor any like it."""
+"""Reconstruct an image from its noised release, without having seen any real image."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from dpmi.run.parts import prepared_data
 
 IMAGES = 16
 ATTACKER = (
-    "He knows the law of the noise, and images that the program draws, whose spectrum is his only "
-    "idea of an image; he sees one noised image, once."
+    "The attacker knows the distribution of the noise and the spectrum of synthetic images, and "
+    "sees one noised image, once."
 )
 
 
@@ -94,7 +94,7 @@ def reconstruct(config: Config, images: int, seed: int) -> Reconstruction:
     if not isinstance(config.mechanism, LdpMechanism):
         raise UserError(
             f"mechanism={config.mechanism.name}: releases no image with noise on its pixels; "
-            "reconstruction is of ldp"
+            "reconstruction applies to ldp"
         )
     law, pool = law_of(config.mechanism, config.beta), config.mechanism.pool
     data = prepared_data(config)

@@ -65,7 +65,7 @@ class Membership(_Frozen):
     """Whether an image was among the training images.
 
     Attributes:
-        attacker: what he knows and sees, in a sentence.
+        attacker: what is known and seen, in a sentence.
         absent: what a training set without the image is.
         intervals: what they are over.
         models: shadow models, each of them attacked by means of the others.
@@ -73,7 +73,7 @@ class Membership(_Frozen):
         coins: seed of the coins.
         rocs: of each score; the first is the likelihood ratio.
         promised: the highest true positive rate that the run's ledger allows, at each false
-            positive rate (``privacy.tradeoff``); None where nothing is promised.
+            positive rate (``privacy.tradeoff``); None without a guarantee.
         epsilon, delta: of the guarantee.
         seconds: that the attack took.
     """
@@ -167,7 +167,7 @@ class Attacks(_Frozen):
         run: name of the cell.
         config_digest: as in the run's record.
         dataset, mechanism, beta: of the run; β 0 where there is none.
-        detail: what else a table needs to tell runs apart.
+        detail: what else distinguishes runs in a table.
     """
 
     private: Literal[

@@ -1,4 +1,4 @@
-"""Shadow models: a run made again and again by its own mechanism, on the images a coin chose.
+"""Shadow models: a run repeated by its own mechanism on random subsets of its images.
 
 Under a mechanism with an ε an absent image is one that contributes nothing, which is the house's
 zero-out adjacency: the number of images, and so every normaliser, sampling rate and noise, is that
@@ -97,22 +97,21 @@ class Shadows:
         n: candidates: the training images of the run.
 
     Raises:
-        UserError: the data cannot be used, or shadow models tell nothing of the mechanism.
+        UserError: the data cannot be used, or shadow models are no attack on the mechanism.
     """
 
     def __init__(self, config: Config, console: Console) -> None:
         name = config.mechanism.name
         if name not in (*PLANNED, *PLAIN):
             raise UserError(
-                f"mechanism={name}: releases something of each image, whatever is trained on it; "
-                "attack it by linkage"
+                f"mechanism={name}: releases every image before training; attack it by linkage"
             )
         self.config = config
         self._device = "cuda" if _on_gpu(config) else "cpu"
         self._data = data = prepared_data(config)
         if protected_patients(config, data):
             raise UserError(
-                f"privacy.unit={config.privacy.unit}: this attack asks about an image, and the run "
+                f"privacy.unit={config.privacy.unit}: this attack is on images, but the run "
                 "protects patients; attack one with privacy.unit=image"
             )
         self._first = load_start(

@@ -1,4 +1,4 @@
-"""Scores by which an attacker tells which canaries were included, from what a run released."""
+"""Scores by which an attacker infers from a release which canaries were included."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def likelihood_ratio(releases: Values, noise_multiplier: float, sample_rate: flo
 
 
 def nearer(release: Values, difference: Values, noise_multiplier: float) -> float:
-    """The best score by which to tell two known sums apart, one with an image, one without it.
+    """The best score to distinguish two known sums, one with an image, one without it.
 
     Args:
         release: (P,) less the sum without the image, in units of the clipping norm.

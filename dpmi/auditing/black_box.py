@@ -1,8 +1,8 @@
-"""Audit of a DP-SGD run by one who sees its final weights alone, and chose some of the images.
+"""Audit of a DP-SGD run by an adversary who sees only its final weights and chose some images.
 
-The realistic adversary: the run's own ResNet-18, trained as the run trains it, tells him by its
-loss whether an image was among the training images. None of the run's own are needed: they would
-be trained on once more, and no account would know.
+The realistic adversary: the run's own ResNet-18, trained as the run trains it, reveals by its
+loss whether an image was among the training images. None of the run's own are used: that
+would train on them once more, outside the account.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) 
 
 
 def _tiled(real: RealRun, many: int, rng: np.random.Generator) -> Split:
-    """Images of random gray tiles, with random labels: nothing but memory tells a label."""
+    """Images of random gray tiles, with random labels: a label can only be memorized."""
     tile = -(-real.side // _TILES)
     tiles = rng.integers(0, 256, (many, real.channels, _TILES, _TILES), np.uint8)
     pixels = tiles.repeat(tile, axis=2).repeat(tile, axis=3)[..., : real.side, : real.side]

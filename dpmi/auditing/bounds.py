@@ -125,7 +125,7 @@ class Family:
 
         Args:
             rates: of all tests.
-            delta: at which ε is told.
+            delta: at which ε is stated.
             claimed: noise multiplier where the search begins.
         """
         noise = self.refuted(rates, claimed)
@@ -176,7 +176,7 @@ def one_run(canaries: int, guesses: int, right: int, delta: float, error: float)
 
     arXiv 2305.08846, theorem 5.2: whatever the mechanism, and however its canaries interact, the
     number of right guesses is stochastically at most Binomial(guesses, e^ε / (1 + e^ε)), but for
-    what δ allows. The largest ε is told with which as many were improbable.
+    what δ allows. The bound is the largest ε for which so many are improbable.
 
     Args:
         canaries: m, each included by a fair coin of its own.

@@ -1,4 +1,4 @@
-"""What ``python -m dpmi.audit`` does, and what it says."""
+"""The work of ``python -m dpmi.audit``, and its output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dpmi.run.records.reading import config_of, read_record
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord
 from dpmi.run.records.writing import write_record
 
-# An attack by steps of DP-SGD would tell nothing of these.
+# Attacks on the steps of DP-SGD do not apply to these.
 _NOT_AUDITED = {
     "class_means": "class means are not audited: no canary of the auditor's reaches them",
     "ldp_features": "answers of one bit are not audited: no canary of the auditor's gives one",

@@ -34,12 +34,12 @@ def audit_dpsgd(
         n: training images of that run.
         seconds: that may pass; each method makes one run in any case.
         confidence: with which all bounds hold at once.
-        claimed: ε that the audited run told; by default what the replica tells.
+        claimed: ε that the audited run states; by default that of the replica.
         real: what is to be attacked from its final weights alone, too; None leaves that out.
         progress: called after each run.
 
     Raises:
-        UserError: a run did not complete, or told no ε.
+        UserError: a run did not complete, or has no ε.
     """
     started, error, runs = time.monotonic(), 1 - confidence, 0
 

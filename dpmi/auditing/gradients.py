@@ -51,11 +51,11 @@ def audit_gradients(
         seconds: that may pass; one run is made in any case.
         confidence: with which all bounds hold at once.
         most: canaries of a run.
-        claimed: ε that the audited run told; by default what the replica tells.
+        claimed: ε that the audited run states; by default that of the replica.
         progress: called after each run.
 
     Raises:
-        UserError: a run did not complete, or told no ε.
+        UserError: a run did not complete, or has no ε.
     """
     started = time.monotonic()
     coins = secrets.token_hex(16)

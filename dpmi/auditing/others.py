@@ -1,10 +1,10 @@
 """Audit of a DP-SGD step by an adversary who knows all images, or patients, but one.
 
-He knows everything that DP-SGD does not promise to hide: the weights, the other images, which of
-them were drawn, the public augmentation. So he can add up the step's clipped gradients twice, with
-image 0 and without it, by the program's own data set and engine. The two sums differ by C at most,
-or the noise does not cover what the image changes: that is how it shows when the image moves what
-others contribute, as it does where an augmentation depends on the place in the batch.
+The adversary knows everything that DP-SGD does not hide: the weights, the other images, which of
+them were drawn, the public augmentation. So the step's clipped gradients can be added up twice,
+with image 0 and without it, by the program's own data set and engine. If the two sums differ by
+more than C, the noise does not cover the image: this finds an image that changes the contributions
+of others, for example where an augmentation depends on the place in the batch.
 """
 
 from __future__ import annotations

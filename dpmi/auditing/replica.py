@@ -1,4 +1,4 @@
-"""A run as its user would run it again, with the auditor's images and under his eyes."""
+"""A run repeated as its user would, with the auditor's images, and observed."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def claim(told: Guarantee | None) -> Claimed:
         UserError: it claims none.
     """
     if told is None or told.epsilon is None or told.delta is None or told.unit is None:
-        raise UserError(f"the run claims no ε, so there is none to audit ({told})")
+        raise UserError(f"the run has no ε to audit ({told})")
     return Claimed(told.epsilon, told.delta, told.unit)
 
 

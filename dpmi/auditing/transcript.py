@@ -1,4 +1,4 @@
-"""What a run lets out, step by step, as the adversary of DP-SGD sees it."""
+"""What a run releases, step by step, as the adversary of DP-SGD sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read, and what an exit status says."""
+"""The error type for users to read, and the exit statuses."""
 
 from dpmi.base.redaction import redacted
 
@@ -7,7 +7,7 @@ EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_RESUMABLE, EXIT_INTERRUPTED = 1, 2, 75, 1
 
 
 class UserError(Exception):
-    """Bad input, told in one line: what, where, what is allowed, what to do.
+    """Bad input, reported in one line: what is wrong, where, what is allowed, what to do.
 
     The doors (``python -m dpmi.X``) print it without a stack trace and exit with status 2.
     """

@@ -1,4 +1,4 @@
-"""The processes that train one model together, one a device, and what they tell each other."""
+"""The processes that train one model together, one a device, and what they exchange."""
 
 from __future__ import annotations
 

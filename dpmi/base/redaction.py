@@ -1,4 +1,4 @@
-"""Secrets of this machine's user, kept out of all that is printed and recorded."""
+"""Keep secrets of this machine's user out of everything that is printed or recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a thread that has nothing to do keeps a core busy, waiting for more."""
+"""How long an idle thread keeps a core busy while it waits for work."""
 
 from __future__ import annotations
 

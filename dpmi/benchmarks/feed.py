@@ -1,4 +1,4 @@
-"""What stands around the training step: preparing images, serving them, noising them, starting."""
+"""Everything around the training step: preparing, loading and noising images, starting."""
 
 from __future__ import annotations
 

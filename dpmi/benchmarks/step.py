@@ -1,4 +1,4 @@
-"""One training step of each way of clipping, in turn, on the same network and batch."""
+"""One training step with each clipping method, in turn, on the same network and batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One check of a card, and what came of it."""
+"""One check of a card, and its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether config, plan, ledger and promise of a run belong together."""
+"""Check that config, plan, ledger and guarantee of a run are consistent."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ def config_checks(record: PublicRecord) -> Iterator[Check]:
         yield unknown("plan and ledger agree", "not on the card: a user's own data")
         yield _below(guarantee, _counted(guarantee))
         if guarantee.epsilon > (1 + _SAME) / config["beta"]:
-            yield unknown("ε is that of β", "above 1/β, by what was lost or taken before, maybe")
+            yield unknown(
+                "ε is that of β", "above 1/β, perhaps by steps that were lost or spent before"
+            )
         else:
             yield passed("ε is that of β", f"at most 1/β = {1 / config['beta']:.4g}")
         return
     try:
         plan = _plan(executed["plan"])
     except (TypeError, ValueError, KeyError) as error:
-        yield failed("plan is one that can be", str(error))
+        yield failed("plan is possible", str(error))
         return
     yield from _of_plan(plan, executed, record, guarantee)
     yield from _of_config(plan, config)
@@ -130,7 +132,7 @@ def _pure(config: Mapping[str, Any], guarantee: Guarantee) -> Iterator[Check]:
     assert guarantee.epsilon is not None
     name, own = "ε is that of β", 1 / config["beta"]
     if guarantee.epsilon > own * (1 + _SAME):
-        yield unknown(name, "above 1/β, by releases that the first weights were trained on, maybe")
+        yield unknown(name, "above 1/β, perhaps by releases that the first weights used")
         return
     yield near(name, guarantee.epsilon, own, _SAME)
     if config["mechanism"]["name"] != "ldp":

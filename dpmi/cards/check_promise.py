@@ -1,4 +1,4 @@
-"""Whether the ε of a card is that of what was executed, and what an attacker can do by it."""
+"""Check that the ε of a card, and the bounds on attackers, follow from what was executed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def promise_checks(card: Card, told: Provenance | None) -> Iterator[Check]:
 
     Args:
         card: states it.
-        told: what the weights file says; None where it cannot be read.
+        told: metadata of the weights file; None where it cannot be read.
     """
     guarantee, record = card.record.guarantee, card.record
     assert guarantee
@@ -69,7 +69,7 @@ def _with_before(
 ) -> tuple[LedgerEntry, ...]:
     """The ledger, and what the first weights took from the same images.
 
-    Which accounts share images is not told: it is those of the same name, or all, as ε says.
+    Which accounts share images is not recorded: those of the same name, or all, as ε shows.
     """
     if not told or _BEFORE not in guarantee.assumptions:
         return tuple(ledger)
@@ -177,7 +177,7 @@ def _pure(card: Card, guarantee: Guarantee, told: Provenance | None) -> Iterator
     yield compare("ε is the same at any δ", set(guarantee.epsilons.values()), {stated}, show=False)
     name = "ε adds up from the releases in the weights file"
     if not told or not told.taken:
-        yield unknown(name, "the weights file tells of none")
+        yield unknown(name, "the weights file has none")
     else:
         own = told.taken[-1].spending
         earlier = [share for share in told.taken[:-1] if _BEFORE in guarantee.assumptions]

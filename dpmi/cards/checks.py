@@ -1,4 +1,4 @@
-"""All that can be checked of a card beside its weights, a line each."""
+"""All checks of a card and its weights, a line each."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def verify(path: Path, weights: Path) -> Verified:
     """
     card, content = read_card(path)
     if not weights.is_file():
-        raise UserError(f"{weights}: no such file; give the weights that the card is of")
+        raise UserError(f"{weights}: no such file; give the weights that belong to the card")
     try:
         told: Provenance | None = read_kept(weights)[1]
         read = passed("weights file is whole")
@@ -72,7 +72,7 @@ def _guarded(group: Iterable[Check]) -> Iterator[Check]:
     try:
         yield from group
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        yield failed("content is such as runs leave", f"{type(error).__name__}: {error}")
+        yield failed("content is what a run writes", f"{type(error).__name__}: {error}")
 
 
 def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
@@ -83,7 +83,7 @@ def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
     if rendered(card, suffix) == content:
         yield passed(name, f"{len(content)} bytes, byte by byte")
     else:
-        yield failed(name, "rendered anew from the data in it, the file is another")
+        yield failed(name, "rendered again from its data, the file differs")
     its = described(card.record)
     said = (card.trust, card.mechanism, card.sensitivity, card.limits)
     follows = (its.trust, its.mechanism, its.sensitivity, LIMITS)
@@ -99,12 +99,12 @@ def file_checks(card: Card, weights: Path) -> Iterator[Check]:
 
 
 def of_same_run(card: Card, told: Provenance) -> Iterator[Check]:
-    """Whether the weights file tells the same of its training as the card."""
+    """Whether weights file and card agree on the training."""
     stated = card.record.guarantee
     assert stated
     name = "guarantee in the weights file is the card's"
     same = stated.to_dict() == told.guarantee == public_guarantee(stated).to_dict()
-    yield passed(name) if same else failed(name, "the two state something else")
+    yield passed(name) if same else failed(name, "the two disagree")
     if told.taken:
         run = told.taken[-1].spending.run
         yield compare("weights file is of the same run", card.record.run, run)

@@ -1,4 +1,4 @@
-"""What any attacker reaches at most, drawn without a library: the same bytes everywhere."""
+"""The bound on any attacker as SVG, drawn without a library: the same bytes everywhere."""
 
 from __future__ import annotations
 

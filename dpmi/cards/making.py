@@ -1,4 +1,4 @@
-"""A run's folder becomes a card: of its public record and its weights, and of its account."""
+"""Make a card from a run's public record, its weights and its account."""
 
 from __future__ import annotations
 

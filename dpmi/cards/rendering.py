@@ -1,4 +1,4 @@
-"""A card as three files that hold the same, each of which can be read back and compared."""
+"""A card as three files with the same content, each of which can be read back and compared."""
 
 from __future__ import annotations
 
@@ -114,12 +114,12 @@ def read_card(path: Path) -> tuple[Card, bytes]:
         found = _EMBEDDED[path.suffix].search(content.decode())
         values = json.loads(found[1]) if found else None
     except ValueError as error:
-        raise UserError(f"{path}: holds no card that can be read ({error})") from error
+        raise UserError(f"{path}: contains no readable card ({error})") from error
     told = (values.get("schema_name"), values.get("version")) if isinstance(values, dict) else None
     if told != (SCHEMA, VERSION):
         raise UserError(
             f"{path}: schema and version are {told}; this dpmi reads {SCHEMA} version {VERSION}: "
-            "take the dpmi that made it, or make it again (python -m dpmi.card RUN)"
+            "use the dpmi that made it, or make it again (python -m dpmi.card RUN)"
         )
     try:
         return Card.model_validate(values), content

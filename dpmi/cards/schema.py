@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dpmi.run.records.public import PublicRecord
 
-SCHEMA, VERSION = "dpmi.card", 1
+SCHEMA, VERSION = "dpmi.card", 2
 FILES = {"html": "card.html", "md": "card.md", "json": "card.json"}
 
 
@@ -78,7 +78,7 @@ class Card(_Part):
         record: the public record of the run, and nothing of the private one but what
             ``ledger_by_choice`` says.
         ledger_by_choice: the images are a user's own, who chose to let plan and ledger leave,
-            which tell the batch size.
+            which reveal the batch size.
         weights: the file.
         others: None where the account was not at hand: then what else was released is not known.
         shares: accuracies with their intervals.
@@ -88,7 +88,7 @@ class Card(_Part):
     """
 
     schema_name: Literal["dpmi.card"] = "dpmi.card"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     made: str
     trust: Literal["central", "local", "none"]
     mechanism: str

@@ -1,4 +1,4 @@
-"""What stands on the pages of a card, in its order, as plain text."""
+"""The contents of a card's pages, in order, as plain text."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ACCOUNTANTS = {
     "rdp": "RDP (Mironov et al. 2019, by Opacus)",
 }
 NO_LEDGER = (
-    "not on this card: plan and ledger of a user's own data tell the batch size, and leave only by "
-    "choice (--with-ledger). ε cannot be recomputed from the card alone"
+    "not on this card: plan and ledger of a user's own data reveal the batch size, and are "
+    "included only on request (--with-ledger). ε cannot be recomputed from the card alone"
 )
-BY_CHOICE = " The user chose to let this leave; it tells the batch size."
+BY_CHOICE = " Included at the user's request; it reveals the batch size."
 NOT_KNOWN = (
     "not known: the account of the training images was not at hand when the card was made. "
     "Whatever else was released from them adds to the ε above"
@@ -31,12 +31,12 @@ _FLOATING = {
     "dpsgd": "sums in single precision, rounded with their noise to one lattice",
     "class_means": "sums in single precision, rounded with their noise to one lattice",
     "ldp": "noise drawn as integers, exact on the 8-bit grid",
-    "ldp_features": "lies drawn as integers",
+    "ldp_features": "flips drawn as integers",
 }
 CANNOT = (
-    "that the ledger was executed, and on which images: that is known to who ran it alone",
-    "that the test images were as they are said to be, and the metrics computed on them",
-    "what else was released from the same images, beyond what the card says of its account",
+    "that the ledger was executed, and on which images: only whoever ran it knows",
+    "that the test images were what the card says, and the metrics computed on them",
+    "what else was released from the same images, beyond what the card states",
     "who made the card: it has a digest, and no signature",
 )
 
@@ -65,7 +65,7 @@ def sections(card: Card) -> list[Section]:
 
 
 def headline(card: Card) -> str:
-    """The promise, or that there is none, in a line."""
+    """The guarantee, or that there is none, in a line."""
     guarantee = _guarantee(card)
     if guarantee.epsilon is None or guarantee.delta is None:
         return "No privacy guarantee"
@@ -73,7 +73,7 @@ def headline(card: Card) -> str:
 
 
 def beneath(card: Card) -> tuple[str, ...]:
-    """What the headline must not be read without."""
+    """What must be read together with the headline."""
     guarantee = _guarantee(card)
     if guarantee.reason is not None:
         claim = (f"{_capital(str(guarantee.claim))}.",) if guarantee.claim else ()
@@ -123,7 +123,7 @@ def _promise(card: Card) -> Section:
         facts.append(("Executed", _executed(card)))
     if card.record.stopped:
         facts.append(("Stopped", "by a budget of ε, before the last step that was planned"))
-    return Section("What is promised, and to whom", tuple(facts))
+    return Section("The guarantee", tuple(facts))
 
 
 def _executed(card: Card) -> str:
@@ -144,7 +144,7 @@ def _executed(card: Card) -> str:
 def _meaning(card: Card) -> Section:
     if not card.record.risk:
         return Section("What an attacker can do", (), (
-            "Nothing bounds it: an attacker may find any training image in the weights.",
+            "There is no bound: an attacker may find any training image in the weights.",
         ))  # fmt: skip
     told = [sentence for risk in card.record.risk for sentence in risk.sentences]
     return Section("What an attacker can do", (), tuple(told))
@@ -180,15 +180,15 @@ def _accuracy(card: Card) -> Section:
     facts = list(with_interval.items())
     others = [f"{m} {v:.3f}" for m, v in card.record.metrics.items() if m not in with_interval]
     if others:
-        facts.append(("Beside", "; ".join(others)))
+        facts.append(("Other metrics", "; ".join(others)))
     facts += [(group.title, _group(group)) for group in card.record.groups]
     picked = any(name.startswith("selected_on") for name in card.record.metrics)
     notes = [
-        f"Of {test_images(card.record)} test images, which no ε covers; 95 % intervals by Wilson's "
-        "score, had other images been drawn."
+        f"{test_images(card.record)} test images, which no ε covers; 95 % intervals by Wilson's "
+        "score, over the sampling of test images."
     ]
     if picked:
-        notes.append("Values selected on test images were picked by looking at them: too high.")
+        notes.append("Values selected on the test images are too high.")
     return Section("Accuracy", tuple(facts), tuple(notes))
 
 

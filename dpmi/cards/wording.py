@@ -12,8 +12,8 @@ from dpmi.run.records.public import PublicRecord
 Trust = Literal["central", "local", "none"]
 
 INTENDED_USE = (
-    "Research on what differential privacy costs in accuracy and gives in return, on data like "
-    "those named here; to be checked by others before it is relied on."
+    "Research on what differential privacy costs in accuracy and what it protects, on data like "
+    "those named here; to be validated independently before anybody relies on it."
 )
 LIMITS = (
     "Not a medical device, and not assessed as one: not for diagnosis, triage or treatment.",
@@ -21,8 +21,8 @@ LIMITS = (
     "of patients.",
     "The guarantee covers training images alone, not validation or test images, nor images that "
     "the model is shown later.",
-    "It bounds what can be learned of one unit from all that was released. What holds of patients "
-    "in general can be learned, and is meant to be.",
+    "It bounds what can be learned about one unit from everything that was released. What is true "
+    "of patients in general can be learned; that is the purpose.",
 )
 WITHOUT_EPSILON = ("none", "ldp_published", "dpsgd_published")  # whatever is claimed
 TRUSTED = {
@@ -54,7 +54,7 @@ def described(record: PublicRecord) -> Described:
         return Described(
             "central",
             "DP-SGD (Abadi et al. 2016): Poisson-sampled batches, clipped gradients, Gaussian "
-            "noise; class statistics, where the method has any, are Gaussian releases beside",
+            "noise; class statistics, where the method uses any, are additional Gaussian releases",
             f"the gradient of each {unit} is clipped to L2 norm {config['max_grad_norm']:g}; 2^-10 "
             "of it is added for rounding",
         )
@@ -62,7 +62,8 @@ def described(record: PublicRecord) -> Described:
         return Described(
             "central",
             "one Gaussian release of the class sums of features, from which a head is computed",
-            f"what each {unit} adds is cut to a fixed L2 norm; 2^-10 of it is added for rounding",
+            f"the contribution of each {unit} is clipped to a fixed L2 norm; 2^-10 of it is added "
+            "for rounding",
         )
     if name == "ldp":
         side = config["mechanism"].get("pool", 1)
@@ -74,7 +75,7 @@ def described(record: PublicRecord) -> Described:
         )
     return Described(
         "local",
-        "randomized response: one bit about each unit's features, which lies with a known "
+        "randomized response: one bit about each unit's features, flipped with a known "
         "probability; training sees nothing else",
         "each unit answers one question, once",
     )

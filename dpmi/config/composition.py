@@ -104,8 +104,8 @@ def _variable(name: str, *default: str | None) -> str | None:
     """Value of an environment variable; what a config holds is recorded, so no secrets."""
     if name not in VARIABLES and not name.startswith(OWN_VARIABLES):
         raise UserError(
-            f"${{oc.env:{name}}}: a config may not read this environment variable, for what it "
-            f"holds is recorded; allowed are {OWN_VARIABLES}* and {', '.join(sorted(VARIABLES))}"
+            f"${{oc.env:{name}}}: a config may not read this environment variable, since its "
+            f"value is recorded; allowed are {OWN_VARIABLES}* and {', '.join(sorted(VARIABLES))}"
         )
     if name in os.environ:
         return os.environ[name]
@@ -127,8 +127,8 @@ def check_composed(composed: DictConfig) -> None:
     for path, value in _leaves(tree):
         if name := secret_within(f"{path[-1]} {value}"):
             raise UserError(
-                f"{'.'.join(path[:-1]) or 'config'}: a value below it holds {name}, and what a "
-                "config holds is recorded; take it out"
+                f"{'.'.join(path[:-1]) or 'config'}: a value below it holds {name}, and the "
+                "contents of a config are recorded; take it out"
             )
         # A launcher writes them into a shell script, line by line.
         if path[:2] not in _TEXTS and any("\n" in text for text in (*path, str(value))):
@@ -179,6 +179,6 @@ def _leaves(node: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
 
 def _refused(path: _Path, value: Any, allowed: str) -> UserError:
     return UserError(
-        f"{'.'.join(path)}={value}: a config may not name this, for the program would run it; "
+        f"{'.'.join(path)}={value}: a config may not name this, since the program would run it; "
         f"allowed is {allowed}"
     )

@@ -1,4 +1,4 @@
-"""What must fit together in a config that trains a head."""
+"""Consistency checks of a config that trains a head."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def check_heads(config: Config) -> None:
         )
     if mechanism == "ldp_features" and not model.features.centre:
         raise ValueError(
-            "model.features.centre=False: under mechanism=ldp_features the images' answers tell "
-            "the centre, and the classes from there; allowed is true"
+            "model.features.centre=False: under mechanism=ldp_features the images' answers "
+            "determine the centre, and the classes from there; allowed is true"
         )
     if model.norm != "frozen_batch":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which runs are the same run: what a config computes, told from where and how fast it does."""
+"""Which runs are the same run: the keys that change the result, not where or how fast it runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _digest(values: Any) -> str:
 
 
 def job_folder(composed: DictConfig) -> str:
-    """Name of a job's folder within its sweep: the cell, and what tells it from other configs.
+    """Name of a job's folder within its sweep: the cell, and a digest of its config.
 
     Falls back to "invalid" for a config that fails the schema, which the run then reports.
     """
@@ -77,7 +77,7 @@ def without_noise_seed(override: str) -> str:
 
 
 def sweep_folder(composed: DictConfig) -> str:
-    """Name of a sweep's folder: the same for the same sweep, so that it goes on where it was."""
+    """Name of a sweep's folder: the same for the same sweep, so that it continues."""
     return f"sweep-{_digest(sweep_terms(composed))[:8]}"
 
 

@@ -78,7 +78,7 @@ def pooled_features(
     """Return the features of one view, from the cache where they are there, else computing them.
 
     Of several processes that ask at once one computes, the others wait for it. A file is written
-    whole or not at all; one that was damaged since is told, and made anew.
+    whole or not at all; a damaged one is reported and made again.
 
     Args:
         request: which.

@@ -1,4 +1,4 @@
-"""What a pretrained network's own last layer sees of the training images, before any training."""
+"""The inputs of a pretrained network's last layer on the training images, before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what a backbone sees in the views of an image to the one vector that stands for it."""
+"""From a backbone's activations on the views of an image to one vector per image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def unit_vectors(views: Sequence[Sequence[Tensor]]) -> Tensor:
 
     Returns:
         (n, D) float32, D the channels of all stages; each row of length 1, but for rounding, or 0
-        where no stage tells anything.
+        where all stages are 0.
     """
     blocks = []
     for of_views in zip(*views, strict=True):

@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are doing: a live table on a terminal, plain lines elsewhere."""
+"""The status of a sweep's jobs: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Row:
     """One job as the board shows it.
 
     Attributes:
-        label: what tells it from the others.
+        label: what distinguishes it from the others.
         state: waiting or running; when it has ended, the status of its record, or what it returned.
         device: where it runs.
-        status: what it told last.
+        status: its last status.
         record: what it left.
     """
 
@@ -89,7 +89,7 @@ class Board:
         self._say(f"{job.label}  {state}{_result(record)}")
 
     def refresh(self) -> None:
-        """Read what the running jobs tell, and show it."""
+        """Read the status of the running jobs, and show it."""
         for number, row in self.rows.items():
             if row.state == "running" and (status := read_status(self._jobs[number].folder)):
                 if status.epochs_done > (row.status.epochs_done if row.status else 0):

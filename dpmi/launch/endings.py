@@ -26,7 +26,7 @@ def note_ending(job: Job, ending: Ending) -> RunRecord | None:
     if record is not None and record.status == "completed":  # it died of its own tidying up
         return record
     config = load_config(job.config)
-    reason = f"{ending.reason}; the same command goes on where it was"
+    reason = f"{ending.reason}; the same command continues"
     job.folder.mkdir(parents=True, exist_ok=True)
     restarts = record.restarts if record else 0
     died = record_of_no_run(config, "failed", reason, restarts, account_left(job.folder))

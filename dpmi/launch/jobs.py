@@ -1,4 +1,4 @@
-"""A job of a sweep on its way to a process of its own, and what becomes of it there."""
+"""A job of a sweep, run in a process of its own, and its result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Job:
 
     Attributes:
         number: in the sweep, from 0.
-        label: what tells it from the other cells of the sweep, for people.
+        label: what distinguishes it from the other cells of the sweep, for people.
         overrides: as Hydra knows them.
         config: the composed config, with its node ``hydra`` and no folder left to be named.
         folder: the job's folder, absolute.
@@ -55,7 +55,7 @@ class Ending:
 
     Attributes:
         status: an exit status; 0 also for a run that failed and left a record that says so.
-        reason: what went wrong, where no record of the job tells it.
+        reason: what went wrong, where the job has no record with it.
         result: what the task returned.
     """
 
@@ -152,9 +152,9 @@ def _speak_to(path: Path) -> None:
 
 
 def ended_by(code: int) -> str:
-    """What an exit status of a process that told nothing says."""
+    """What the exit status means of a process that gave no reason."""
     if code >= 0:
-        return f"its process ended with status {code} and told no reason; see its log"
+        return f"its process ended with status {code} and gave no reason; see its log"
     try:
         name = signal.Signals(-code).name
     except ValueError:

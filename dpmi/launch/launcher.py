@@ -1,4 +1,4 @@
-"""What all launchers share: start the jobs, show the board, and let no job take others along."""
+"""What all launchers share: start jobs, show their status, isolate them from each other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GRACE_SECONDS = 120.0  # for jobs to write down what they have, when all are ask
 class SideBySideLauncher(Launcher):
     """A launcher whose jobs run at the same time.
 
-    A job that ends without having told how gets a record that says so: the table, the exit status
+    A job that ends without a result gets a record that says so: the table, the exit status
     and the next try of the same command read records and nothing else.
     """
 
@@ -75,7 +75,7 @@ class SideBySideLauncher(Launcher):
         self._board.started(job, device)
 
     def notice_starts(self, jobs: Iterable[Job]) -> None:
-        """Show which jobs have begun, where only what they tell says so."""
+        """Show which jobs have begun, where only their status shows it."""
         assert self._board is not None
         for job in jobs:
             if self._board.rows[job.number].state == "waiting" and read_status(job.folder):
@@ -126,7 +126,7 @@ class SideBySideLauncher(Launcher):
             raise
         if self._asked is not None and len(endings) < len(jobs):
             self._wind_up(signal.SIGTERM)
-            print("stopped by SIGTERM; the same command goes on where it was", file=sys.stderr)
+            print("stopped by SIGTERM; the same command continues", file=sys.stderr)
             sys.exit(EXIT_RESUMABLE)
         return endings
 
@@ -178,7 +178,7 @@ def devices_of(config: DictConfig) -> int:
 
 
 def _returned(job: Job, ending: Ending) -> JobReturn:
-    """What Hydra is told; as completed in any case, for it would drop the table of the others."""
+    """What Hydra gets; completed in any case, since it would drop the table of the others."""
     return JobReturn(
         overrides=job.overrides,
         cfg=job.config,

@@ -55,8 +55,8 @@ def make_slots(
     """
     if jobs is None and not gpus:
         raise UserError(
-            "hydra.launcher.jobs=null: one job a GPU, but no GPU is to be used here; give how many "
-            f"jobs shall share the {len(cores)} cores"
+            "hydra.launcher.jobs=null: one job per GPU, but no GPU is used here; give the number "
+            f"of jobs that share the {len(cores)} cores"
         )
     most = len(gpus) // devices
     if gpus and not 1 <= (most if jobs is None else jobs) <= most:
@@ -163,7 +163,7 @@ class _Worker:
             os.kill(self.process.pid, number)
 
     def ending(self) -> Ending:
-        """What the process told before it ended, or what its end tells."""
+        """What the process reported before it ended, or what its exit status means."""
         code = self.process.exitcode
         assert code is not None
         try:

@@ -69,7 +69,7 @@ class RayLauncher(SideBySideLauncher):
             self._gpus = devices_of(self.config) if there else 0
 
     def _connect(self, address: str | None) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would send statistics
         try:
             import ray
         except ImportError as error:
@@ -149,7 +149,7 @@ class RayLauncher(SideBySideLauncher):
 
 
 def _one_line(error: Exception) -> str:
-    """What is to be told of an error: of one in a task Ray gives a whole stack, the cause last."""
+    """One line for an error: of one in a task Ray gives a whole stack, the cause last."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[-1] if hasattr(error, 'cause') else lines[0]}"
 

@@ -152,7 +152,7 @@ class Submitted:
 
         ending = work(job)
         if self.requeued:
-            sys.exit(LOCAL_REQUEUE_RETURN_CODE)  # which SLURM, already told, takes for any other
+            sys.exit(LOCAL_REQUEUE_RETURN_CODE)  # SLURM has requeued it: any status will do
         return ending
 
     def checkpoint(self, job: Job) -> Any:

@@ -62,9 +62,9 @@ class SweepCallback(Callback):
         if len(seeds) > 1:
             _refuse(
                 UserError(
-                    f"noise_seed={','.join(map(str, sorted(seeds)))}: no name or file tells runs "
-                    "of different ones apart; give a sweep one (its cells share no noise), and "
-                    "each of several an output_dir of its own"
+                    f"noise_seed={','.join(map(str, sorted(seeds)))}: runs "
+                    "that differ in it would share their names; give a sweep one value (its cells "
+                    "share no noise), and each of several sweeps an output_dir of its own"
                 )
             )
         check_here(config, cells)
@@ -73,7 +73,7 @@ class SweepCallback(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
-        if _searches(config):  # which has told what it found
+        if _searches(config):  # which has printed what it found
             return
         from dpmi.reporting.sweep_report import report_sweep  # slow to import: not for --help
 

@@ -1,4 +1,4 @@
-"""Where data, privacy and models meet: one file a mechanism, one shape."""
+"""Where data, privacy and models meet: one file per mechanism, all with one interface."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def build_mechanism(
         piece: images in one pass, where a resumed run must go on with what it began with.
         ranks: who trains.
         together: training images that belong to one, as a patient's do: a data fingerprint's.
-        announce: told of a release of noised images ahead; None where nobody counts it.
+        announce: called before a release of noised images; None where nobody counts it.
         first: the weights before training.
         train: labels and features of the training images, where statistics of them are released.
         unit: what is protected: "image" or "patient".

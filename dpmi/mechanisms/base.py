@@ -1,4 +1,4 @@
-"""The one shape of a mechanism: what it does to the data, to the gradient, and what it promises."""
+"""The interface of a mechanism: what it does to data and gradients, and what it guarantees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DP-SGD as the poster's authors ran it: microbatches and BatchNorm. It promises nothing."""
+"""DP-SGD as the poster's authors ran it: microbatches and BatchNorm. It guarantees nothing."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class DPSGDAsPublished:
         return Guarantee.none(self.name, reason, self._claim)
 
     def spent(self) -> None:
-        """Nothing that could be told as an ε."""
+        """Nothing that has an ε."""
 
     def describe(self) -> dict[str, Any]:
         """Return what was executed."""

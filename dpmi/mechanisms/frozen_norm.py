@@ -1,4 +1,4 @@
-"""Examples' gradients of the model's BatchNorm with constant statistics, for both engines.
+"""Per-example gradients of BatchNorm with constant statistics, for both engines.
 
 The models do not know of clipping, nor privacy of the models: it stands here, where they meet.
 """

@@ -1,4 +1,4 @@
-"""What is learned of features from one randomized bit of each image: the server's side.
+"""Estimates from one randomized bit per image: the server's side of local DP of features.
 
 It sees answers and public randomness, and never an image, a vector or a label. Whom it asks what is
 drawn from a number that stands here: nothing of it is secret.
@@ -28,7 +28,7 @@ Ask = Callable[[Question], NDArray[np.bool_]]
 
 @dataclass(frozen=True)
 class ClassEstimate:
-    """What the answers tell of the vectors.
+    """What is estimated from the answers.
 
     Attributes:
         centre: (k,), where vectors are seen from.

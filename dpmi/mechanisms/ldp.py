@@ -62,7 +62,7 @@ class LocalDP:
         cache_dir: where releases are kept.
         ranks: who trains; the first finds or makes the release that all use.
         together: training images that belong to one, by the name of what they have in common.
-        announce: told of the release of the training images before it is made, or used.
+        announce: called before the release of the training images is made or used.
         first: the weights before training: other releases that they were trained on are in ε.
         statistics: of labels, which are not protected, that the network is given.
         one_each: the training images are one of each patient, so that ε is a patient's.

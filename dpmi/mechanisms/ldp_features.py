@@ -66,9 +66,9 @@ class LocalDPOfFeatures:
         train: features and labels of the training images.
         noise: says whether the answers can be repeated, and then is where they come from.
         cache_dir: where releases are kept.
-        uniform: decide under a uniform prior, by the shares that the answers tell.
+        uniform: decide under a uniform prior, by the shares estimated from the answers.
         together: training images that belong to one, by the name of what they have in common.
-        announce: told of the release before it is made, or used.
+        announce: called before the release is made or used.
         first: the weights before training: other releases that they were trained on are in ε.
 
     Raises:

@@ -1,4 +1,4 @@
-"""LDP as the poster's authors ran it: one Laplace number an image. It promises nothing."""
+"""LDP as the poster's authors ran it: one Laplace number per image. It guarantees nothing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class LocalDPAsPublished:
         return Guarantee.none(self.name, REASON, claim)
 
     def spent(self) -> None:
-        """Nothing that could be told as an ε."""
+        """Nothing that has an ε."""
 
     def describe(self) -> dict[str, Any]:
         """Return what is said in closed form of blank images, and what was drawn."""

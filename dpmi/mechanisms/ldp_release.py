@@ -62,7 +62,7 @@ def shared_release(
         beta: scale of the noise, a pixel being in [0, 1].
         pool: side of the blocks whose means are released.
         cache_dir: the cache's folder.
-        announce: told the id before any noise is drawn, or before a release that is there is
+        announce: called with the id before any noise is drawn, or before an existing release is
             used; what it raises is raised, and then there is no release.
 
     Raises:

@@ -49,7 +49,7 @@ class NonPrivate:
         return Guarantee.none(self.name, "trained on the images without any mechanism")
 
     def spent(self) -> None:
-        """Nothing that could be told as an ε."""
+        """Nothing that has an ε."""
 
     def describe(self) -> dict[str, Any]:
         """Nothing to add."""

@@ -1,4 +1,4 @@
-"""What all mechanisms have in common that execute a plan of Gaussian releases."""
+"""The common base of mechanisms that execute a plan of Gaussian releases."""
 
 from __future__ import annotations
 

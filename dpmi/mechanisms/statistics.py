@@ -107,7 +107,7 @@ def decide_midway(net: nn.Module, sums: Tensor, n: int, noise_std: float) -> Non
 
 @dataclass(frozen=True)
 class ExactStatistics:
-    """Statistics handed over as they are: where nothing is promised, or not of what they tell.
+    """Statistics without noise: where nothing is guaranteed, or nothing that they could reveal.
 
     Attributes:
         train: what they are of.

@@ -63,7 +63,7 @@ class PretrainRecipe:
 def phantom_weights(cache_dir: Path, console: Console, recipe: PretrainRecipe) -> dict[str, Tensor]:
     """Find or make the weights; several processes that ask at once pretrain once.
 
-    A damaged file is told and made anew.
+    A damaged file is reported and made again.
 
     The caller's random state is left as it was. The weights depend on public drawings only: no
     patient's image is touched and no privacy is spent.

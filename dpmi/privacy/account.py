@@ -1,4 +1,4 @@
-"""The account of a data set: all that runs have taken from its training images, on the disk.
+"""The account of a data set: everything that runs have spent of its training images, on disk.
 
 ``FOLDER`` in the cache holds a folder for each set of training images, under a random name:
 ``images``, the SHA-256 digests of the images' contents, and ``entries.jsonl``, a line for each
@@ -206,7 +206,7 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
     ahead = total_of(accounts, planned)
     if without := ahead.without_epsilon:
         raise UserError(
-            f"{named}: no ε holds for these images any more: {without[0].run} has none "
+            f"{named}: no ε holds for these images: {without[0].run} has none "
             f"({without[0].reason}); python -m dpmi.account shows all of their runs"
         )
     if planned.value_epsilon is not None and not planned.hides_images:
@@ -215,8 +215,8 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
         unit, would_be = ahead.unit, ahead.unit_epsilon
         if planned.unit == "patient" and unit != "patient":
             raise UserError(
-                f"{named}: other runs on these images protect images alone, so what a patient "
-                "would spend in all is not known; allowed is null, or privacy.unit=image, whose "
+                f"{named}: other runs on these images protect images alone, so the total of a "
+                "patient is not known; allowed is null, or privacy.unit=image, whose "
                 "total is an image's"
             )
     if would_be <= budget:
@@ -224,8 +224,8 @@ def _check_budget(accounts: Sequence[Account], planned: Spending, budget: float)
     noised = ", for noised images of local DP were released" if ahead.releases else ""
     spent = f"ε = {printed_epsilon(would_be)} per {unit}{'' if unit == 'channel value' else noised}"
     raise UserError(
-        f"{named}: with this run all runs on these images would spend {spent}; allow more, raise "
-        "beta, or run less; python -m dpmi.account shows what was spent"
+        f"{named}: with this run, all runs on these images together would spend {spent}; allow "
+        "more, raise beta, or run less; python -m dpmi.account shows what was spent"
     )
 
 
@@ -242,7 +242,7 @@ def _read(home: Path) -> Account:
     entries: dict[str, Entry] = {}
     path = home / _ENTRIES
     text = path.read_bytes() if path.is_file() else b""
-    # What follows the last line break was cut short: nobody was told that it is on the disk.
+    # What follows the last line break was cut short: nobody relied on its being on the disk.
     for number, line in enumerate(text.split(b"\n")[:-1], 1):
         if (entry := _parsed(line)) is None:
             damage.append(f"{path}, line {number}")

@@ -1,4 +1,4 @@
-"""From what ran to ε, and from ε to the noise that is needed.
+"""From executed steps to ε, and from ε to the noise that it needs.
 
 Three accountants are offered under Opacus' names: ``prv`` (Gopi et al. 2021, arXiv 2106.02848)
 and ``rdp`` (Mironov et al. 2019, arXiv 1908.10530) are Opacus'; ``pld`` is dp-accounting's
@@ -158,7 +158,7 @@ def _by_dominating_pairs(
 def composed_losses(
     history: History, adjacency: Adjacency, images: int = 1, finest: float = 0.0
 ) -> PrivacyLossDistribution | None:
-    """Privacy loss of a history in both orders, rounded upward; None where it is too large to tell.
+    """Privacy loss of a history in both orders, rounded upward; None where it is too large.
 
     Args:
         history: not empty.
@@ -252,7 +252,7 @@ class EpsilonSchedule:
     """ε after each step of a plan, at the price of a look-up.
 
     An accountant takes 10 to 200 ms a call, far too long for every step. ε grows with the steps,
-    so it is computed at ``points`` steps and what is told at a step is the value of the next of
+    so it is computed at ``points`` steps and the value at a step is that of the next of
     them: exact there, at most one interval ahead in between, and never too small.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a budget is shared out: between statistics released once, and the steps after them.
+"""Dividing a budget between statistics that are released once and the training steps.
 
 Gaussian mechanisms compose exactly, as squares of μ = 1 / noise_multiplier (Dong, Roth and Su 2022,
 arXiv 1905.02383, corollary 3.3). So shares are shares of μ², of the one Gaussian release that

@@ -7,7 +7,7 @@ at most. Given the rest of the batch, the release is a mixture of normals around
 vectors. Let A be any event, and H the half-space, orthogonal to a line, with N(0)(H) = N(0)(A). By
 Neyman and Pearson no shift by v raises the probability of A by more than a shift by |v| along the
 line raises that of H, nor lowers it by more than the opposite shift lowers that of H. So two
-mixtures on the line bound what any event can tell, and a single threshold is the best event for
+mixtures on the line bound what any event can reveal, and a single threshold is the best event for
 them; they are a dominating pair, which composes over adaptive steps (Zhu, Dong and Wang 2022,
 arXiv 2106.08567, theorem 10):
 

@@ -1,4 +1,4 @@
-"""What a run promises. It is printed wherever an accuracy is printed."""
+"""The guarantee of a run. It is printed wherever an accuracy is printed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
-STRICTER_DELTAS = (1e-5, 1e-6)  # at which every guarantee tells its ε, too
+STRICTER_DELTAS = (1e-5, 1e-6)  # at which every guarantee states its ε, too
 REPEATABLE = "the noise can be repeated from noise_seed by whoever knows or guesses it"
 
 
@@ -96,7 +96,7 @@ class Guarantee:
             known, and an image is the unit), "copies" (the image with most byte-identical copies).
             How large they are is a fact about the training images that no ε covers: what is
             published must leave out this field whole.
-        assumptions: what must hold for the promise to hold, a sentence each.
+        assumptions: what must be true for the guarantee to hold, a sentence each.
         reason: why there is none, where there is none.
         claim: what was claimed all the same, where there is none.
     """
@@ -117,11 +117,11 @@ class Guarantee:
     claim: Claim | None = None
 
     def __post_init__(self) -> None:
-        """A promise has an ε; the lack of one has a reason; a claim is no promise."""
+        """Check that there is either an ε or a reason why not, and a claim only without ε."""
         if (self.epsilon is None) == (self.reason is None):
             raise ValueError("a guarantee states either an epsilon or the reason why it has none")
         if self.epsilon is not None and self.claim is not None:
-            raise ValueError("a claim stands only where there is no guarantee")
+            raise ValueError("a claim is allowed only where there is no guarantee")
 
     @classmethod
     def none(cls, mechanism: str, reason: str, claim: Claim | None = None) -> Guarantee:

@@ -178,8 +178,8 @@ def laplace_mechanism(
     independently, clipped to [0, 1] and rounded back to 8 bits, which is clip(v + N, 0, 255) with
     the integer N of :class:`PixelNoise`.
 
-    What is clipped off tells nothing of v: beyond [0, 1] the ratio of the densities for two values,
-    exp(±(v - v')/(255 β)), is the same everywhere on a side.
+    What is clipped off reveals nothing of v: beyond [0, 1] the ratio of the densities for two
+    values, exp(±(v - v')/(255 β)), is the same everywhere on a side.
 
     Contract: for any two images that differ in one value, the probability of any output differs
     by a factor of at most exp(1/β), the probabilities being those that are executed, which are

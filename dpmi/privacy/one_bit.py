@@ -1,4 +1,4 @@
-"""One bit of an image under local differential privacy of the whole image, its label included.
+"""One bit per image under local differential privacy of the whole image and its label.
 
 Each image answers one question by yes or no, and lies with a known probability: randomized response
 (Warner 1965). Questions are public, and may depend on the answers of other images before.
@@ -46,7 +46,7 @@ class RandomizedResponse:
             executed is at most 1/β.
 
     Raises:
-        ValueError: ``beta`` is not positive and finite, or so large that answers tell nothing.
+        ValueError: ``beta`` is not positive and finite, or so large that answers are useless.
     """
 
     def __init__(self, beta: float) -> None:
@@ -56,7 +56,7 @@ class RandomizedResponse:
         self.lies = math.ceil(_DIGITS.divide(Decimal(_WORDS), _DIGITS.add(odds, Decimal(1))))
         if self.lies >= _WORDS // 2:
             raise ValueError(
-                f"beta={beta:g}: answers in probabilities of 64 bits would tell nothing; allowed "
+                f"beta={beta:g}: answers in probabilities of 64 bits would be useless; allowed "
                 "is up to about 1e18"
             )
 

@@ -99,7 +99,8 @@ class NoiseSource:
             return "noise_seed was given: whoever has it can take the noise off"
         return (
             "the noise comes from a key of 256 bits from the operating system, kept only until the "
-            "run was complete, readable by its owner alone; AES-256 cannot be told from randomness"
+            "run was complete, readable by its owner alone; AES-256 cannot be distinguished from "
+            "randomness"
         )
 
     def stream(self, purpose: str, step: int = 0) -> SecretStream:

@@ -1,22 +1,22 @@
 """What a guarantee means: the most that an attacker can do who knows everything but one unit.
 
-He knows the network, all other training images, and all that was released, every step of training
-too. Nothing is assumed of how he goes about it. Three questions are asked:
+The attacker knows the network, all other training images, and everything that was released,
+including every training step. Nothing is assumed about the method. Three questions are asked:
 
 - Was it there? Under zero-out adjacency: was this unit trained on, or one that contributes nothing
-  in its place; under replace-one: was it this one or that. Asked by a fair coin, he is right with
-  probability (1 + advantage) / 2 at most, where the advantage is TPR - FPR (Yeom et al. 2018,
-  arXiv 1709.01604), bounded by the total variation δ(0).
-- Whom can he name and seldom err? His true positive rate at a low false positive rate (Carlini et
-  al. 2022, arXiv 2112.03570), bounded by the trade-off curve.
+  in its place; under replace-one: was it this one or that. If a fair coin decided, the answer is
+  right with probability (1 + advantage) / 2 at most, where the advantage is TPR - FPR (Yeom et al.
+  2018, arXiv 1709.01604), bounded by the total variation δ(0).
+- Who can be identified with few errors? The true positive rate at a low false positive rate
+  (Carlini et al. 2022, arXiv 2112.03570), bounded by the trade-off curve.
 - Which of N equally likely candidates was it? Reconstruction robustness (Balle et al. 2022, arXiv
   2201.04845), bounded by the blow-up function, the true positive rate at a false positive rate of
   1/N (Hayes, Mahloujifar and Balle 2023, arXiv 2302.07225, theorem 2; Kaissis et al. 2023, arXiv
   2307.03928). The release with the candidate in place is compared with one in which the place is
   empty, the same for all candidates: zero-out is enough. Under ε-DP and replace-one Bayes' rule
-  says more: 1 / (1 + (N - 1) e^-ε), which randomized response reaches.
+  gives a tighter bound: 1 / (1 + (N - 1) e^-ε), which randomized response reaches.
 
-Every number is an upper bound, rounded up. By the prior of 1/N chance alone has 1/N.
+Every number is an upper bound, rounded up. Guessing alone is right with the prior, 1/N.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Risk:
     Attributes:
         unit: whose change is hidden: as in the guarantee, or "image", or
             "patient", where that is smaller.
-        adjacency: what is told apart: "zero-out" or "replace-one".
-        advantage: most that his true positive rate can be above his false positive rate.
+        adjacency: what is distinguished: "zero-out" or "replace-one".
+        advantage: bound on the true positive rate minus the false positive rate.
         accuracy: probability of the best guess, where a fair coin decides.
         true_positive_rates: at the false positive rates "0.001" and "0.01".
         candidates: number of equally likely candidates to the probability that he picks the right
@@ -81,26 +81,26 @@ class Risk:
         unit, of = self.unit, f"({self.unit}, {self.adjacency})"
         if unit.removesuffix(_OF_A_PATIENT) in _VALUES:
             guess, alike = "which of two values it has", f"values of one {unit}"
-            claim = "take one value for the other", "he tells that other"
+            claim = "take one value for the other", "recognizes that other"
         elif self.adjacency == "zero-out":
             guess, alike = "whether it was there, or a blank in its place", f"{unit}s"
-            claim = f"find the {unit} where there is a blank", "he finds it where it is"
+            claim = f"find the {unit} where there is a blank", "finds it where it is"
         else:
             guess, alike = f"which of two {unit}s it was", f"{unit}s"
-            claim = f"take one {unit} for the other", "he tells that other"
+            claim = f"take one {unit} for the other", "recognizes that other"
         if self.says_nothing:
             return (
-                f"Of one {unit} the bound says nothing: an attacker who knew everything else might "
+                f"For one {unit} the bound says nothing: an attacker who knows everything else may "
                 f"always be right about {guess} {of}.",
             )
         rate, most = min(self.true_positive_rates, key=float), max(self.candidates, key=int)
         return (
-            f"An attacker who knew everything but one {unit} would be right in at most "
+            f"An attacker who knows everything but one {unit} is right in at most "
             f"{_at_most(100, self.accuracy)} of 100 guesses about {guess} {of}; by chance, in 50.",
-            f"If he may {claim[0]} in {_at_most(1000, float(rate))} of 1000 cases, {claim[1]} in "
-            f"at most {_at_most(1000, self.true_positive_rates[rate])} of 1000 {of}; by chance, in "
-            f"{_at_most(1000, float(rate))}.",
-            f"Of {most} equally likely {alike} he picks the right one with a probability of at "
+            f"An attacker who may {claim[0]} in {_at_most(1000, float(rate))} of 1000 cases "
+            f"{claim[1]} in at most {_at_most(1000, self.true_positive_rates[rate])} of 1000 {of}; "
+            f"by chance, in {_at_most(1000, float(rate))}.",
+            f"Among {most} equally likely {alike} the right one is found with a probability of at "
             f"most {percent(self.candidates[most])} {of}; by chance, {percent(1 / int(most))}.",
         )
 

@@ -1,4 +1,4 @@
-"""What a run takes from the images that it was trained on, in plain values."""
+"""What a run spends of the privacy of its training images, as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several runs take together from images that all of them were trained on."""
+"""The total that several runs spend of the privacy of images they share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.privacy.spending import LedgerEntry, Spending
 
-ACCOUNTANT = "pld"  # the tightest, whichever each run is told by
+ACCOUNTANT = "pld"  # the tightest, whichever each run uses
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How well any attacker tells two neighbouring data sets apart: his hits over his false alarms.
+"""How well any attacker distinguishes two neighbouring data sets: hits over false alarms.
 
 A test that says "it was there" has a false positive rate α and a true positive rate. The most that
 any test of level α reaches is 1 - f(α), with f the trade-off function of the mechanism (Dong, Roth
@@ -88,7 +88,7 @@ def of_ledger(entries: Sequence[LedgerEntry], adjacency: Adjacency) -> TradeOff:
         ValueError: no entry.
     """
     if not entries:
-        raise ValueError("nothing was released: there is nothing to tell apart")
+        raise ValueError("nothing was released: there is nothing to distinguish")
     return _of_history(history_of(entries), adjacency)
 
 

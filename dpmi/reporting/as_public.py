@@ -1,4 +1,4 @@
-"""A report that may be published: of what public records tell, and nothing else."""
+"""A report that may be published: made of public records, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNTOLD = "the reason is in record.json, which stays in the house"
 
 
 def as_far_as_public(public: PublicRecord) -> RunRecord:
-    """The record of a run with what its public record tells; what it does not tell is empty."""
+    """The record of a run with what its public record has; all else is empty."""
     return RunRecord(
         run=public.run,
         config_digest=(public.cell or public.run)[:12],

@@ -1,4 +1,4 @@
-"""What the authors' method says of itself: the epoch it would pick, accuracy as predicted."""
+"""The authors' method: the epoch it would pick, and its predicted accuracy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dpmi.run.records.record import RunRecord
 Row = tuple[str, list[str]]  # title, a text a column
 
 PUBLISHED_FOOTNOTE = (
-    "As published: no ε holds, the claimed one is its authors' word. The best epoch on test was "
-    "picked by looking at the test images, and is too high. Predicted train accuracy: the majority "
+    "As published: no ε holds; the claimed one is the authors'. The best epoch on test was picked "
+    "by looking at the test images, and is too high. Predicted train accuracy: the majority "
     "class for images that the noise blanks, the original's accuracy for the others."
 )
 

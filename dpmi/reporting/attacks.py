@@ -106,7 +106,7 @@ def as_markdown(tried: Tried) -> str:
     parts += [f"![{chart.title}]({chart.name}.svg)" for chart in tried.charts]
     if tried.membership:
         header = ["membership", "set-up", "score", "AUC", "advantage"]
-        header += ["TPR at FPR 0.1 %", "at FPR 1 %", "promised, at 1 %"]
+        header += ["TPR at FPR 0.1 %", "at FPR 1 %", "guaranteed, at 1 %"]
         rows = [
             [each.run, each.detail, roc.score, str(roc.auc), str(roc.advantage),
              *(rate.percent for rate in roc.true_positive.values()), promised_at(found, 0.01)]
@@ -133,7 +133,7 @@ def as_markdown(tried: Tried) -> str:
 
 
 def promised_at(found: Membership, rate: float) -> str:
-    """The most that was promised at a false positive rate; "–" where nothing was."""
+    """The bound of the guarantee at a false positive rate; "–" where there is none."""
     at = dict(found.promised or [])
     return f"{at[rate]:.2%}" if rate in at else "–"
 

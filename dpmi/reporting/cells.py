@@ -1,4 +1,4 @@
-"""The cells of Figure 4: a panel a data set, a column a mechanism and β, a cell its runs."""
+"""The cells of Figure 4: a panel per data set, a column per mechanism and β, a cell of runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WORST_RECALL = "worst_recall"
 
 @dataclass(frozen=True, order=True)
 class Column:
-    """One column: a mechanism at a β (0 where there is none), and what else tells it apart."""
+    """One column: a mechanism at a β (0 where there is none), and what else distinguishes it."""
 
     rank: int
     beta: float
@@ -55,7 +55,7 @@ class Cell:
 
     @cached_property
     def completed(self) -> list[RunRecord]:
-        """The runs that have something to tell."""
+        """The runs that have results."""
         return [r for r in self.runs if r.status == "completed"]
 
     @property
@@ -73,7 +73,7 @@ class Cell:
         return [value for value in self._told(metric) if math.isfinite(value)]
 
     def _told(self, metric: str) -> list[float]:
-        """A metric, one a completed run that tells it; NaN where it is not defined."""
+        """A metric of each completed run that has it; NaN where it is not defined."""
         prefix = f"{SPLITS[self.split]}/"
         if metric != WORST_RECALL:
             name = prefix + metric
@@ -88,7 +88,7 @@ class Cell:
     def shown(self, metric: str, form: str = "{:.3f}") -> str:
         """The mean over the runs in which a metric is defined, and in how many, if not in all.
 
-        "undefined" where it is in none; "" where no run tells it.
+        "undefined" where it is in none; "" where no run has it.
         """
         told, values = self._told(metric), self.values(metric)
         if not values:
@@ -268,7 +268,7 @@ class Panel:
 
     Attributes:
         dataset: its name in the config.
-        setup: what tells it from other set-ups of the same data set; "" where there is one.
+        setup: what distinguishes it from other set-ups of the same data set; "" where there is one.
         columns: column to its cell on each split.
     """
 
@@ -288,7 +288,7 @@ class Panel:
 
     @property
     def splits(self) -> list[str]:
-        """Rows of its table; public records tell nothing of the training images."""
+        """Rows of its table; public records have nothing on the training images."""
         told = {split for of in self.columns.values() for split in of if of[split].accuracies}
         return [split for split in SPLITS if split in told or not told]
 

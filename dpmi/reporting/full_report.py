@@ -47,7 +47,7 @@ def write_report(
         cards: pages of runs' cards, from ``out``, by ``keyed_config``.
 
     Returns:
-        The runs that it tells of, each once.
+        The runs that it covers, each once.
 
     Raises:
         UserError: a folder is absent or has no record, or a record is unreadable or of another

@@ -1,4 +1,4 @@
-"""How far chance alone moves a figure: 95 % intervals over seeds, or over test images."""
+"""95 % intervals of a figure, over seeds or over test images."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def page(
         prices: of each data set, all its mechanisms on one axis.
         runs: all records that were read, each once.
         repeated: records that were left out because another of the same digest stands for them.
-        public: they are what public records tell; sections that need more are left out.
+        public: they come from public records; sections that need more are left out.
         tried: attacks on them, where there were any.
         cards: pages of runs' cards, by ``keyed_config``.
     """

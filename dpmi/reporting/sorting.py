@@ -12,7 +12,7 @@ from dpmi.reporting.cells import SPLITS, TITLES, Cell, Column, Panel
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
 from dpmi.run.records.record import RunRecord
 
-# Sections that all cells of a set-up share, and keys that tell repeats of a cell apart, not cells.
+# Sections that all cells of a set-up share, and keys that distinguish repeats of a cell, not cells.
 _SETUP = ("data", "model", "trainer")
 _OF_MECHANISM = {
     "ldp": ("privacy",),

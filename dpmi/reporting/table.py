@@ -41,16 +41,15 @@ _CELL_HEADER = (
     *_RISK_HEADER,
 )
 FOOTNOTE = (
-    "AUROC (macro); balanced accuracy (mean recall of the classes); accuracy, all of the last "
-    "epoch, never of one picked on test images. Below accuracy its 95 % interval, over seeds where "
-    "there are several, else over the images, and the poster's accuracy where it has one; then the "
-    "expected calibration error and the guarantee of the run, ε rounded up. Zero-out: an image "
-    "(or a patient) is replaced by one that contributes nothing; replace-one: by any other. "
-    "Validation and test images are covered by no ε."
+    "AUROC (macro), balanced accuracy (mean recall of the classes) and accuracy are of the last "
+    "epoch, not of one picked on test images. Below accuracy: its 95 % interval, over seeds where "
+    "there are several, else over the images; the poster's accuracy where it has one; the expected "
+    "calibration error; the guarantee of the run, ε rounded up. Zero-out: an image (or a patient) "
+    "is replaced by one that contributes nothing; replace-one: by any other. No ε covers "
+    "validation and test images."
 )
 TRAIN = (
-    "Train accuracy is of the images as training saw them, under LDP the noised ones: no ε covers "
-    "it."
+    "Train accuracy is that of the images as training saw them, under LDP noised; no ε covers it."
 )
 STAR = "* the poster's number is its best epoch on the test images; the last is lower."
 
@@ -102,7 +101,7 @@ def terminal_table(panel: Panel) -> Table:
 
 
 def _ranked_first(panel: Panel) -> list[tuple[str, list[str]]]:
-    """Rows of what is told of test images above accuracy: it depends less on the threshold."""
+    """Rows of test metrics above accuracy, which depend less on the threshold."""
     tests = [cells["test"] for cells in panel.columns.values()]
     balanced = [cell.balanced for cell in tests]
     rows = [("test AUROC", [cell.auroc for cell in tests])]

@@ -1,4 +1,4 @@
-"""What all runs of a table take together from the images that they were trained on."""
+"""The total ε of all runs of a table on the images they share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dpmi.privacy.total import total
 from dpmi.reporting.cells import Panel
 from dpmi.run.records.record import RunRecord
 
-ALONE = "One run alone takes its own ε, above; to choose it by its results is covered by no ε."
+ALONE = "A single run has its own ε, above; no ε covers choosing it by its results."
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,18 @@ from dpmi.run.records.record import RunRecord
 BY = "balanced_accuracy"  # what a loss is a loss of: defined in every group
 TITLES = {"auroc": "AUROC", BY: "balanced accuracy", "accuracy": "accuracy", "ece": "ECE"}
 EXPLANATION = (
-    "A mean over all test images hides whom the noise costs most. A loss is the balanced accuracy "
-    "of the original, of the same seed and data, less that of the cell. Balanced accuracy is "
-    "the mean recall of the classes that a group has: in a group of one class it is accuracy, and "
-    "AUROC is not defined."
+    "A mean over all test images hides who bears the cost of the noise. A loss is the balanced "
+    "accuracy of the original, of the same seed and data, minus that of the cell. Balanced "
+    "accuracy is the mean recall of the classes that a group has: in a group of one class it is "
+    "accuracy, and AUROC is not defined."
 )
 INTERVALS = (
     "Intervals are of 95 %, over the patients of the test images (over the images, where patients "
     "are not known): accuracy by Wilson's score, balanced accuracy by those of its recalls, AUROC "
     "by DeLong's components, the calibration error (ECE) by a bootstrap, of 10 patients or more. "
-    "Of several seeds they are the mean of the runs'. A loss has one over seeds, where there are "
-    "several, which says nothing of other images; else one that takes the two networks for "
-    f"independent, which is too wide. A group of fewer than {SMALL} images is told, and never "
+    "For several seeds they are the mean over the runs. The interval of a loss is over seeds where "
+    "there are several, which does not cover other images; else it treats the two networks as "
+    f"independent, which is too wide. A group of fewer than {SMALL} images is shown, but never "
     "called the worst."
 )
 
@@ -59,7 +59,7 @@ class Group:
         classes: those that are there.
         measures: mean over the runs in which they are defined.
         defined: in how many.
-        runs: runs of the cell that tell of the group.
+        runs: runs of the cell that have the group.
         loss: against the original; None of the original itself, and where there is none.
     """
 

@@ -1,4 +1,4 @@
-"""The mean of the later iterates, which has less of the noise than the last of them."""
+"""The mean of the later iterates, which has less noise than the last one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training that has diverged is stopped, before it fills a night."""
+"""Stop training that has diverged."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Start:
     Attributes:
         name: as the config has it.
         state: a state dict; None where they are drawn.
-        told: what the file tells of them; None where it is no run's.
+        told: the file's metadata; None where it is no run's.
     """
 
     name: str | None
@@ -74,7 +74,7 @@ class Start:
 
     @property
     def digest(self) -> str:
-        """Of the weights and what is told of them."""
+        """Of the weights and their metadata."""
         told = self.told.model_dump_json() if self.told else None
         return weights_digest(self.state, told) if self.state else "drawn"
 
@@ -171,6 +171,6 @@ def load_start(name: str | None, channels: int, cache_dir: Path, console: Consol
         return Start(name, state, Provenance.model_validate_json(told) if told else None)
     except ValidationError as error:
         raise UserError(
-            f"model.weights={name}: what it tells of its training is of another version of dpmi; "
+            f"model.weights={name}: its metadata was written by another version of dpmi; "
             "train it again, or start from other weights"
         ) from error

@@ -1,4 +1,4 @@
-"""What a run can be given in place of what its config names."""
+"""Parts of a run that can be supplied instead of those its config names."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dpmi.models.prior import DecidingNetwork
 
 @dataclass(frozen=True)
 class Given:
-    """Images and a network of an auditor's, and his eyes; all else is the run that users run.
+    """An auditor's images, network and observer; everything else is the run that users run.
 
     Attributes:
         data: in place of the config's data set.
         net: in place of the config's ResNet-18, untrained. None trains the ResNet-18.
-        watch: sees what the run lets out; added to the run's own callbacks, before them.
+        watch: observes what the run releases; added to the run's own callbacks, before them.
     """
 
     data: PreparedData

@@ -1,4 +1,4 @@
-"""Where a trained network's logits lie: on its training images, on clean and on noised ones."""
+"""Matching the threshold of a network trained on noised images to clean ones."""
 
 from __future__ import annotations
 

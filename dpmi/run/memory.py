@@ -1,4 +1,4 @@
-"""Memory of the process: kept where it is asked for again, and measured."""
+"""Memory of the process: reused instead of returned, and measured."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class PeakMemory:
             _give_back()
 
     def mb(self) -> float | None:
-        """Peak in MB, allocated on the GPU, else resident; None where it cannot be told."""
+        """Peak in MB, allocated on the GPU, else resident; None where it is not known."""
         if self._device is None:
             return None
         if self._device.type == "cuda":

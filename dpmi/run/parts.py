@@ -1,4 +1,4 @@
-"""What a run is made of, by its config: the network that is trained, and what it is trained on."""
+"""The parts of a run, from its config: the network and its training data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lightning's side of a privacy plan: refuses what does not match it, tells ε as it is spent."""
+"""Lightning's side of a privacy plan: refuses what does not match it, logs ε as it is spent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dpmi.privacy.sampling import PoissonBatches
 class PrivacyCallback(L.Callback):
     """Watches that what runs is what the plan says.
 
-    Logs ``epsilon`` and ``delta`` at the end of every step. ε is that of the ledger's steps, told
-    by :class:`EpsilonSchedule`: never less than what was spent.
+    Logs ``epsilon`` and ``delta`` at the end of every step. ε is that of the ledger's steps, by
+    :class:`EpsilonSchedule`: never less than what was spent.
 
     Args:
         mechanism: holds the plan and the ledger.
@@ -81,14 +81,14 @@ class PrivacyCallback(L.Callback):
         if trainer.accumulate_grad_batches != 1:
             raise UserError(
                 f"accumulate_grad_batches={trainer.accumulate_grad_batches}: gradients would be "
-                "accumulated behind the plan's back, with noise for one batch only; allowed is 1 "
+                "accumulated outside the plan, with noise for one batch only; allowed is 1 "
                 "(max_physical_batch_size bounds the memory)"
             )
         ranks = self._mechanism.ranks
         if (trainer.global_rank, trainer.world_size) != (ranks.rank, ranks.size):
             raise UserError(
                 f"process {trainer.global_rank} of {trainer.world_size} trains as if it were "
-                f"{ranks.rank} of {ranks.size}: noise would not be added just once"
+                f"{ranks.rank} of {ranks.size}: noise would not be added exactly once"
             )
         self._check_sampler(trainer.train_dataloader)
         planned, done = self._plan.steps, self._mechanism.taken
@@ -142,12 +142,12 @@ class PrivacyCallback(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Check that the step released exactly once, and tell ε."""
+        """Check that the step released exactly once, and log ε."""
         started = time.perf_counter()
         if self._mechanism.taken != trainer.global_step:
             raise UserError(
                 f"{trainer.global_step} steps were taken but {self._mechanism.taken} noised "
-                "gradients are on the ledger: something trains past the mechanism"
+                "gradients are on the ledger: something trains without the mechanism"
             )
         assert self._schedule is not None
         taken = self._mechanism.taken

@@ -1,1 +1,1 @@
-"""A search: Optuna chooses the runs of a sweep, on drawn images alone."""
+"""A search: Optuna chooses the runs of a sweep, on synthetic images only."""

@@ -1,4 +1,4 @@
-"""What a search found: a table, and files beside its runs. Of records, and of nothing else."""
+"""The results of a search: a table, and files beside its runs, made from records only."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def report_search(study: Study, space: Space, metric: str, folder: Path, console
         }
         OmegaConf.save(OmegaConf.create(told), folder / BEST_FILE)
         console.print(_table(found, list(space.varied), metric, len(rows)))
-        console.print("The best of several is flattered by its validation images.", style="dim")
+        console.print(
+            "The best of several looks better than it is on its validation images.", style="dim"
+        )
         console.print(f"the best: {command}", markup=False, highlight=False, soft_wrap=True)
         console.print(f"{CSV_FILE} and {BEST_FILE} in {folder}", markup=False, soft_wrap=True)
     for row in rows[len(found) :]:

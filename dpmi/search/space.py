@@ -85,7 +85,9 @@ def read_space(words: Sequence[str], loader: ConfigLoader) -> Space:
     groups = frozenset(key for key in read if loader.get_group_options(key.lstrip("+~")))
     space = Space(read, groups)
     if not space.varied:
-        raise UserError(f"hydra/sweeper=optuna: nothing is varied, so nothing found; {GRAMMAR}")
+        raise UserError(
+            f"hydra/sweeper=optuna: nothing is varied, so there is nothing to search; {GRAMMAR}"
+        )
     return space
 
 

@@ -46,7 +46,7 @@ def open_study(
         _set_aside(path)
     study = _open(path)
     if study.user_attrs.get(_CODE, code) != code:
-        print(f"the code has changed since the search in {folder} began: beginning anew")
+        print(f"the code has changed since the search in {folder} began: starting over")
         _set_aside(path)
         study = _open(path)
     found = study.user_attrs.get(_TERMS, list(terms))

@@ -1,4 +1,4 @@
-"""Hydra's sweeper of a search: batches of runs that Optuna chooses, told by their records."""
+"""Hydra's sweeper of a search: batches of runs that Optuna chooses, scored from their records."""
 
 from __future__ import annotations
 
@@ -110,18 +110,18 @@ class OptunaSearch(Sweeper):
             assert isinstance(config.data, PhantomData)
             if config.data.val_images == 0:
                 raise UserError(
-                    "data.val_images=0: a search goes by validation images; allowed is 1 or more"
+                    "data.val_images=0: a search needs validation images; allowed is 1 or more"
                 )
             if config.noise_seed is not None:
                 raise UserError(
-                    "noise_seed: is for tests and teaching, and what a search leaves would tell "
+                    "noise_seed: is for tests and teaching, and the files of a search would reveal "
                     "it; allowed is null"
                 )
         show_as_cells(self.config, configs, words)
         return configs
 
     def sweep(self, arguments: list[str]) -> None:
-        """Search to the end, and tell what was found.
+        """Search to the end, and print what was found.
 
         Raises:
             SystemExit: a run failed, or another process is at work on the same search.
@@ -136,7 +136,7 @@ class OptunaSearch(Sweeper):
         try:
             lock.acquire()
         except Timeout:
-            print(f"{folder}: another process is at work on this search", file=sys.stderr)
+            print(f"{folder}: another process is running this search", file=sys.stderr)
             sys.exit(EXIT_RESUMABLE)
         with lock:
             anew = bool(self.config.rerun)
@@ -164,7 +164,7 @@ class OptunaSearch(Sweeper):
         return waiting[: self._n_jobs]
 
     def _run(self, study: Study, batch: Sequence[FrozenTrial]) -> None:
-        """Launch a batch, and tell the study what the records say."""
+        """Launch a batch, and give the study the scores in the records."""
         from dpmi.launch.endings import own_record  # it brings what reads records
 
         jobs = self._jobs([self._space.overrides(trial.params) for trial in batch])
@@ -210,6 +210,6 @@ def _refuse_real_images(composed: DictConfig) -> None:
     if name not in DRAWN:
         raise UserError(
             f"data={name}: to choose among runs on these images would spend privacy that no "
-            "ledger counts; a search (hydra/sweeper=optuna) is allowed on drawn images: "
+            "ledger counts; a search (hydra/sweeper=optuna) is allowed on synthetic images: "
             f"data={' or data='.join(DRAWN)}"
         )

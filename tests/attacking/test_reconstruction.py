@@ -57,5 +57,5 @@ def test_similarity_is_one_of_the_same_image():
 
 
 def test_only_noise_on_pixels_can_be_taken_off(config):
-    with pytest.raises(UserError, match=r"mechanism=dpsgd: .* reconstruction is of ldp"):
+    with pytest.raises(UserError, match=r"mechanism=dpsgd: .* reconstruction applies to ldp"):
         reconstruct(config("mechanism=dpsgd"), 1, 0)

@@ -168,7 +168,7 @@ def lost_steps(record):
         (lower_rate_of_the_plan_too, "rate is batch/n, sensitivity that of the norm"),
         (more_images, "batch, steps and norm of the config"),
         (more_images, "n of the plan is that of the assumptions"),
-        (large_delta, "plan is one that can be"),
+        (large_delta, "plan is possible"),
         (another_beta, "noise is calibrated to ε = 1/β"),
     ],
 )

@@ -47,7 +47,7 @@ def test_plan_and_ledger_of_a_users_own_data_leave_by_choice_alone(runs, tmp_pat
     chosen = card_of(tmp_path)
     assert chosen.ledger_by_choice
     assert chosen.record.executed["plan"]["expected_batch_size"] == 13
-    assert "it tells the batch size" in (tmp_path / "card.md").read_text()
+    assert "it reveals the batch size" in (tmp_path / "card.md").read_text()
     verified = verify(tmp_path / "card.html", runs["own"] / "model.safetensors")
     assert verified.holds
     assert "ledger has the plan's steps" in {

@@ -49,7 +49,7 @@ def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs, devices):
         ("-1", "hydra.launcher.jobs=-1: allowed is a whole number"),
         ("two", "hydra.launcher.jobs=two: allowed is a whole number"),
         ("1.5", "hydra.launcher.jobs=1.5: allowed is a whole number"),
-        ("null", "no GPU is to be used here; give how many"),
+        ("null", "no GPU is used here; give the number"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_written(place, jobs, told):

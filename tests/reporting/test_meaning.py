@@ -47,9 +47,9 @@ def shown():
 
 def test_the_page_says_of_each_private_cell_what_its_guarantee_means(shown):
     meaning = shown[shown.index('id="risk"') : shown.index('id="reliability"')]
-    assert meaning.count("everything but one image would be right in at most") == 3
-    assert meaning.count("everything but one pixel would be right in at most 74 of 100") == 3
-    assert meaning.count("Of one image the bound says nothing") == 3
+    assert meaning.count("everything but one image is right in at most") == 3
+    assert meaning.count("everything but one pixel is right in at most 74 of 100") == 3
+    assert meaning.count("For one image the bound says nothing") == 3
     assert "Nothing bounds what an attacker can do: trained on the images without" in meaning
     for sentence in meaning.split("by chance")[:-1]:
         assert any(f"({unit})" in sentence for unit in ("pixel, replace-one", "image, zero-out"))

@@ -172,7 +172,7 @@ def test_weights_of_another_version_are_refused_in_one_line(train, private, tmp_
     file = tmp_path / "later.safetensors"
     write_state_dict(state, file, json.dumps(json.loads(told) | {"version": 2}))
     record, _ = train(*DPSGD, f"model.weights={file}")
-    assert f"model.weights={file}: what it tells of its training is of another" in record.reason
+    assert f"model.weights={file}: its metadata was written by another" in record.reason
 
 
 @pytest.mark.parametrize(("before", "now"), [("image", "patient"), ("patient", "image")])

@@ -281,7 +281,7 @@ def test_a_second_process_leaves_a_search_alone(search):
     with FileLock(folder / ".lock"):
         done = place.train(*words)
     assert done.returncode == 75
-    assert "another process is at work on this search" in done.stderr
+    assert "another process is running this search" in done.stderr
 
 
 def test_each_trial_is_written_down_before_its_run_begins(search):

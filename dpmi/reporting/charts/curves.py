@@ -1,4 +1,4 @@
-"""What happened from epoch to epoch: ours, and the authors' own."""
+"""Learning curves: ours and the authors'."""
 
 from __future__ import annotations
 

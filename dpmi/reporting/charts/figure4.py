@@ -153,7 +153,7 @@ def _label(column: Column, cell: Cell) -> str:
 
 
 def tip(column: Column, cell: Cell) -> str:
-    """What a cell tells when it is pointed at: its accuracy, its guarantee, its runs."""
+    """What is shown when a cell is pointed at: its accuracy, its guarantee, its runs."""
     if cell.mean is None:
         return "; ".join([f"{column.title}, {cell.split}: {cell.status}", *cell.failures])
     parts = [f"{column.title}, {cell.split}: {cell.accuracy}"]

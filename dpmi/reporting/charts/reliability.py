@@ -1,4 +1,4 @@
-"""How far a network's probabilities can be believed: a reliability diagram a mechanism."""
+"""Calibration: a reliability diagram per mechanism."""
 
 from __future__ import annotations
 

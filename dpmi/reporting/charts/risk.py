@@ -1,4 +1,4 @@
-"""What any attacker reaches at most: his true positive rate over his false positive rate."""
+"""The bound on any attacker: true positive rate over false positive rate."""
 
 from __future__ import annotations
 

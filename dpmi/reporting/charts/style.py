@@ -88,7 +88,7 @@ class Chart:
         name: of its files, and of its marks on the page.
         title, description: its alternative text.
         figure: to draw on.
-        tips: what each marked point tells when it is pointed at.
+        tips: what is shown when a marked point is pointed at.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Chart:
     tips: list[str] = field(default_factory=list)
 
     def tell(self, artist: Artist, tip: str) -> None:
-        """Let an artist tell something when it is pointed at on the page."""
+        """Give an artist a tip, shown when it is pointed at on the page."""
         artist.set_gid(f"tip-{len(self.tips)}")
         self.tips.append(tip)
 

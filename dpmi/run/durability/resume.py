@@ -1,4 +1,4 @@
-"""What a run keeps in its folder until it is complete, so that it may be killed at any moment."""
+"""What a run keeps in its folder until it is complete, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class Resumption:
         cache_dir = Path(config.cache_dir).expanduser()
         state = _read(folder)
         if state is not None and state.data != data:
-            console.print(f"the data have changed since {folder} was begun: starting anew")
+            console.print(f"the data have changed since {folder} was begun: starting over")
             supersede(folder, cache_dir)
             state = None
         self.checkpoint: Path | None = None
@@ -132,7 +132,7 @@ class Resumption:
         self.reservations: list[Reservation] = []
         if state is None:
             if (folder / JOURNAL_FILE).exists() or (folder / FOLDER).exists():
-                console.print(f"{folder}: what is left of a run has lost its key: starting anew")
+                console.print(f"{folder}: what is left of a run has lost its key: starting over")
                 supersede(folder, cache_dir)
             state = RunState(
                 noise_key=_noise_key(config, data, place).hex(),
@@ -178,7 +178,7 @@ class Resumption:
         return reserved_entries(self.reservations, 0, self.state.reserved)
 
     def complete(self) -> None:
-        """Remove what only a run that is not complete needs; the record tells the rest."""
+        """Remove what only a run that is not complete needs; the record has the rest."""
         clear(self._folder)
 
 
@@ -198,7 +198,7 @@ def _noise_key(config: Config, data: str, place: dict[str, str]) -> bytes:
 def other_noise_seed(folder: Path, config: Config) -> bool:
     """Whether what is in a job's folder has the noise of another ``noise_seed``.
 
-    Nothing else tells them apart: no digest and no name holds the seed.
+    Nothing else distinguishes them: no digest and no name holds the seed.
     """
     path = folder / SEED_FILE
     return path.is_file() and path.read_text() != str(config.noise_seed)
@@ -269,7 +269,7 @@ def _next_attempt(
 
     On a CPU, in the same place, they can: the same batches and noise give the same releases, and
     what was released before is released again. Elsewhere a rounding could differ, and two releases
-    that differ in it with the same noise would tell the difference. So the noise is drawn anew,
+    that differ in it with the same noise would reveal the difference. So the noise is drawn anew,
     and all that may have been released before is counted beside it.
     """
     state = state.model_copy(update={"restarts": state.restarts + 1})
@@ -317,5 +317,5 @@ def _read(folder: Path) -> RunState | None:
     except (OSError, ValidationError, ValueError) as error:
         raise UserError(
             f"{path}: damaged, so the run cannot be resumed and what it spent is not known; "
-            "give rerun=true to begin anew"
+            "give rerun=true to start over"
         ) from error

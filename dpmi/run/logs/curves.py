@@ -1,4 +1,4 @@
-"""What a run leaves of each of its epochs."""
+"""The learning curves that a run records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VAL_ACCURACY, TEST_ACCURACY, EPSILON = "val/accuracy", "test/accuracy", "epsilon
 
 
 class EpochCurves(L.Callback):
-    """Keeps, for every epoch that ended, what the record tells of it.
+    """Keeps, for every epoch that ended, what the record keeps of it.
 
     Must stand after the callbacks that log what it keeps.
 

@@ -1,4 +1,4 @@
-"""Images to look at: what the mechanism was given, and what it let training see."""
+"""Sample images: before the mechanism, and as training sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run over several devices: starts a process on each, and sees to it that they end together.
+"""A run over several devices: starts a process on each, and makes sure that they end together.
 
 Lightning would start the processes by running the command again, which in a sweep is another
 command, and leaves whoever waits for a process that died waiting. Here the process that was asked
@@ -178,7 +178,7 @@ class _Team:
         return reached
 
     def outcomes(self) -> list[Outcome | None]:
-        """What each process told; None of one that could not."""
+        """What each process reported; None of one that could not."""
         told: list[Outcome | None] = []
         for heard in self._heard:
             try:
@@ -188,7 +188,7 @@ class _Team:
         return told
 
     def deaths(self, outcomes: list[Outcome | None]) -> dict[int, int]:
-        """Exit status by rank, of those that ended by themselves and could not tell why."""
+        """Exit status by rank, of those that ended by themselves and gave no reason."""
         return {
             rank: process.exitcode or 0
             for rank, process in enumerate(self._processes)
@@ -200,9 +200,9 @@ def _cause(outcomes: list[Outcome | None], deaths: dict[int, int]) -> str:
     """What went wrong first: the others fail because the first did."""
     for rank, code in deaths.items():
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-        return f"process {rank + 1} of {len(outcomes)} {how}; the same command goes on where it was"
+        return f"process {rank + 1} of {len(outcomes)} {how}; the same command continues"
     failed = [o for o in outcomes if o and o.status == "failed"]
-    return str(min(failed, key=lambda o: o.at).reason) if failed else "a process told no reason"
+    return str(min(failed, key=lambda o: o.at).reason) if failed else "a process gave no reason"
 
 
 def _end(

@@ -36,7 +36,7 @@ _LOG_FORMAT = "[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"  # as Hydra
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process tells before it ends.
+    """What a process reports before it ends.
 
     Attributes:
         status: of its run.

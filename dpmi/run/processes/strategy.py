@@ -1,4 +1,4 @@
-"""Lightning's DDP, for processes that are there and gradients that sum themselves."""
+"""Lightning's DDP, for processes that already run and gradients that are already summed."""
 
 from __future__ import annotations
 

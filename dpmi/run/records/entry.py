@@ -1,4 +1,4 @@
-"""A run's entry in the account of its images: ahead of what it takes, and after it."""
+"""A run's entry in the account of its images: reserved before it spends, settled after."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunEntry:
     def reserve(self, mechanism: Mechanism, lost: Sequence[LedgerEntry]) -> None:
         """Return only when all that the run may take is entered, on the disk.
 
-        Of a release of noised images, which runs share, :meth:`reserve_release` is told.
+        Releases of noised images, which runs share, go through :meth:`reserve_release`.
 
         Args:
             mechanism: which has released nothing in this process yet.
@@ -135,7 +135,8 @@ class RunEntry:
             self._accounts.settle(self._spending, status)
         except OSError as error:
             _log.warning(
-                "%s: the account cannot be told what was spent (%s); it keeps what was reserved",
+                "%s: what was spent cannot be entered in the account (%s), which keeps what was "
+                "reserved",
                 error.filename or self._folder,
                 error.strerror,
             )
@@ -147,7 +148,7 @@ class RunEntry:
             ValueError: nothing was reserved.
         """
         if self._account is None or self._spending is None:
-            raise ValueError("the account was told of nothing")
+            raise ValueError("nothing was entered in the account")
         return self._account, _spent(self._spending, mechanism, trained=True)
 
     def told(self) -> RunAccount | None:
@@ -171,7 +172,7 @@ def _planned(
     if config.noise_seed is not None and config.mechanism.name != "none":
         return Spending(name, run, reason=REPEATABLE)
     if isinstance(mechanism, LocalDP | LocalDPOfFeatures):
-        return None  # it tells of its release itself
+        return None  # it enters its release itself
     if isinstance(mechanism, PlannedMechanism):
         plan, steps = mechanism.plan, mechanism.plan.steps
         if config.privacy.max_epsilon is not None:

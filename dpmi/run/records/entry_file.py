@@ -1,4 +1,4 @@
-"""What is known in a job's folder of the run's entry in the account of its images."""
+"""The copy of a run's account entry in its job folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EntryFile(Private):
 def may_have_spent(folder: Path) -> Spending | None:
     """What the run in a folder may have taken, if it goes on no further.
 
-    The journal tells it where the run was killed: more exactly than its plan, which was reserved.
+    Where the run was killed, the journal knows it better than its plan, which was reserved.
     None where nothing was reserved, and so nothing released.
     """
     told = read_entry(folder)
@@ -75,7 +75,7 @@ def superseded_spendings(folder: Path) -> tuple[Spending, ...]:
 
 
 def account_left(folder: Path) -> RunAccount | None:
-    """For the record of a run that cannot tell it itself; None where nothing was released."""
+    """For the record of a run that cannot write it itself; None where nothing was released."""
     took, before = may_have_spent(folder), superseded_spendings(folder)
     if took is None and not before:
         return None

@@ -1,4 +1,4 @@
-"""The key of the house: what is hashed with it can be matched here, and tested nowhere else."""
+"""The house key: digests made with it can be compared here and tested nowhere else."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Of public data sets (drawn by the program, or published by others) all metrics m
 user's own only what is listed here, unless ``logger.nonprivate=true``: a name that nobody has
 listed stays. Whoever adds a metric, a config key or a field of the guarantee decides here.
 
-Groups of a user's own test images never leave, neither their names, which a hospital's table gives
-and which may name who is in them, nor their metrics, which of a group of one are his diagnosis.
+Groups of a user's own test images never leave: neither their names, which come from the user's
+table and may identify people, nor their metrics, which for a group of one are a diagnosis.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def public_risk(risk: Iterable[Risk]) -> tuple[Risk, ...]:
 
 
 def public_execution(mechanism: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """What was executed, of public data; of a user's own nothing: it tells the batch size."""
+    """What was executed, of public data; of a user's own nothing: it reveals the batch size."""
     return _only(mechanism, _EXECUTED) if everything_may_leave(config) else {}
 
 

@@ -53,7 +53,7 @@ class RunAccount(Private):
     """What the account of the training images says of a run.
 
     Attributes:
-        id: name of the account, random; None where the run could not tell it.
+        id: name of the account, random; None where the run did not know it.
         overlaps: names of accounts that have some of the same training images.
         spending: what the run took.
         superseded: what earlier attempts, in whose place the run is, may have taken.
@@ -146,7 +146,7 @@ def record_of_no_run(
 ) -> RunRecord:
     """The record of a run that could write none itself: it did not begin, or it was killed.
 
-    It states no guarantee, but what the run may have taken, as its folder tells it (``account``).
+    It states no guarantee, but what the run may have taken, according to its folder (``account``).
     """
     return RunRecord(
         run=cell_name(config),

@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line an epoch elsewhere."""
+"""Progress while a run trains: a bar on a terminal, a line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dpmi.privacy.guarantee import printed_epsilon
 class StepTime(Callback):
     """Logs ``nonprivate/step_time``: wall seconds of a training step, and the learning rate.
 
-    The time tells how many images were in the batch, which no ε covers.
+    The time reveals how many images were in the batch, which no ε covers.
 
     Attributes:
         seconds: of all training steps together.
@@ -43,7 +43,7 @@ class StepTime(Callback):
             self.first_step_at = self._started
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Stop it and tell."""
+        """Stop it and log."""
         took = time.perf_counter() - self._started
         self.seconds += took
         rate = trainer.optimizers[0].param_groups[0]["lr"]

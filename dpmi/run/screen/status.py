@@ -1,4 +1,4 @@
-"""What a run tells while it is going on, for who watches it from another process."""
+"""The status of a run while it is going on, for other processes that watch it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RunStatus(BaseModel):
 
 
 def read_status(folder: Path) -> RunStatus | None:
-    """Status of the run in a job's folder; None where none is told."""
+    """Status of the run in a job's folder; None where there is none."""
     try:
         return RunStatus.model_validate_json((folder / STATUS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValidationError):

@@ -1,4 +1,4 @@
-"""Tells how far a run is, in ``status.json``, while Lightning trains it."""
+"""Writes how far a run is, in ``status.json``, while Lightning trains it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERVAL_SECONDS = 1.0
 class StatusFile(L.Callback):
     """Keeps ``status.json`` up to date, at most once a second.
 
-    Must stand after the callbacks that log what it tells. That it cannot be written stops no run.
+    Must come after the callbacks that log its values. That it cannot be written stops no run.
 
     Args:
         folder: the job's folder.
@@ -37,11 +37,11 @@ class StatusFile(L.Callback):
         self._write()
 
     def watch(self, spends: Callable[[], tuple[float, str] | None]) -> None:
-        """Tell ε and its unit, too: of what has been executed so far."""
+        """Also write ε and its unit, of what has been executed so far."""
         self._spends = spends
 
     def remove(self) -> None:
-        """The run has ended; its record tells the rest."""
+        """The run has ended; its record has the rest."""
         clear_status(self._folder)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -50,12 +50,12 @@ class StatusFile(L.Callback):
         self._tell(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Tell, if it is time."""
+        """Write, if it is time."""
         if self._clock() - self._written >= INTERVAL_SECONDS:
             self._tell(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The end of an epoch is told in any case."""
+        """Write the end of an epoch in any case."""
         self._tell(trainer, trainer.current_epoch + 1)
 
     def on_test_start(self, *_: Any) -> None:

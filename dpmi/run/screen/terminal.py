@@ -53,8 +53,8 @@ def run_job(config: Config, folder: Path, overrides: Sequence[str] = ()) -> str:
         lock.acquire()
     except Timeout:
         console.print(
-            f"{folder}: another process is at work on {cell_name(config)}; skipped here, give the "
-            "same command again to see how it ended",
+            f"{folder}: another process is running {cell_name(config)}; skipped here, repeat the "
+            "command to see how it ended",
             style="yellow",
             markup=False,
         )
@@ -63,11 +63,13 @@ def run_job(config: Config, folder: Path, overrides: Sequence[str] = ()) -> str:
         if config.rerun:
             supersede(folder, Path(config.cache_dir).expanduser())
         elif other_noise_seed(folder, config):
-            console.print(f"another noise_seed was used in {escape(str(folder))}: running anew")
+            console.print(f"another noise_seed was used in {escape(str(folder))}: starting over")
             supersede(folder, Path(config.cache_dir).expanduser())
         elif done := _completed(folder, config, console):
             clear(folder)  # a process may have been killed when all but this was done
-            console.print(f"[bold]{done.run}[/] is done in {escape(str(folder))}, not run again")
+            console.print(
+                f"[bold]{done.run}[/] is complete in {escape(str(folder))}, not run again"
+            )
             return done.status
         keep_noise_seed(folder, config)
         show_config(config, overrides, console)
@@ -92,20 +94,20 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
     if record.status != "completed" or record.config_digest != config_digest(config):
         return None
     if record.environment.get("code") != code_digest():
-        console.print(f"the code has changed since {escape(str(folder))} was run: running anew")
+        console.print(f"the code has changed since {escape(str(folder))} was run: starting over")
         supersede(folder, Path(config.cache_dir).expanduser())
         return None
     try:
         found = prepared_data(config).fingerprint
     except UserError as error:
-        console.print(f"whether the data are still the same is not known: {error}", markup=False)
+        console.print(f"cannot check whether the data are unchanged: {error}", markup=False)
         return record
     if record.data and (record.data["sha256"], record.data.get("groups")) == (
         found.sha256,
         found.groups,
     ):
         return record
-    console.print(f"the data have changed since {escape(str(folder))} was run: running anew")
+    console.print(f"the data have changed since {escape(str(folder))} was run: starting over")
     supersede(folder, Path(config.cache_dir).expanduser())
     return None
 

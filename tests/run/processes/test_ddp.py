@@ -160,7 +160,7 @@ def test_a_process_that_is_killed_ends_the_job_which_the_same_command_goes_on_wi
     record = read_record(folder / "record.json")
     assert record.status == "failed"
     assert f"process {rank} of 2 was killed by SIGKILL" in record.reason
-    assert "the same command goes on" in record.reason
+    assert "the same command continues" in record.reason
     assert job_processes.run(folder, *command) == 0
     assert_same(folder, whole("dpsgd", 2))
 

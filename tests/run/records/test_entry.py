@@ -207,7 +207,7 @@ def test_a_run_that_would_pass_the_budget_of_all_is_refused_before_its_first_ste
     assert job_processes.run(tmp_path / "one", *command) == 0
     assert job_processes.run(tmp_path / "two", *command, "seed=2") == 1
     record = read_record(tmp_path / "two" / "record.json")
-    assert record.reason.startswith("privacy.max_total_epsilon=1.05: with this run all runs on")
+    assert record.reason.startswith("privacy.max_total_epsilon=1.05: with this run, all runs on")
     assert record.account is None
     assert not (tmp_path / "two" / "journal.jsonl").exists()
     assert not (tmp_path / "two" / "entry.json").exists()
