@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import PreparedData, prepare
-from dpmi.features.backbone import STAGES
 from dpmi.features.cache import FeatureRequest, pooled_features
 from dpmi.features.projection import drawn_images, fitted
 from dpmi.features.vectors import unit_vectors
+from dpmi.models.backbones import backbone
+from dpmi.models.network import Pretrained
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def extract_features(
     settings: FeatureSettings,
     *,
     image_size: int,
-    state: dict[str, Tensor],
+    pretrained: Pretrained,
     cache_dir: Path,
     console: Console,
     device: str = "cpu",
@@ -50,20 +51,20 @@ def extract_features(
         data: decoded images.
         settings: stages, views, exposure and public projection.
         image_size: side of the square cut from the images' centre, in pixels.
-        state: the backbone's weights, torchvision's ``resnet18`` state dict, from public data.
+        pretrained: the network, of public data.
         cache_dir: features are kept in ``cache_dir/features``.
         console: where it is said and shown.
         device: that computes them.
 
     Raises:
-        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+        UserError: the weights are not of this network, or the cache cannot be written.
     """
 
     def vectors_of(images: PreparedData) -> dict[str, Tensor]:
-        deepest = max(settings.stages, key=list(STAGES).index)
+        deepest = max(settings.stages, key=backbone(pretrained.name).features.index)
         of_views = [
             pooled_features(
-                FeatureRequest(images, image_size, state, deepest, view, settings.exposure),
+                FeatureRequest(images, image_size, pretrained, deepest, view, settings.exposure),
                 cache_dir,
                 console,
                 device,

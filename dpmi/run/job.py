@@ -43,7 +43,7 @@ from dpmi.run.durability.checkpoint import Clock, RunCheckpoint, VerifiedFiles
 from dpmi.run.durability.resume import Resumption
 from dpmi.run.durability.stopping import StoppedByRequest, StopRequest
 from dpmi.run.finite import FiniteWeights
-from dpmi.run.first_weights import load_start
+from dpmi.run.first_weights import Start, drawn, load_start
 from dpmi.run.given import Given
 from dpmi.run.logs.curves import EpochCurves, EvaluateTestImages, selected_on_test
 from dpmi.run.logs.loggers import CsvLog, OptionalWandbLogger
@@ -110,6 +110,7 @@ class Run:
         self._clock = Clock()
         self._stop = StopRequest()
         self._resumption: Resumption | None = None
+        self._start: Start | None = None
         self._privacy: PrivacyCallback | None = None
         self._entry: RunEntry | None = None
         self._trainer: L.Trainer | None = None
@@ -172,11 +173,14 @@ class Run:
         if patients and config.mechanism.name == "ldp":
             data, patients = one_image_of_each(data, patients), None
         given = self._given.net if self._given else None
-        start = load_start(
-            None if given else config.model.weights, data.channels, self.cache_dir, self.console
+        start = (
+            drawn(config.model)
+            if given
+            else load_start(config.model, data.channels, self.cache_dir, self.console)
         )
+        self._start = None if given else start
         with self._timed("features"):
-            asked = (start.state, self.console, _device(config))
+            asked = (start.pretrained, self.console, _device(config))
             features = features_of(config, data, *asked)
             train = training_set(config, data, features, patients, *asked)
         weights = f"{start.digest} {train.digest}"  # releases depend on their last bits
@@ -209,7 +213,7 @@ class Run:
         if isinstance(mechanism, LocalDP | LocalDPOfFeatures) and ranks.is_first:
             begun.keep_release(mechanism.release_id)
         self._sample = image_sample(config, data, released)
-        net = given or network(config, len(data.classes), start.state, features)
+        net = given or network(config, len(data.classes), start.pretrained, features)
         model = classifier(config, net, data, mechanism, ranks)
         module = batches(config, released, features, patients, mechanism, begun.step, ranks)
         with self._wandb(begun.state.wandb_id) as wandb:
@@ -365,6 +369,7 @@ class Run:
             guarantee=self._mechanism.guarantee() if self._mechanism else None,
             risk=risks_of(self._mechanism) if self._mechanism else (),
             mechanism=self._mechanism.describe() if self._mechanism else {},
+            network=self._start.network() if self._start else None,
             account=self._settled(status),
             metrics=self._metrics,
             reliability=self._reliability,
