@@ -41,7 +41,7 @@ class OutOfPlaceDenseNet(DenseNet):
 
 
 def without_operations_in_place(net: nn.Module) -> None:
-    """Let the ReLUs of a network leave what they are given as it is."""
+    """Let ReLUs and their like leave what they are given as it is."""
     for layer in net.modules():
-        if isinstance(layer, nn.ReLU):
-            layer.inplace = False
+        if getattr(layer, "inplace", False):
+            layer.inplace = False  # type: ignore[assignment]

@@ -42,7 +42,7 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
     "model.norm=layer": ("model.norm=layer: resnet18 has no LayerNorm", "group, frozen_batch"),
     "model=vit_b_16 model.norm=group": ("model.norm=group: vit_b_16 has LayerNorm", "is layer"),
     "model=vit_b_16 data.image_size=40": ("data.image_size=40", "multiples of 16"),
-    "model=vit_b_16 model.train=head model.norm=layer data.augment=none model.features.stages=[layer1,penultimate]": (
+    "model=vit_b_16 model.train=head model.features.stages=[layer1]": (
         "model.features.stages=layer1: the stages of vit_b_16",
         "allowed is penultimate",
     ),

@@ -8,7 +8,7 @@ from torch import nn
 from dpmi.base.errors import UserError
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.mechanisms import DPSGD, LocalDP, NonPrivate, build_mechanism
-from dpmi.mechanisms.dpsgd import frozen_batch_norm_grad_sampler
+from dpmi.mechanisms.frozen_norm import frozen_batch_norm_grad_sampler
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.network import build_network
 from dpmi.models.norms import FrozenStatisticsBatchNorm

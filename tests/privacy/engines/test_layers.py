@@ -10,7 +10,7 @@ from torchvision.models.convnext import CNBlockConfig, LayerNorm2d
 from torchvision.models.resnet import Bottleneck
 
 from dpmi.mechanisms.layers import RULES, SAMPLERS
-from dpmi.models.resnet import convert_norms
+from dpmi.models.norms import convert_norms
 from dpmi.privacy.engines import linear
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
