@@ -1,4 +1,4 @@
-"""torchvision's networks without operations in place, which backward hooks forbid."""
+"""torchvision's networks without operations in place, which Opacus' hooks forbid."""
 
 from __future__ import annotations
 

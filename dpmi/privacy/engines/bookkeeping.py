@@ -161,7 +161,8 @@ class _Recorded(torch.autograd.Function):
         y, saved = rule.forward(layer, x)
         ctx.save_for_backward(*saved)
         ctx.layer, ctx.rule, ctx.views, ctx.record = layer, rule, views, record
-        return y
+        # Not a view: what comes next may add to it in place, and no rule has kept it.
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:

@@ -289,6 +289,27 @@ def test_frozen_parts_of_a_network_neither_count_nor_get_a_gradient():
     assert error(clipped(net, x, labels)[0], naive(net, x, labels)[0]) < 1e-12
 
 
+class InPlace(nn.Module):
+    """Adds in place to what a norm gave, as blocks of many networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Conv2d(4, 3, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        y = self.norm(x).relu_()
+        y += x
+        return self.head(y).mean((2, 3))
+
+
+def test_operations_in_place_on_what_a_layer_gave_change_nothing():
+    torch.manual_seed(0)
+    net = InPlace().double()
+    x, labels = batch(IMAGE, torch.float64)
+    assert error(clipped(net, x, labels)[0], naive(net, x, labels)[0]) < 1e-12
+
+
 class Drawn(Scale):
     def forward(self, x):
         return super().forward(x + torch.rand_like(x))
