@@ -19,6 +19,11 @@ def check_network(config: Config) -> None:
     """
     model = config.model
     own = backbone(model.name)
+    if config.mechanism.name == "dpsgd_published" and not own.batch_norm:
+        raise ValueError(
+            f"model.name={model.name}: mechanism=dpsgd_published is what the poster's authors ran, "
+            f"with BatchNorm, which {model.name} has none of; allowed is resnet18"
+        )
     if model.norm not in own.norms:
         why = "has no LayerNorm" if own.batch_norm else "has LayerNorm, which DP-SGD can live with"
         raise ValueError(

@@ -47,6 +47,10 @@ REFUSED = {  # overrides to what the line must say: the key with its value, and 
         "allowed is penultimate",
     ),
     "model=convnext_tiny mechanism.engine=opacus": ("mechanism.engine=opacus", "allowed is fast"),
+    "model=vit_b_16 experiment=as_published_aptos mechanism=dpsgd_published data.root=/x": (
+        "model.name=vit_b_16",
+        "allowed is resnet18",
+    ),
     "model.name=alexnet": ("model.name=alexnet: allowed are convnext_tiny", "vit_b_16"),
     "model.input=raw": ("model.input=raw", "'auto', 'imagenet', 'half' or 'xrv'"),
     "data.image_size=16": ("data.image_size=16", "greater than or equal to 32"),

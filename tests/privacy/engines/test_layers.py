@@ -253,6 +253,18 @@ def test_no_example_of_a_network_contributes_more_than_the_clip_norm(name):
     assert 0.99 * CLIP < max(norms) <= CLIP * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("name", ["vit", "convnext", "without a rule"])
+def test_under_bfloat16_no_example_contributes_more_than_the_clip_norm(name):
+    net, shape = made(name, torch.float32)
+    x, labels = batch(shape, torch.float32)
+    expected, _ = naive(net, x, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        together, _ = clipped(net, x, labels)
+        own = [clipped(net, *one)[0] for one in zip(x.split(1), labels.split(1), strict=True)]
+    assert 1e-4 < error(together, expected) < 0.1  # bfloat16 was at work, and no more than that
+    assert max(one.norm().item() for one in own) <= CLIP * (1 + 1e-6)
+
+
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", [*NETWORKS, "without a rule"])
 def test_an_example_of_a_network_without_a_finite_gradient_leaves_no_trace(name, poison):
@@ -298,9 +310,9 @@ class InPlace(nn.Module):
 
     def forward(self, x):
         x = self.conv(x)
-        y = self.norm(x).relu_()
+        y = self.norm(x)
         y += x
-        return self.head(y).mean((2, 3))
+        return self.head(y.relu_()).mean((2, 3))
 
 
 def test_operations_in_place_on_what_a_layer_gave_change_nothing():
