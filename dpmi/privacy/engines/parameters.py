@@ -38,7 +38,13 @@ class BroadcastRule(Rule):
         return None
 
     def run(self, layer: Any, plain: Any, recorded: Recorded, *inputs: Any, **options: Any) -> Any:
-        """The layer's own forward, which finds the copies in place of its parameters."""
+        """The layer's own forward, which finds the copies in place of its parameters.
+
+        Raises:
+            ValueError: its first input is not named by its place.
+        """
+        if not inputs:
+            raise ValueError(f"a {type(layer).__name__} was given its input by name")
         own = {name: getattr(layer, name) for name in self.along + self.before}
         copies = {
             name: recorded(name, _Held(parameter), _Copies(name in self.along), inputs[0])

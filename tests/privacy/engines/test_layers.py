@@ -14,6 +14,7 @@ from dpmi.models.norms import convert_norms
 from dpmi.privacy.engines import linear
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
+from dpmi.privacy.plan import ROUNDING as ROUNDING_OF_PLANS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -391,3 +392,16 @@ def test_what_cannot_be_made_exact_is_refused_by_name(net, shape, told):
     with pytest.raises(ValueError, match=told):
         clipped(net, x, labels)
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("common", [0.0, 1.0, 100.0])
+def test_norms_by_gram_matrices_are_as_exact_as_the_plan_allows_for(common):
+    """Tokens that have much in common, output gradients that add up to nothing: the worst case."""
+    torch.manual_seed(0)
+    layer = nn.Linear(96, 128, bias=False)
+    x, upstream = torch.randn(4, 197, 96) + common, torch.randn(4, 197, 128)
+    upstream -= upstream.mean(1, keepdim=True)
+    exact = (upstream.double().transpose(1, 2) @ x.double()).flatten(1).norm(dim=1)
+    kept = linear.LinearContribution(layer, x, upstream)
+    off = (kept.squared_norms.double().sqrt() / exact - 1).abs().max()
+    assert off < ROUNDING_OF_PLANS / 1000
