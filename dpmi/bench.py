@@ -3,9 +3,10 @@
     python -m dpmi.bench
     python -m dpmi.bench --rounds 15 --sizes 64:64 224:32
     python -m dpmi.bench --methods fast --precision bf16-mixed --channels-last --compile
+    python -m dpmi.bench --model resnet50 --sizes 64:8
     python -m dpmi.bench --parts operations data noise start
 
-Trains the same ResNet-18 on the same batch in turn: without privacy, with the fast engine, with
+Trains the same network on the same batch in turn: without privacy, with the fast engine, with
 Opacus' hooks, with Opacus' ghost clipping. Times are medians over rounds in which the methods
 alternate, ratios medians of the rounds' ratios. Memory is the peak of a process of the method's
 own, less what it held before. Other parts: operations counted, preparing and serving images, the
@@ -27,6 +28,7 @@ from dpmi.base.threads import let_idle_threads_sleep
 
 let_idle_threads_sleep()  # as training does; before torch comes
 
+from dpmi.backbones import names  # noqa: E402
 from dpmi.benchmarks import feed  # noqa: E402
 from dpmi.benchmarks.step import METHODS, Options, Row, Shape, machine, measure  # noqa: E402
 
@@ -54,18 +56,23 @@ def main() -> None:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--compile", action="store_true", help="the plain and the fast step")
     parser.add_argument("--norm", choices=("group", "frozen_batch"), default="group")
+    parser.add_argument("--model", choices=names(), default="resnet18", help="the network")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     arguments = parser.parse_args()
     shapes = [_shape(s) if isinstance(s, str) else s for s in arguments.sizes]
     console = Console()
     options = Options(
-        arguments.norm, arguments.precision, arguments.channels_last, arguments.compile
+        norm=arguments.norm,
+        model=arguments.model,
+        precision=arguments.precision,
+        channels_last=arguments.channels_last,
+        compiled=arguments.compile,
     )
     rows: list[Row] = []
     if "step" in arguments.parts:
         for shape in track(shapes, "measuring", console=console, transient=True):
             rows += measure(shape, options, arguments.rounds, tuple(arguments.methods))
-        console.print(_table(rows))
+        console.print(_table(rows, options.model))
     figures: list[feed.Figure] = []
     if "operations" in arguments.parts:
         figures += [feed.operations(shape) for shape in shapes]
@@ -94,8 +101,8 @@ def _shape(text: str) -> Shape:
         raise argparse.ArgumentTypeError(f"{text!r}: give PIXELS:BATCH, such as 64:64") from error
 
 
-def _table(rows: list[Row]) -> Table:
-    table = Table(title="one training step of ResNet-18")
+def _table(rows: list[Row], model: str) -> Table:
+    table = Table(title=f"one training step of {model}")
     for title in ("image", "batch", "method", "images/s", "of plain speed", "peak MB", "of plain"):
         table.add_column(title, justify="left" if title == "method" else "right")
     last = None

@@ -57,7 +57,7 @@ CLIPPING = (
     ),
     Planted(
         "a bias is left out of the norm",
-        "dpmi/privacy/engines/rules.py",
+        "dpmi/privacy/engines/linear.py",
         "            total = total + square\n",
         "            total = total\n",
         "tests/privacy/test_gradients.py::"
@@ -74,7 +74,7 @@ CLIPPING = (
     Planted(
         "the sum is made in the precision of the passes",
         "dpmi/privacy/engines/convolution.py",
-        "x, grad_output, bias = self.x.float(), self.grad_output.float(), self.bias",
+        "x, grad_output, bias = precise(self.x), precise(self.grad_output), self.bias",
         "x, grad_output, bias = self.x, self.grad_output, self.bias",
         "tests/privacy/engines/test_precision.py::"
         "test_a_sum_over_many_examples_is_not_rounded_to_bfloat16",
@@ -117,6 +117,53 @@ CLIPPING = (
         "        if isinstance(layer, _BatchNorm):\n            raise",
         "        if isinstance(layer, _BatchNorm) and layer is None:\n            raise",
         "tests/privacy/test_gradients.py::test_a_batch_norm_is_refused",
+    ),
+    Planted(
+        "an example's tokens are measured one by one",
+        "dpmi/privacy/engines/linear.py",
+        "    products *= torch.bmm(grad_output, grad_output.transpose(1, 2))\n",
+        "    products *= grad_output.square().sum(2).diag_embed()\n",
+        "tests/privacy/engines/test_layers.py::"
+        "test_a_layers_clipped_sum_equals_a_naive_loop_over_examples",
+    ),
+    Planted(
+        "a class token's gradient is that of the whole batch",
+        "dpmi/privacy/engines/parameters.py",
+        "        rows = grad_output.reshape(-1, *layer.parameter.shape)\n",
+        "        rows = grad_output.sum(0).repeat(len(grad_output), 1, 1)\n"
+        "        rows = rows.reshape(-1, *layer.parameter.shape)\n",
+        "tests/privacy/engines/test_layers.py::"
+        "test_a_networks_clipped_sum_equals_a_naive_loop_over_examples",
+    ),
+    Planted(
+        "LayerNorm's bias is left out of norm and sum",
+        "dpmi/privacy/engines/norms.py",
+        "            own[layer.bias] = upstream\n",
+        "            own[layer.bias] = upstream * 0\n",
+        "tests/privacy/engines/test_layers.py::"
+        "test_a_layers_clipped_sum_equals_a_naive_loop_over_examples",
+    ),
+    Planted(
+        "a layer without a rule meets the whole batch",
+        "dpmi/privacy/engines/functional.py",
+        "            y: Tensor = vmap(one)(x)\n",
+        "            y: Tensor = type(layer).forward(layer, x)\n",
+        "tests/privacy/engines/test_layers.py::"
+        "test_what_mixes_examples_has_none_to_mix_without_a_rule",
+    ),
+    Planted(
+        "a parameter used outside of its layer is let in",
+        "dpmi/privacy/engines/bookkeeping.py",
+        "            if parameter.grad is not None:\n",
+        "            if parameter.grad is not None and not name:\n",
+        "tests/privacy/engines/test_layers.py::test_what_cannot_be_made_exact_is_refused_by_name",
+    ),
+    Planted(
+        "a layer that drops at random is let in",
+        "dpmi/privacy/gradients.py",
+        "        if drawn:\n",
+        "        if drawn > 1:\n",
+        "tests/privacy/test_gradients.py::test_a_layer_that_drops_at_random_is_refused_by_name",
     ),
 )
 

@@ -50,6 +50,18 @@ def test_options_change_how_a_step_runs_and_are_written(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_another_network_is_measured_beside_what_can_train_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ("--rounds", "1", "--sizes", "32:2", "--model", "convnext_tiny")
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    bench.main()
+    told = json.loads((tmp_path / bench.OUTPUT).read_text())
+    assert [row["method"] for row in told["rows"]] == ["non-private", "fast"]
+    assert told["machine"]["model"] == "convnext_tiny"
+    assert "one training step of convnext_tiny" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_the_other_parts_measure_what_stands_around_the_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(feed, "_FILES", 40)

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from dpmi.config.schema import load_config
-from dpmi.models.resnet import ResNet18
+from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import write_state_dict
 from dpmi.run import job
 from dpmi.train import config_dir
@@ -64,7 +64,9 @@ def write_inputs(base: Path) -> None:
     _write_images(base / "images")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        write_state_dict(ResNet18(2).net.state_dict(), base / "backbone.safetensors")
+        write_state_dict(
+            ImageNetwork("resnet18", 2).net.state_dict(), base / "backbone.safetensors"
+        )
 
 
 def _write_images(folder: Path) -> None:

@@ -156,8 +156,8 @@ def _likelihood(config: Config, released: Pixels) -> Callable[[Pixels], Values]:
 
 def _of_answers(config: Config, data: PreparedData, console: Console) -> Values:
     cache = Path(config.cache_dir).expanduser()
-    first = load_start(config.model.weights, data.channels, cache, console)
-    features = features_of(config, data, first.state, console, "cpu")
+    first = load_start(config.model, data.channels, cache, console)
+    features = features_of(config, data, first.pretrained, console, "cpu")
     assert features is not None  # ldp_features trains a head
     return answered(
         features.vectors["train"].double().numpy(),

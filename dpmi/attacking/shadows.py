@@ -115,8 +115,8 @@ class Shadows:
                 "protects patients; attack one with privacy.unit=image"
             )
         self._first = load_start(
-            config.model.weights, data.channels, Path(config.cache_dir).expanduser(), console
-        ).state
+            config.model, data.channels, Path(config.cache_dir).expanduser(), console
+        ).pretrained
         asked = (self._first, console, self._device)
         self._features = features_of(config, data, *asked)
         self._train = training_set(config, data, self._features, None, *asked)

@@ -79,8 +79,8 @@ def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) 
     train.pixels[:m][included] = canaries.pixels[included]
     train.labels[:m][included] = canaries.labels[included]
     cache = Path(config.cache_dir).expanduser()
-    first = load_start(config.model.weights, real.channels, cache, Console(quiet=True))
-    net = network(config, len(CLASSES), first.state, None)
+    first = load_start(config.model, real.channels, cache, Console(quiet=True))
+    net = network(config, len(CLASSES), first.pretrained, None)
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         own = replica(config, Path(name), trainer={"devices": 1})
         execute(own, Path(name), Given(auditors_data(train.pixels, train.labels), net))

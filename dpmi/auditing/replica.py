@@ -29,7 +29,7 @@ from dpmi.run.records.record import RunRecord
 
 Seen = TypeVar("Seen")
 
-PIECE = 1024  # images in one pass, where the config leaves it to the memory that ResNet-18 takes
+PIECE = 1024  # images in one pass, where the config leaves it to what the network takes
 
 
 def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:

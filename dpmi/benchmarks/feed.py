@@ -27,7 +27,7 @@ from dpmi.data.parallel import cpu_count
 from dpmi.data.phantoms.xray import draw_xray
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.models.gradient import MeanGradient
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.rules import Sums
 from dpmi.privacy.laplace import laplace_mechanism
@@ -185,7 +185,7 @@ def operations(shape: Shape) -> Figure:
     """
     images = torch.rand(1, 1, shape.image_size, shape.image_size)
     labels = torch.zeros(1, dtype=torch.int64)
-    net = build_resnet18(2, "group", None)
+    net = build_network("resnet18", 2, "group", None)
     plain = _counted(lambda: MeanGradient(net)(images, labels))
     sums: Sums = {p: torch.zeros(p.shape) for p in net.parameters()}
     engine = BookKeeping(net, 1.0, {})

@@ -18,11 +18,11 @@ from opacus.optimizers import DPOptimizerFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from torch import Tensor, nn
 
+from dpmi.backbones import backbone
 from dpmi.mechanisms.dpsgd import DPSGD
-from dpmi.mechanisms.frozen_norm import frozen_batch_norm_grad_sampler
+from dpmi.mechanisms.layers import SAMPLERS
 from dpmi.models.gradient import MeanGradient
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.memory import keep_freed_memory, peak_resident_mb
@@ -48,7 +48,8 @@ class Shape:
 class Options:
     """How all methods are run; Opacus' are float32 and not compiled whatever these say."""
 
-    norm: str = "group"  # or "frozen_batch"
+    norm: str = "group"  # or "frozen_batch"; of networks with BatchNorm
+    model: str = "resnet18"
     precision: str = "32-true"  # or "bf16-mixed"
     channels_last: bool = False
     compiled: bool = False
@@ -74,9 +75,12 @@ def measure(shape: Shape, options: Options, rounds: int, methods: tuple[str, ...
         shape: image and batch.
         options: of all methods.
         rounds: timed rounds, after one that warms up.
-        methods: of METHODS; the plain one is added where it is missing.
+        methods: of METHODS; the plain one is added where it is missing, and Opacus' are left out
+            where it makes no gradients of all layers.
     """
     names = (PLAIN, *[m for m in methods if m != PLAIN])
+    if not backbone(options.model).samplers:
+        names = tuple(m for m in names if not m.startswith("opacus"))
     peaks = {name: _peak_in_own_process(name, shape, options) for name in names}
     keep_freed_memory()
     steps = {name: _make_step(name, shape, options) for name in names}
@@ -121,8 +125,10 @@ def _make_step(method: str, shape: Shape, options: Options) -> Step:
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
-    start = build_resnet18(_CLASSES, "batch", None).net.state_dict()
-    net = build_resnet18(_CLASSES, options.norm, start).train().to(device)
+    side, norms = shape.image_size, backbone(options.model).norms
+    start = build_network(options.model, _CLASSES, norms[0], None, side=side).net.state_dict()
+    norm = options.norm if options.norm in norms else norms[0]
+    net = build_network(options.model, _CLASSES, norm, start, side=side).train().to(device)
     if options.channels_last:
         net = net.to(memory_format=torch.channels_last)
     images = torch.rand(shape.batch_size, 1, shape.image_size, shape.image_size, device=device)
@@ -163,8 +169,7 @@ def _make_step(method: str, shape: Shape, options: Options) -> Step:
 def _ghost(
     net: nn.Module, optimizer: torch.optim.Optimizer, shape: Shape
 ) -> tuple[DPLossFastGradientClipping, DPOptimizerFastGradientClipping]:
-    samplers = GradSampleModuleFastGradientClipping.GRAD_SAMPLERS
-    samplers[FrozenStatisticsBatchNorm] = frozen_batch_norm_grad_sampler
+    GradSampleModuleFastGradientClipping.GRAD_SAMPLERS.update(SAMPLERS)
     module = GradSampleModuleFastGradientClipping(
         net,
         batch_first=True,

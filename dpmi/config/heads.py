@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dpmi.backbones import backbone
+
 if TYPE_CHECKING:
     from dpmi.config.schema import Config
 
@@ -44,10 +46,15 @@ def check_heads(config: Config) -> None:
             "model.features.centre=False: under mechanism=ldp_features the images' answers "
             "determine the centre, and the classes from there; allowed is true"
         )
-    if model.norm != "frozen_batch":
+    if model.norm != (constant := backbone(model.name).constant_norm):
         raise ValueError(
             f"model.norm={model.norm}: under model.train=head the network stays as it was "
-            "pretrained, its BatchNorm too; allowed is frozen_batch"
+            f"pretrained, its BatchNorm too; allowed is {constant}"
+        )
+    if model.weights is None:
+        raise ValueError(
+            "model.weights=null: under model.train=head the network is not trained, and would stay "
+            "random; give model.weights"
         )
     if config.data.augment != "none":
         raise ValueError(
@@ -78,8 +85,13 @@ def _check_first_head(config: Config) -> None:
             "model.train=head_then_all: a head comes first under mechanism "
             f"{' and '.join(_OF_FIRST_HEADS)}; under mechanism={mechanism} allowed is all"
         )
-    if norm != "frozen_batch":
+    if norm != (constant := backbone(config.model.name).constant_norm):
         raise ValueError(
             f"model.norm={norm}: under model.train=head_then_all the head comes from features of "
-            "the network as it was pretrained, its BatchNorm too; allowed is frozen_batch"
+            f"the network as it was pretrained, its BatchNorm too; allowed is {constant}"
+        )
+    if config.model.weights is None:
+        raise ValueError(
+            "model.weights=null: under model.train=head_then_all the head comes from features of a "
+            "pretrained network; give model.weights"
         )

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from dpmi.base.errors import UserError, cause_for_user
 from dpmi.config.heads import check_heads
+from dpmi.config.networks import check_network
 from dpmi.config.sections import (
     CountOrAuto,
     DataConfig,
@@ -83,6 +84,7 @@ class Config(Section):
                 f"model.norm=batch: with trainer.devices={self.trainer.devices} each device would "
                 "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
+        check_network(self)
         check_heads(self)
         self._can_show_views()
         self._can_be_frozen()

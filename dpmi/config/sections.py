@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from dpmi.backbones import names
+
 # Nobody means numbers beyond these, on which libraries fail late, or compute infinities.
 _MOST = 2**31 - 1
 _LEAST_SCALE, _MOST_SCALE = 1e-9, 1e9
@@ -49,6 +51,12 @@ def _names(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
+def _known_network(name: str) -> str:
+    if name in names():
+        return name
+    raise ValueError(f"allowed are {', '.join(names())}")
+
+
 def _delta_or_auto(value: object) -> object:
     if value == "auto" or (isinstance(value, float) and 0 < value < 1):
         return value
@@ -66,7 +74,7 @@ Names = Annotated[Annotated[list[_Name], _EachOnce] | None, BeforeValidator(_nam
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 
 NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
-SMALLEST_IMAGE = 32  # ResNet-18 halves an image five times: 32 px leave one value a channel
+SMALLEST_IMAGE = 32  # most networks halve an image five times: 32 px leave one value a channel
 
 
 class Section(BaseModel):
@@ -344,10 +352,13 @@ MechanismConfig = Annotated[
 ]
 
 
+_Feature = Literal["layer1", "layer2", "layer3", "layer4", "penultimate"]
+
+
 class FeatureSettings(Section):
     """What a head sees of an image."""
 
-    stages: Annotated[list[Literal["layer1", "layer2", "layer3", "layer4"]], _EachOnce]
+    stages: Annotated[list[_Feature], _EachOnce]
     views: Annotated[list[Literal["identity", "mirror", "half_turn"]], _EachOnce]
     exposure: Literal["as_is", "per_image"]
     project: Annotated[int, Field(ge=1, le=64)] | None
@@ -355,10 +366,11 @@ class FeatureSettings(Section):
 
 
 class ModelSettings(Section):
-    """ResNet-18, what of it is trained, and how it learns and decides."""
+    """A network, what of it is trained, and how it learns and decides."""
 
-    name: Literal["resnet18"]
+    name: Annotated[str, AfterValidator(_known_network)]
     weights: str | None
+    input: Literal["auto", "imagenet", "half", "xrv"]
     train: Literal["all", "head", "head_then_all"]
     frozen: Literal["stem", "layer1", "layer2", "layer3"] | None
     head: Literal["linear", "ordinal"]
@@ -366,7 +378,7 @@ class ModelSettings(Section):
     prior: Literal["train", "uniform", "midway"]
     average: Literal["none", "last_half"]
     schedule: Literal["constant", "cosine"]
-    norm: Literal["batch", "group", "frozen_batch"]
+    norm: Literal["batch", "group", "frozen_batch", "layer"]
     learning_rate: Annotated[float, Field(gt=0, le=_MOST_RATE, allow_inf_nan=False)]
     weight_decay: Annotated[float, Field(ge=0, le=_MOST_RATE, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]

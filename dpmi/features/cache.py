@@ -29,12 +29,14 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from dpmi.backbones import backbone
 from dpmi.base.errors import UserError
 from dpmi.data.prepare import PreparedData
-from dpmi.features.backbone import STAGES, FrozenBackbone, seen, stages_to
+from dpmi.features.backbone import FrozenBackbone, seen
+from dpmi.models.network import Pretrained
 from dpmi.models.weights import SUFFIX, read_state_dict, weights_digest, write_state_dict
 
-VERSION = 2  # of what is computed; another number leaves old files alone
+VERSION = 3  # of what is computed; another number leaves old files alone
 _BATCH = 32
 _DIGESTS = "sha256"  # beside the stages' names
 
@@ -48,23 +50,30 @@ class FeatureRequest:
     Attributes:
         data: decoded images.
         image_size: side of the square cut from their centre, in pixels.
-        state: the backbone's weights.
+        pretrained: the network.
         deepest: the last stage that is wanted.
         view, exposure: how an image is shown (``backbone.seen``).
     """
 
     data: PreparedData
     image_size: int
-    state: dict[str, Tensor]
+    pretrained: Pretrained
     deepest: str
     view: str
     exposure: str
 
     def recipe(self, deepest: str) -> str:
         """Part of a file's name: of how features are computed, for stages to ``deepest``."""
-        asked = [VERSION, self.image_size, deepest]
-        asked += [weights_digest(self.state), self.view, self.exposure]
+        net = self.pretrained
+        assert net.state is not None  # features are of public weights
+        asked = [VERSION, self.image_size, deepest, net.name, net.input]
+        asked += [weights_digest(net.state), self.view, self.exposure]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+
+    @property
+    def stages(self) -> list[str]:
+        """All features to the deepest."""
+        return backbone(self.pretrained.name).features_to(self.deepest)
 
     def file(self, deepest: str) -> str:
         """Name of the file that these features are kept in, with those of stages to ``deepest``."""
@@ -90,7 +99,8 @@ def pooled_features(
         UserError: the cache cannot be written.
     """
     folder = cache_dir / "features"
-    deep_enough = list(STAGES)[len(stages_to(request.deepest)) - 1 :]  # a deeper file serves, too
+    features = backbone(request.pretrained.name).features
+    deep_enough = features[features.index(request.deepest) :]  # a deeper file serves, too
     for deepest in deep_enough:
         if (found := _read(folder / request.file(deepest), request, console)) is not None:
             return found
@@ -100,7 +110,7 @@ def pooled_features(
         with FileLock(path.with_suffix(".lock")):
             if (found := _read(path, request, None)) is None:  # not made by another meanwhile
                 files = [f for d in deep_enough for f in folder.glob(f"{request.recipe(d)}-*")]
-                known = _rows([f for f in sorted(files) if f.suffix == SUFFIX], request.deepest)
+                known = _rows([f for f in sorted(files) if f.suffix == SUFFIX], request.stages)
                 found, digests = _compute(request, known, console, device)
                 named = {f"{s}/{stage}": x for s, of in found.items() for stage, x in of.items()}
                 write_state_dict(named | {f"{s}/{_DIGESTS}": d for s, d in digests.items()}, path)
@@ -122,11 +132,11 @@ def _read(path: Path, request: FeatureRequest, console: Console | None) -> Poole
         if console:
             console.print(f"{path}: damaged; computed anew", style="yellow", markup=False)
         return None
-    stages = stages_to(request.deepest)
+    stages = request.stages
     return {s: {stage: named[f"{s}/{stage}"] for stage in stages} for s in request.data.splits}
 
 
-def _rows(files: list[Path], deepest: str) -> dict[bytes, dict[str, Tensor]]:
+def _rows(files: list[Path], stages: list[str]) -> dict[bytes, dict[str, Tensor]]:
     """Features of single images that other data sets have, by the digests of their pixels."""
     rows: dict[bytes, dict[str, Tensor]] = {}
     for file in files:
@@ -135,7 +145,7 @@ def _rows(files: list[Path], deepest: str) -> dict[bytes, dict[str, Tensor]]:
         except UserError:  # damaged; its own data set will say so
             continue
         for split in {name.rpartition("/")[0] for name in named}:
-            of = {stage: named[f"{split}/{stage}"] for stage in stages_to(deepest)}
+            of = {stage: named[f"{split}/{stage}"] for stage in stages}
             for row, digest in enumerate(named[f"{split}/{_DIGESTS}"]):
                 rows[digest.numpy().tobytes()] = {stage: x[row] for stage, x in of.items()}
     return rows
@@ -146,8 +156,8 @@ def _compute(
 ) -> tuple[Pooled, dict[str, Tensor]]:
     """Features of all images of all splits, and the digests of their pixels, (n, 32) uint8."""
     started = time.perf_counter()
-    backbone = FrozenBackbone(request.state, request.deepest).to(device)
-    splits, size, stages = request.data.splits, request.image_size, stages_to(request.deepest)
+    splits, size, stages = request.data.splits, request.image_size, request.stages
+    frozen = FrozenBackbone(request.pretrained, request.deepest, size).to(device)
     digests = {name: [_digest(x) for x in _cut(s.pixels, size)] for name, s in splits.items()}
     todo = {
         name: np.array([i for i, digest in enumerate(of) if digest not in known], dtype=np.int64)
@@ -161,12 +171,14 @@ def _compute(
     with _progress(console) as progress, torch.inference_mode():
         task = progress.add_task(f"features ({request.view})", total=count)
         for name, split in splits.items():
-            of = {stage: torch.empty(len(digests[name]), STAGES[stage]) for stage in stages}
+            of = {
+                stage: torch.empty(len(digests[name]), frozen.channels[stage]) for stage in stages
+            }
             for start in range(0, len(todo[name]), _BATCH):
                 rows = todo[name][start : start + _BATCH]
                 images = torch.from_numpy(_cut(split.pixels[rows], size).astype(np.float32))
                 shown = seen(images.div_(255).to(device), request.view, request.exposure)
-                for stage, values in backbone(shown).items():
+                for stage, values in frozen(shown).items():
                     of[stage][rows] = values.cpu()
                 progress.advance(task, len(rows))
             for row, digest in enumerate(digests[name]):

@@ -9,12 +9,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from dpmi.backbones import backbone
 from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import PreparedData, prepare
-from dpmi.features.backbone import STAGES
 from dpmi.features.cache import FeatureRequest, pooled_features
 from dpmi.features.projection import Projection, drawn_images, fitted
 from dpmi.features.vectors import unit_vectors
+from dpmi.models.network import Pretrained
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def extract_features(
     settings: FeatureSettings,
     *,
     image_size: int,
-    state: dict[str, Tensor],
+    pretrained: Pretrained,
     cache_dir: Path,
     console: Console,
     device: str = "cpu",
@@ -57,15 +58,15 @@ def extract_features(
         data: decoded images.
         settings: stages, views, exposure and public projection.
         image_size: side of the square cut from the images' centre, in pixels.
-        state: the backbone's weights, torchvision's ``resnet18`` state dict, from public data.
+        pretrained: the network, of public data.
         cache_dir: features are kept in ``cache_dir/features``.
         console: where it is said and shown.
         device: that computes them.
 
     Raises:
-        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+        UserError: the weights are not of this network, or the cache cannot be written.
     """
-    asked = settings, image_size, state, cache_dir, console, device
+    asked = settings, image_size, pretrained, cache_dir, console, device
     vectors, projection = vectors_of(data, *asked), None
     if settings.project is not None:
         drawn = prepare(drawn_images(data.channels, image_size), cache_dir)
@@ -82,16 +83,16 @@ def vectors_of(
     data: PreparedData,
     settings: FeatureSettings,
     image_size: int,
-    state: dict[str, Tensor],
+    pretrained: Pretrained,
     cache_dir: Path,
     console: Console,
     device: str,
 ) -> dict[str, Tensor]:
     """The vectors of :func:`extract_features` before any projection, by split."""
-    deepest = max(settings.stages, key=list(STAGES).index)
+    deepest = max(settings.stages, key=backbone(pretrained.name).features.index)
     of_views = [
         pooled_features(
-            FeatureRequest(data, image_size, state, deepest, view, settings.exposure),
+            FeatureRequest(data, image_size, pretrained, deepest, view, settings.exposure),
             cache_dir,
             console,
             device,

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from dpmi.backbones import backbone
 from dpmi.config.sections import FeatureSettings
-from dpmi.features.backbone import STAGES, FrozenBackbone, seen
+from dpmi.features.backbone import FrozenBackbone, seen
 from dpmi.features.projection import Projection
 from dpmi.features.vectors import unit_vectors
+from dpmi.models.network import Pretrained
 
 
 class ImageFeatures(nn.Module):
     """What ``extract_features`` computes, of images as they come.
 
     Args:
-        state: the backbone's weights, torchvision's ``resnet18`` state dict.
+        pretrained: the backbone, with its weights.
         settings: stages, views and exposure.
         projection: that the vectors go through; None where they go through none.
+        side: of the images, in pixels.
 
     Raises:
-        UserError: the state dict is not a ResNet-18's.
+        UserError: the state dict is not of this network.
     """
 
     mean: Tensor
     directions: Tensor
 
     def __init__(
-        self, state: dict[str, Tensor], settings: FeatureSettings, projection: Projection | None
+        self,
+        pretrained: Pretrained,
+        settings: FeatureSettings,
+        projection: Projection | None,
+        side: int,
     ) -> None:
         super().__init__()
         self._settings, self._projects = settings, projection is not None
-        self.backbone = FrozenBackbone(state, max(settings.stages, key=list(STAGES).index))
+        deepest = max(settings.stages, key=backbone(pretrained.name).features.index)
+        self.backbone = FrozenBackbone(pretrained, deepest, side)
         if projection is not None:
             self.register_buffer("mean", projection.mean)
             self.register_buffer("directions", projection.directions)

@@ -6,15 +6,19 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
+from dpmi.mechanisms.layers import RULES, SAMPLERS
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, decide_midway, logit_sums
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
 from dpmi.privacy.engines.piece_size import physical_batch_size
-from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm, refuse_delta
+from dpmi.privacy.gradients import (
+    PrivateGradient,
+    refuse_batch_norm,
+    refuse_delta,
+    refuse_randomness,
+)
 from dpmi.privacy.plan import PrivacyPlan
 
 
@@ -56,6 +60,7 @@ class DPSGD(PlannedMechanism):
             ValueError: a layer that DP-SGD cannot train.
         """
         refuse_batch_norm(net)
+        refuse_randomness(net)
         piece = self._piece
         if piece == "auto":
             piece = physical_batch_size(
@@ -98,14 +103,18 @@ class DPSGD(PlannedMechanism):
     def _make_engine(self, net: nn.Module) -> ClippingEngine:
         bound = self.plan.max_grad_norm
         if self._engine == "opacus":
-            samplers = {FrozenStatisticsBatchNorm: frozen_batch_norm_grad_sampler}
-            return OpacusHooks(net, bound, dict(samplers))
-        return BookKeeping(net, bound, {FrozenStatisticsBatchNorm: FrozenBatchNormRule()})
+            return OpacusHooks(net, bound, SAMPLERS)
+        return BookKeeping(net, bound, RULES)
 
     def describe(self) -> dict[str, Any]:
-        """Return the plan, the ledger, the size of pieces, how many gradients were not finite."""
+        """Return the plan, the ledger, and how gradients were clipped.
+
+        That is: the size of pieces, which layers went without a rule, one example at a time, and
+        how many gradients were not finite.
+        """
         return super().describe() | {
             "physical_batch_size": self._gradient.physical_batch_size if self._gradient else None,
+            "functional_layers": list(self._gradient.functional) if self._gradient else None,
             "nonprivate/dropped_gradients": self._dropped_so_far(),
         }
 

@@ -8,21 +8,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
+from dpmi.models.norms import FrozenStatisticsBatchNorm
 from dpmi.privacy.engines.clipping import of_examples
-from dpmi.privacy.engines.rules import Contribution, Rows
+from dpmi.privacy.engines.rules import Contribution, LayerRule, Rows
 
 
-class FrozenBatchNormRule:
+class FrozenBatchNormRule(LayerRule):
     """y = w (x - μ)/σ + b, with w and b seen as one for each example.
 
     On the batch as one example of B C channels the kernels' gradient of w has a value for each
     example and channel: it comes with the gradient of the input, at no price.
     """
-
-    def refusal(self, layer: FrozenStatisticsBatchNorm) -> str | None:
-        """None: all of them."""
-        return None
 
     def forward(
         self, layer: FrozenStatisticsBatchNorm, x: Tensor

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dpmi.models.discriminant import first_head
 from dpmi.models.head import FeatureHead
+from dpmi.models.network import ImageNetwork
 from dpmi.models.prior import DecidingNetwork, midway
-from dpmi.models.resnet import ResNet18
 from dpmi.privacy.statistics import (
     COUNT_SCALE,
     LOGIT_BOUND,
@@ -65,7 +65,7 @@ def hand_over(
             noise_std=noise_std * scale,
             count_std=noise_std * scale / COUNT_SCALE,
         )
-        cast(ResNet18, net).set_head(weight / train.length, bias)
+        cast(ImageNetwork, net).set_head(weight / train.length, bias)
     else:
         cast(DecidingNetwork, net).set_class_counts(value)
 

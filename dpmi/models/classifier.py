@@ -1,4 +1,4 @@
-"""The LightningModule: ResNet-18 as a classifier. It does not know which mechanism trains it."""
+"""The LightningModule: a network as a classifier. It does not know which mechanism trains it."""
 
 from __future__ import annotations
 

@@ -16,5 +16,5 @@ def refuse_absent(path: Path) -> None:
     if not path.is_file():
         raise UserError(
             f"model.weights={path}: no such file; allowed are phantom, imagenet, null, or the "
-            "path of a state dict of torchvision's resnet18 (.safetensors, or of torch.save)"
+            "path of a state dict of the network (.safetensors, or of torch.save)"
         )

@@ -1,4 +1,4 @@
-"""Where ResNet-18's first weights come from, and what is refused."""
+"""Where a network's first weights come from, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
+from torch import Tensor
+from torchvision.models import get_weight
 
+from dpmi.backbones import backbone
 from dpmi.base.errors import UserError
-from dpmi.models.resnet import ResNet18, convert_norms
 from dpmi.models.weight_file import refuse_absent
 
 SUFFIX = ".safetensors"
@@ -22,56 +22,8 @@ _DIGEST, _TOLD = "sha256", "dpmi"  # in the file's metadata
 
 _log = logging.getLogger(__name__)
 
-_HEAD = ("fc.weight", "fc.bias")
-
-
-def build_resnet18(num_classes: int, norm: str, state: dict[str, Tensor] | None) -> ResNet18:
-    """ResNet-18 from pretrained weights, with its norm layers converted.
-
-    Args:
-        num_classes: classes of the task. A head for other classes is dropped, and the new one
-            starts at zero: every class equally likely, no direction to unlearn under noise.
-        norm: "batch", "group" or "frozen_batch".
-        state: torchvision's ``resnet18`` state dict, half precision accepted; for "group" also
-            without BatchNorm's statistics, as a run with "group" leaves it. None starts from
-            torchvision's random initialisation.
-
-    Raises:
-        UserError: the state dict is not a ResNet-18's.
-    """
-    model = ResNet18(num_classes)
-    converted = norm == "group" and state is not None and not any(map(_is_statistic, state))
-    if converted:
-        convert_norms(model.net, norm)
-    if state is not None:
-        _load(model, state)
-    if not converted:
-        convert_norms(model.net, norm)
-    return model
-
-
-def _load(model: ResNet18, state: dict[str, Tensor]) -> None:
-    own = model.net.state_dict()
-    head_fits = all(k in state and state[k].shape == own[k].shape for k in _HEAD)
-    wanted = own if head_fits else {k: v for k, v in own.items() if k not in _HEAD}
-    given = {k: v for k, v in state.items() if head_fits or k not in _HEAD}
-    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    misshapen = [k for k in wanted if k in given and given[k].shape != wanted[k].shape]
-    for kind, names in (("lacks", missing), ("has unknown", unknown), ("misshapes", misshapen)):
-        if names:
-            raise UserError(
-                f"model.weights: the state dict {kind} {len(names)} entries, first {names[0]}; "
-                "allowed is a state dict of torchvision's resnet18 with any head"
-            )
-    model.net.load_state_dict({k: v.to(own[k].dtype) for k, v in given.items()}, strict=False)
-    if not head_fits:
-        nn.init.zeros_(model.net.fc.weight)
-        nn.init.zeros_(model.net.fc.bias)
-
-
-def _is_statistic(name: str) -> bool:
-    """Whether it is one of BatchNorm's, which a network with GroupNorm has none of."""
-    return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
+# Where a checkpoint keeps a network's weights beside other things: Lightning's, and other habits.
+_WITHIN = ("state_dict", "model_state_dict", "model")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -82,7 +34,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     """Read a state dict: safetensors by its ending, else what ``torch.save`` wrote.
 
-    Of the latter only tensors are unpickled (``weights_only``). The digest that
+    Of the latter only tensors and plain values are unpickled (``weights_only``); of a checkpoint,
+    as Lightning leaves it, the state dict within is read. The digest that
     :func:`write_state_dict` leaves in a file is verified.
 
     Returns:
@@ -121,12 +74,26 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"model.weights={path}: not a state dict that loads with weights_only=True "
             f"({type(error).__name__}); save one with torch.save(net.state_dict(), PATH)"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if isinstance(state, dict):
+        within = [key for key in _WITHIN if _is_state_dict(state.get(key))]
+        state = state[within[0]] if len(within) == 1 else state
+    if not _is_state_dict(state):
         raise UserError(
             f"model.weights={path}: holds no state dict (names to tensors); save one with "
             "torch.save(net.state_dict(), PATH)"
         )
-    return state
+    read: dict[str, Tensor] = dict(state)
+    return read
+
+
+def _is_state_dict(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and bool(value)
+        and all(
+            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items()
+        )
+    )
 
 
 def write_state_dict(state: dict[str, Tensor], path: Path, told: str | None = None) -> None:
@@ -162,19 +129,23 @@ def weights_digest(state: dict[str, Tensor], told: str | None = None) -> str:
     return sha256.hexdigest()
 
 
-def imagenet_state_dict(cache_dir: Path) -> dict[str, Tensor]:
-    """torchvision's IMAGENET1K_V1 weights, downloaded once into ``cache_dir`` and verified.
+def imagenet_state_dict(name: str, cache_dir: Path) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights, downloaded once into ``cache_dir`` and verified.
+
+    Args:
+        name: of the backbone.
+        cache_dir: they are kept in ``cache_dir/weights``.
 
     Raises:
         UserError: not in the cache, and the download failed.
     """
-    folder = cache_dir / "weights"
-    file = folder / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    folder, weights = cache_dir / "weights", get_weight(backbone(name).imagenet)
+    file = folder / Path(weights.url).name
     if file.is_file() and not file.stem.endswith(f"-{_file_digest(file)[:8]}"):
         _log.warning("%s: damaged; downloaded again.", file)
         file.unlink()
     try:
-        state: dict[str, Tensor] = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
+        state: dict[str, Tensor] = weights.get_state_dict(
             model_dir=str(folder), check_hash=True, map_location="cpu", weights_only=True
         )
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Pretrain ResNet-18 once on public phantoms: the poster's ImageNet weights in miniature.
+"""Pretrain a network once on public phantoms: the poster's ImageNet weights in miniature.
 
 On chests for gray images, on retinas for images in colour: half of the time that both would take.
 """
@@ -32,7 +32,7 @@ from dpmi.base.errors import UserError
 from dpmi.data.parallel import cpu_count
 from dpmi.data.phantoms.public import CLASSES, Subject, draw_public
 from dpmi.data.readers.phantom import DRAWING_VERSION
-from dpmi.models.resnet import ResNet18
+from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import SUFFIX, read_state_dict, write_state_dict
 
 _IMAGES_WORTH_A_PROCESS = 1000  # drawing them takes a process longer than starting
@@ -43,6 +43,7 @@ class PretrainRecipe:
     """All that the weights depend on; its digest is part of their file's name."""
 
     subject: Subject
+    network: str = "resnet18"
     images: int = 5000
     size: int = 48  # pixels a side
     epochs: int = 3
@@ -56,8 +57,11 @@ class PretrainRecipe:
     @property
     def file_name(self) -> str:
         """Name of the file of weights."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"phantom-{digest[:12]}{SUFFIX}"
+        recipe = asdict(self)
+        network = recipe.pop("network")
+        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        of = "" if network == "resnet18" else f"{network}-"
+        return f"phantom-{of}{digest[:12]}{SUFFIX}"
 
 
 def phantom_weights(cache_dir: Path, console: Console, recipe: PretrainRecipe) -> dict[str, Tensor]:
@@ -74,7 +78,7 @@ def phantom_weights(cache_dir: Path, console: Console, recipe: PretrainRecipe) -
         recipe: how to pretrain.
 
     Returns:
-        A state dict of torchvision's ``resnet18``.
+        A state dict of torchvision's network.
 
     Raises:
         UserError: the cache cannot be written.
@@ -89,8 +93,8 @@ def phantom_weights(cache_dir: Path, console: Console, recipe: PretrainRecipe) -
                 with contextlib.suppress(UserError):
                     return read_state_dict(path)
             console.print(
-                f"model.weights=phantom: pretraining once on {recipe.images} drawn "
-                f"public {recipe.subject} (no patient, no privacy spent); kept in {path}"
+                f"model.weights=phantom: pretraining {recipe.network} once on {recipe.images} "
+                f"drawn public {recipe.subject} (no patient, no privacy spent); kept in {path}"
             )
             state = pretrain(recipe, console)
             write_state_dict(state, path)
@@ -114,12 +118,13 @@ def _read(path: Path, console: Console) -> dict[str, Tensor] | None:
 
 
 def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:
-    """Train on public phantoms and return torchvision's ``resnet18`` state dict."""
+    """Train on public phantoms and return a state dict of torchvision's network."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with _progress(console) as progress, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         images, labels = _draw(recipe, progress)
-        model = ResNet18(len(CLASSES[recipe.subject])).to(device).train()
+        classes = len(CLASSES[recipe.subject])
+        model = ImageNetwork(recipe.network, classes, side=recipe.size).to(device).train()
         steps = -(-recipe.images // recipe.batch_size) * recipe.epochs
         optimizer = torch.optim.AdamW(
             model.parameters(),

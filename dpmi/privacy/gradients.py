@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torchvision.ops import StochasticDepth
 
 from dpmi.base.ranks import ALONE, Ranks
 from dpmi.privacy.engines.clipping import ClippingEngine
@@ -107,6 +109,11 @@ class PrivateGradient:
         A count on private data: not itself private.
         """
         return self._engine.dropped + self._dropped_elsewhere
+
+    @property
+    def functional(self) -> tuple[str, ...]:
+        """Names of layers that the engine has no rule for."""
+        return self._engine.functional
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one logical batch.
@@ -263,4 +270,24 @@ def refuse_batch_norm(net: nn.Module) -> None:
             raise ValueError(
                 f"layer {name} is a BatchNorm: it mixes the examples of a batch, so no clipping "
                 "bounds what one image does; use model.norm=group or model.norm=frozen_batch"
+            )
+
+
+def refuse_randomness(net: nn.Module) -> None:
+    """Refuse layers that draw random numbers as they compute.
+
+    They are drawn for a batch in one go: what an image gets would depend on which others are in
+    its batch, and in which piece of it, not on the seed, the step and the image alone.
+
+    Raises:
+        ValueError: names the layer and says why.
+    """
+    for name, layer in net.named_modules():
+        drawn = layer.p if isinstance(layer, _DropoutNd | StochasticDepth) else 0.0
+        if isinstance(layer, nn.MultiheadAttention):
+            drawn = layer.dropout
+        if drawn:
+            raise ValueError(
+                f"layer {name} ({type(layer).__name__}) drops at random, p={drawn:g}: what an "
+                "image gets would depend on the other images of its batch; set it to 0"
             )

@@ -14,10 +14,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 from rich.console import Console
-from torch import Tensor
 
 from dpmi.base.errors import UserError
+from dpmi.config.sections import ModelSettings
 from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights
+from dpmi.models.network import Pretrained, refuse_colour
+from dpmi.models.preprocessing import IMAGENET, INPUTS
+from dpmi.models.state_dicts import Read, chosen_input, translated
 from dpmi.models.weights import imagenet_state_dict, read_weights, weights_digest
 from dpmi.pretraining.pretrain import PretrainRecipe, phantom_weights
 from dpmi.privacy.guarantee import Guarantee
@@ -49,6 +52,7 @@ class Provenance(Public):
         classes: names of the classes, in the order of the biases.
         backbone: of a head, SHA-256 of the frozen network that it reads (``weights_digest``); None
             of a whole network.
+        input: how the weights are shown images.
     """
 
     version: Literal[1] = 1
@@ -56,6 +60,7 @@ class Provenance(Public):
     taken: tuple[Share, ...]
     classes: tuple[str, ...] = ()
     backbone: str | None = None
+    input: str = IMAGENET
 
 
 @dataclass(frozen=True)
@@ -64,19 +69,25 @@ class Start:
 
     Attributes:
         name: as the config has it.
-        state: a state dict; None where they are drawn.
+        pretrained: the network, with a state dict or none, where they are drawn.
         told: the file's metadata; None where it is no run's.
     """
 
     name: str | None
-    state: dict[str, Tensor] | None
+    pretrained: Pretrained
     told: Provenance | None
 
     @property
     def digest(self) -> str:
         """Of the weights and their metadata."""
         told = self.told.model_dump_json() if self.told else None
-        return weights_digest(self.state, told) if self.state else "drawn"
+        state = self.pretrained.state
+        return weights_digest(state, told) if state else "drawn"
+
+    def network(self) -> dict[str, Any]:
+        """What a record says of the network: its name, and how it is shown images."""
+        shown = self.pretrained.input
+        return {"name": self.pretrained.name, "input": shown} | INPUTS[shown].to_dict()
 
     def first_weights(self, accounts: set[str], mechanism: str, unit: str) -> FirstWeights:
         """What was taken from the run's own images before it, and what is assumed.
@@ -141,34 +152,51 @@ class Start:
         told = public_guarantee(guarantee).to_dict()
         own = Share(account=account, spending=spending)
         taken = (*(self.told.taken if self.told else ()), own)
-        backbone = weights_digest(self.state) if frozen and self.state else None
+        start = self.pretrained
+        backbone = weights_digest(start.state) if frozen and start.state else None
         return Provenance(
-            guarantee=told, taken=taken, classes=classes, backbone=backbone
+            guarantee=told, taken=taken, classes=classes, backbone=backbone, input=start.input
         ).model_dump_json()
 
 
-def load_start(name: str | None, channels: int, cache_dir: Path, console: Console) -> Start:
+def load_start(model: ModelSettings, channels: int, cache_dir: Path, console: Console) -> Start:
     """Read, download or make the weights that a config names.
 
     Args:
-        name: ``model.weights``.
+        model: of the config.
         channels: of the images, which phantoms are like.
         cache_dir: where weights are kept.
         console: where it is said and shown.
 
     Raises:
-        UserError: they cannot be had, or another version of this program wrote the file.
+        UserError: they cannot be had, another version of this program wrote the file, or they are
+            not for such images.
     """
-    if name is None:
-        return Start(name, None, None)
+    name, read, told = model.weights, None, None
     if name == "imagenet":
-        return Start(name, imagenet_state_dict(cache_dir), None)
-    if name == "phantom":
-        recipe = PretrainRecipe("chests" if channels == 1 else "retinas")
-        return Start(name, phantom_weights(cache_dir, console, recipe), None)
-    state, told = read_weights(Path(name).expanduser())
+        read = translated(model.name, imagenet_state_dict(model.name, cache_dir))
+    elif name == "phantom":
+        recipe = PretrainRecipe("chests" if channels == 1 else "retinas", model.name)
+        read = Read(phantom_weights(cache_dir, console, recipe), "torchvision")
+    elif name is not None:
+        state, told_text = read_weights(Path(name).expanduser())
+        read, told = translated(model.name, state), _provenance(name, told_text)
+    if read is None:
+        shown = IMAGENET if model.input == "auto" else model.input
+    else:
+        shown = chosen_input(model.name, model.input, read, told.input if told else None)
+    refuse_colour(shown, channels)
+    return Start(name, Pretrained(model.name, read.state if read else None, shown), told)
+
+
+def drawn(model: ModelSettings) -> Start:
+    """Where no weights are read: the network is given."""
+    return Start(None, Pretrained(model.name, None), None)
+
+
+def _provenance(name: str, told: str | None) -> Provenance | None:
     try:
-        return Start(name, state, Provenance.model_validate_json(told) if told else None)
+        return Provenance.model_validate_json(told) if told else None
     except ValidationError as error:
         raise UserError(
             f"model.weights={name}: its metadata was written by another version of dpmi; "

@@ -92,7 +92,7 @@ class Run:
             raise KeyboardInterrupt from error
         except OSError as error:  # a full disk, mostly
             place = error.filename or context.folder
-            reason = f"{place}: {error.strerror or error}; the same command goes on where it was"
+            reason = f"{place}: {error.strerror or error}; the same command continues"
             return self._record("failed", reason)
         except Exception as error:
             _log.exception("the run failed")
@@ -116,6 +116,7 @@ class Run:
         known.keyed["data"] = keyed_digest(context.cache_dir, "data", data.fingerprint.sha256)
         protected = images.protect(context, data)
         inputs = images.take_features(context, protected)
+        known.network = None if context.given else inputs.start.network()
         begun = known.begun = mechanism.begin(context, data, inputs)
         # By all images of each patient, also where a release has one: another has another of them.
         entry = known.entry = RunEntry(context.folder, config, data)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from dpmi.base.errors import UserError
 from dpmi.base.ranks import Ranks
@@ -22,8 +21,8 @@ from dpmi.features.penultimate import penultimate_vectors
 from dpmi.mechanisms import Mechanism, PlannedMechanism, batch_images
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.head import FeatureHead
+from dpmi.models.network import Pretrained, build_network
 from dpmi.models.prior import DecidingNetwork
-from dpmi.models.weights import build_resnet18
 from dpmi.privacy.statistics import TrainingSet
 
 TrainingBatches = ImageDataModule | FeatureDataModule
@@ -68,23 +67,22 @@ def protected_patients(config: Config, data: PreparedData) -> Patients | None:
 def features_of(
     config: Config,
     data: PreparedData,
-    state: dict[str, Tensor] | None,
+    pretrained: Pretrained,
     console: Console,
     device: str,
 ) -> Features | None:
     """Features of all splits, where a head is trained on them; None where images are trained on.
 
     Raises:
-        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+        UserError: the weights are not of the network, or the cache cannot be written.
     """
     if config.model.train != "head":
         return None
-    assert state is not None  # model.norm=frozen_batch needs weights
     return extract_features(
         data,
         config.model.features,
         image_size=config.data.image_size,
-        state=state,
+        pretrained=pretrained,
         cache_dir=Path(config.cache_dir).expanduser(),
         console=console,
         device="cpu" if device == "cpu" else "cuda",
@@ -96,23 +94,22 @@ def training_set(
     data: PreparedData,
     features: Features | None,
     patients: Patients | None,
-    state: dict[str, Tensor] | None,
+    pretrained: Pretrained,
     console: Console,
     device: str,
 ) -> TrainingSet:
     """What statistics of the training images are made of; of patients, where they are given.
 
     Raises:
-        UserError: the weights are not a ResNet-18's, or the cache cannot be written.
+        UserError: the weights are not of the network, or the cache cannot be written.
     """
     labels, classes = torch.from_numpy(data.splits["train"].labels), len(data.classes)
     whose = None if patients is None else torch.from_numpy(patients.of_image)
     if config.model.train == "head_then_all":
-        assert state is not None  # model.norm=frozen_batch needs weights
         own, length = penultimate_vectors(
             data,
             image_size=config.data.image_size,
-            state=state,
+            pretrained=pretrained,
             cache_dir=Path(config.cache_dir).expanduser(),
             console=console,
             device="cpu" if device == "cpu" else "cuda",
@@ -123,12 +120,19 @@ def training_set(
 
 
 def network(
-    config: Config, num_classes: int, state: dict[str, Tensor] | None, features: Features | None
+    config: Config, num_classes: int, pretrained: Pretrained, features: Features | None
 ) -> DecidingNetwork:
     """What is trained, as training finds it."""
     if features:
         return FeatureHead(features.vectors["train"].shape[1], num_classes, config.model.head)
-    net = build_resnet18(num_classes, config.model.norm, state)
+    net = build_network(
+        pretrained.name,
+        num_classes,
+        config.model.norm,
+        pretrained.state,
+        side=config.data.image_size,
+        shown=pretrained.input,
+    )
     if config.model.frozen:
         net.freeze(config.model.frozen)
     return net

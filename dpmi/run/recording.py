@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from dpmi.base.errors import UserError
 from dpmi.base.redaction import redacted
@@ -34,6 +34,7 @@ class Known:
     Attributes:
         keyed: digests under the key of the house, by what they are of.
         data: all images.
+        network: its name, and how it is shown images; None where it is given.
         begun: where the run starts.
         entry: in the account.
         mechanism: with its plan and its ledger.
@@ -44,6 +45,7 @@ class Known:
 
     keyed: dict[str, str] = field(default_factory=dict)
     data: PreparedData | None = None
+    network: dict[str, Any] | None = None
     begun: Resumption | None = None
     entry: RunEntry | None = None
     mechanism: Mechanism | None = None
@@ -75,7 +77,7 @@ def record(context: Context, known: Known, status: Status, reason: str | None) -
         ended = f"{status}: {reason}" if reason else status
         raise UserError(
             f"{context.folder}: the record cannot be written ({error.strerror}); make room, the "
-            f"same command goes on where it was; the run {ended}"
+            f"same command continues; the run {ended}"
         ) from error
     return made
 
@@ -97,6 +99,7 @@ def _record(context: Context, known: Known, status: Status, reason: str | None) 
         guarantee=mechanism.guarantee() if mechanism else None,
         risk=risks_of(mechanism) if mechanism else (),
         mechanism=mechanism.describe() if mechanism else {},
+        network=known.network,
         account=_settled(context, known, status),
         metrics=measured.metrics,
         reliability=measured.reliability,

@@ -18,6 +18,7 @@ from dpmi.features.projection import Projection
 from dpmi.models.by_group import by_group
 from dpmi.models.groups import worst_groups
 from dpmi.models.metrics import classification_metrics, counted_images, reliability
+from dpmi.models.network import Pretrained
 from dpmi.run.first_weights import WEIGHTS_FILE
 from dpmi.run.left import Left, read_left
 from dpmi.run.records.environment import environment
@@ -49,11 +50,11 @@ def evaluate(
         UserError: the run or the images cannot be used, or the file cannot be written.
     """
     left = read_left(run)
-    state = backbone_of(left, backbone)
+    reads = backbone_of(left, backbone)
     labelled = labelled_images(left, words)
     device = device_of(left)
-    model = built(left, state).to(device)
-    probabilities = _probabilities(left, model, state, labelled, device, console)
+    model = built(left, reads).to(device)
+    probabilities = _probabilities(left, model, reads, labelled, device, console)
     found = _measured(left, labelled, probabilities, device)
     path = output or run / found.file_name
     try:
@@ -67,16 +68,16 @@ def evaluate(
 def _probabilities(
     left: Left,
     model: TrainedModel,
-    state: dict[str, Tensor] | None,
+    backbone: Pretrained | None,
     labelled: LabelledImages,
     device: str,
     console: Console,
 ) -> list[Tensor]:
     """(B, K) of batch after batch; of the run's own images in the batches of the run."""
     data = labelled.data
-    if state is not None:
+    if backbone is not None:
         settings = FeatureSettings.model_validate(left.record.config["model"]["features"])
-        asked = settings, model.image_size, state, labelled.cache_dir, console, device
+        asked = settings, model.image_size, backbone, labelled.cache_dir, console, device
         vectors, projection = vectors_of(data, *asked)["test"], Projection.kept(left.state)
         vectors = projection(vectors) if projection else vectors
         return [model.net(vectors.to(device)).softmax(1)]

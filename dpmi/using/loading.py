@@ -16,8 +16,10 @@ from dpmi.data.readers import CHANNELS
 from dpmi.features.network import ImageFeatures
 from dpmi.features.projection import Projection
 from dpmi.models.head import FeatureHead
+from dpmi.models.network import ImageNetwork, Pretrained
+from dpmi.models.norms import convert_norms
 from dpmi.models.prior import DecidingNetwork
-from dpmi.models.resnet import ResNet18, convert_norms
+from dpmi.models.state_dicts import translated
 from dpmi.models.weights import imagenet_state_dict, read_state_dict, weights_digest
 from dpmi.run.first_weights import WEIGHTS_FILE
 from dpmi.run.left import Left, read_left
@@ -42,7 +44,7 @@ def load(run: str | Path, backbone: str | Path | None = None) -> TrainedModel:
     return built(left, backbone_of(left, Path(backbone).expanduser() if backbone else None))
 
 
-def built(left: Left, backbone: dict[str, Tensor] | None) -> TrainedModel:
+def built(left: Left, backbone: Pretrained | None) -> TrainedModel:
     """The model of what a run left.
 
     Args:
@@ -55,14 +57,15 @@ def built(left: Left, backbone: dict[str, Tensor] | None) -> TrainedModel:
     config, weights = left.record.config, left.folder / WEIGHTS_FILE
     data, mechanism, model = config["data"], config["mechanism"], config["model"]
     try:
-        net = _network(model, len(left.told.classes), left.state)
+        net = _network(left, model, data["image_size"])
     except (RuntimeError, KeyError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"{weights}: not the weights of this run's network ({first})") from error
     features = None
     if backbone is not None:
         settings = FeatureSettings.model_validate(model["features"])
-        features = ImageFeatures(backbone, settings, Projection.kept(left.state))
+        projection = Projection.kept(left.state)
+        features = ImageFeatures(backbone, settings, projection, data["image_size"])
     if config["trainer"]["channels_last"]:
         net = net.to(memory_format=torch.channels_last)
     guarantee = left.record.guarantee
@@ -87,14 +90,16 @@ def channels_of(data: dict[str, Any]) -> int:
     return CHANNELS[data["name"]] if data["name"] in CHANNELS else int(data["channels"])
 
 
-def _network(model: dict[str, Any], classes: int, state: dict[str, Tensor]) -> DecidingNetwork:
+def _network(left: Left, model: dict[str, Any], side: int) -> DecidingNetwork:
+    classes, state = len(left.told.classes), left.state
     if model["train"] == "head":
         head = FeatureHead(len(state["centre"]), classes, "linear")
         head.centre.copy_(state["centre"])
         head.set_weights(state["weight"], state["bias"])
         return head
-    net = ResNet18(classes)
-    convert_norms(net.net, model["norm"])
+    net = ImageNetwork(model["name"], classes, side=side, shown=left.told.input)
+    if model["norm"] != "layer":
+        convert_norms(net.net, model["norm"])
     net.net.load_state_dict(state)
     return net
 
@@ -105,7 +110,7 @@ def device_of(left: Left) -> str:
     return "cpu" if on_cpu or not torch.cuda.is_available() else "cuda"
 
 
-def backbone_of(left: Left, given: Path | None) -> dict[str, Tensor] | None:
+def backbone_of(left: Left, given: Path | None) -> Pretrained | None:
     """The frozen network that a head reads, by its digest; None of a run that kept a whole network.
 
     Args:
@@ -115,7 +120,7 @@ def backbone_of(left: Left, given: Path | None) -> dict[str, Tensor] | None:
     Raises:
         UserError: it is not to be had, or another is given.
     """
-    wanted = left.told.backbone
+    wanted, name = left.told.backbone, left.record.config["model"]["name"]
     if wanted is None:
         if given is not None:
             raise UserError(
@@ -130,16 +135,17 @@ def backbone_of(left: Left, given: Path | None) -> dict[str, Tensor] | None:
     if given is not None:
         if not given.is_file():
             raise UserError(f"{given}: no such file; give that of the network that the head reads")
-        state = read_state_dict(given)
+        state = translated(name, read_state_dict(given)).state
         if weights_digest(state) != wanted:
             raise UserError(
                 f"{given}: not the network that the head of {left.folder} reads; give the file "
                 f"that the run had as model.weights (SHA-256 of its tensors {wanted})"
             )
-        return state
-    for state in _at_hand(left):
+        return Pretrained(name, state, left.told.input)
+    for at_hand in _at_hand(left):
+        state = translated(name, at_hand).state
         if weights_digest(state) == wanted:
-            return state
+            return Pretrained(name, state, left.told.input)
     raise UserError(
         f"{left.folder}: a head alone, and the network that it reads is not at hand, neither where "
         f"the run had it from nor in {left.cache_dir / 'weights'}; give its file with "
@@ -151,7 +157,7 @@ def _at_hand(left: Left) -> Iterator[dict[str, Tensor]]:
     """State dicts that are here: the run's own first weights, then all of the cache."""
     name = left.config["model"]["weights"]
     if name == "imagenet":
-        yield imagenet_state_dict(left.cache_dir)
+        yield imagenet_state_dict(left.record.config["model"]["name"], left.cache_dir)
         return
     own = [] if name in ("phantom", "a file") else [Path(name).expanduser()]
     for path in (*own, *sorted((left.cache_dir / "weights").glob("*"))):

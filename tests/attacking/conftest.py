@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from dpmi.models.resnet import ResNet18
+from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import write_state_dict
 
 HEAD = (
@@ -23,7 +23,9 @@ def head_words(tmp_path_factory):
     folder = tmp_path_factory.mktemp("public")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        write_state_dict(ResNet18(2).net.state_dict(), folder / "weights.safetensors")
+        write_state_dict(
+            ImageNetwork("resnet18", 2).net.state_dict(), folder / "weights.safetensors"
+        )
     public = f"model.weights={folder / 'weights.safetensors'}", f"cache_dir={folder / 'cache'}"
     return *HEAD, *public
 

@@ -74,7 +74,7 @@ def test_a_run_with_wandb_leaves_no_secret_anywhere(owner, tiny):
 
 SABOTAGE = """
 import os, wandb
-from dpmi.models import weights
+from dpmi.models import network
 def fail(*_, **__):
     raise RuntimeError("refused for {}".format(os.environ["KAGGLE_KEY"]))
 def drop(*_, **__):
@@ -89,7 +89,7 @@ main()
 @pytest.mark.slow
 def test_a_failure_whose_message_holds_secrets_is_told_without(owner, tiny):
     words = (*tiny, "mechanism=none", "logger=wandb", "logger.mode=online")
-    for broken in ("weights.build_resnet18 = fail", ""):
+    for broken in ("network.build_network = fail", ""):
         script = SABOTAGE.replace("{}\nfrom", broken + "\nfrom")
         done = owner.run(*words, command=("-c", script), **ENVIRONMENT)
         assert done.returncode == (1 if broken else 0), done.stderr

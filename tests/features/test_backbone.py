@@ -1,16 +1,18 @@
 import pytest
 import torch
 
-from dpmi.features.backbone import STAGES, VIEWS, FrozenBackbone, seen
+from dpmi.features.backbone import VIEWS, FrozenBackbone, seen
 from dpmi.features.vectors import unit_vectors
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
+
+STAGES = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}  # channels of each
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_folded_backbone_computes_what_the_network_does(pretrained, channels):
-    net = build_resnet18(2, "frozen_batch", pretrained)
+    net = build_network("resnet18", 2, "frozen_batch", pretrained.state)
     kept = {}
     for stage in STAGES:
         net.net.get_submodule(stage).register_forward_hook(
@@ -19,7 +21,7 @@ def test_the_folded_backbone_computes_what_the_network_does(pretrained, channels
     images = torch.rand(3, channels, 48, 48)
     with torch.no_grad():
         net(images)
-        pooled = FrozenBackbone(pretrained, "layer4")(images)
+        pooled = FrozenBackbone(pretrained, "layer4", 48)(images)
     assert list(pooled) == list(STAGES)
     for stage, channels_of in STAGES.items():
         assert pooled[stage].shape == (3, channels_of)
@@ -27,7 +29,7 @@ def test_the_folded_backbone_computes_what_the_network_does(pretrained, channels
 
 
 def test_nothing_of_the_backbone_can_be_trained_and_deeper_stages_are_not_computed(pretrained):
-    backbone = FrozenBackbone(pretrained, "layer2").train(False)
+    backbone = FrozenBackbone(pretrained, "layer2", 32).train(False)
     assert not any(p.requires_grad for p in backbone.parameters())
     assert list(backbone(torch.rand(1, 1, 32, 32))) == ["layer1", "layer2"]
     assert not any("layer3" in name for name, _ in backbone.named_modules())

@@ -45,13 +45,15 @@ def test_features_are_computed_once_and_are_read_as_they_were(request_for, compu
 
 def test_whatever_features_depend_on_makes_others(request_for, computed, pretrained, tmp_path):
     asked = request_for()
+    others = pretrained.state | {"conv1.weight": pretrained.state["conv1.weight"] * 2}
     other_images = dataclasses.replace(asked.data.fingerprint, sha256="1" * 64)
     requests = [
         asked,
         request_for(view="mirror"),
         request_for(exposure="per_image"),
         request_for(image_size=31),
-        request_for(state=pretrained | {"conv1.weight": pretrained["conv1.weight"] * 2}),
+        request_for(pretrained=dataclasses.replace(pretrained, state=others)),
+        request_for(pretrained=dataclasses.replace(pretrained, input="half")),
         request_for(data=dataclasses.replace(asked.data, fingerprint=other_images)),
     ]
     for request in requests:

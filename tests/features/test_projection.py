@@ -36,7 +36,7 @@ def test_the_projection_depends_on_drawn_images_and_never_on_the_users(
         images = own.model_copy(update={"seed": seed, "train_images": 12, "test_images": 4})
         features = extract_features(
             prepare(images, tmp_path), settings,
-            image_size=32, state=pretrained, cache_dir=tmp_path, console=Console(quiet=True),
+            image_size=32, pretrained=pretrained, cache_dir=tmp_path, console=Console(quiet=True),
         )  # fmt: skip
         assert {name: tuple(x.shape) for name, x in features.vectors.items()} == {
             "train": (12, 5), "test": (4, 5),

@@ -8,10 +8,10 @@ from torch import nn
 from dpmi.base.errors import UserError
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.mechanisms import DPSGD, LocalDP, NonPrivate, build_mechanism
-from dpmi.mechanisms.dpsgd import frozen_batch_norm_grad_sampler
+from dpmi.mechanisms.frozen_norm import frozen_batch_norm_grad_sampler
 from dpmi.models.classifier import ImageClassifier
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
+from dpmi.models.norms import FrozenStatisticsBatchNorm
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import REPEATABLE, Group
 from dpmi.privacy.ledger import LedgerEntry
@@ -198,7 +198,7 @@ def trained_accuracy(composed, data, noise_multiplier):
     n = len(data.splits["train"].labels)
     mechanism = build(composed, n, f"beta={noise_multiplier}", "trainer.max_epochs=2")
     model = ImageClassifier(
-        build_resnet18(2, "group", None),
+        build_network("resnet18", 2, "group", None),
         classes=data.classes,
         graded=False,
         make_gradient=mechanism.make_gradient,
@@ -249,6 +249,6 @@ def test_a_mechanism_refuses_a_plan_changed_behind_its_back(composed):
 def test_the_size_of_pieces_is_chosen_when_training_starts_and_told(composed):
     mechanism = build(composed, 64, "max_physical_batch_size=auto", "data.image_size=32")
     assert mechanism.describe()["physical_batch_size"] is None
-    gradient = mechanism.make_gradient(build_resnet18(2, "group", None))
+    gradient = mechanism.make_gradient(build_network("resnet18", 2, "group", None))
     assert gradient.physical_batch_size == 32  # twice the expected batch: memory is at hand
     assert mechanism.describe()["physical_batch_size"] == 32

@@ -4,7 +4,7 @@ from torch import nn
 
 from dpmi.base.errors import UserError
 from dpmi.mechanisms import DPSGDAsPublished, build_mechanism
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,7 +70,7 @@ def test_batches_are_shuffled_of_a_fixed_size_and_images_stay_as_they_are(compos
 def test_it_trains_a_resnet_with_batch_norm_in_training_mode_and_counts_its_steps(composed):
     torch.manual_seed(0)
     mechanism = build(composed, "max_grad_norm=1")
-    net = build_resnet18(2, "batch", None).train()
+    net = build_network("resnet18", 2, "batch", None).train()
     norm = next(layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d))
     before = norm.running_mean.clone()
     gradient = mechanism.make_gradient(net)

@@ -15,7 +15,8 @@ from dpmi.config.sections import DpsgdMechanism, PhantomData, TrainerConfig
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.mechanisms import DPSGD
-from dpmi.models.resnet import ResNet18, convert_norms
+from dpmi.models.network import ImageNetwork
+from dpmi.models.norms import convert_norms
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 
@@ -138,7 +139,7 @@ def test_it_is_so_where_worker_processes_make_the_batches(data, augment):
 @pytest.mark.parametrize("views", [1, 2])
 def test_it_is_so_for_resnet18(data, engine, views):
     torch.manual_seed(0)
-    net = ResNet18(3)
+    net = ImageNetwork("resnet18", 3)
     convert_norms(net, "group")
     how = {"precision": "32-true", "engine": engine, "ranks": 1, "augment": ("affine", views)}
     check(influences(data, net, 1, feed=("host", 0), **how), how)

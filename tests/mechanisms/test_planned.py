@@ -13,7 +13,7 @@ from dpmi.mechanisms import build_mechanism
 from dpmi.mechanisms.statistics import decide_midway
 from dpmi.models.discriminant import discriminant, first_head, pooled_discriminant
 from dpmi.models.head import FeatureHead
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import Journal, read_journal, reserved_entries
 from dpmi.privacy.lattice import BEYOND_REACH
@@ -152,7 +152,9 @@ def test_a_first_head_is_computed_from_class_sums_with_their_noise(build, monkey
             told.append((sums, counts, std)) or first_head(sums, counts, **std)
         ),
     )
-    net = build_resnet18(2, "frozen_batch", build_resnet18(2, "batch", None).net.state_dict())
+    net = build_network(
+        "resnet18", 2, "frozen_batch", build_network("resnet18", 2, "batch", None).net.state_dict()
+    )
     mechanism = build("dpsgd", "model.train=head_then_all", train=train)
     mechanism.make_gradient(net)
     ((sums, counts, std),) = told
@@ -420,7 +422,7 @@ def test_shares_are_released_for_a_network_on_images_too(composed):
     )
     train = TrainingSet(torch.arange(N) % 2, 2)
     mechanism = build_mechanism(config, N, NoiseSource(3), train=train)
-    net = build_resnet18(2, "group", None)
+    net = build_network("resnet18", 2, "group", None)
     mechanism.make_gradient(net)
     assert [s.name for s in mechanism.plan.statistics] == ["class_counts"]
     assert mechanism.ledger.steps == 1

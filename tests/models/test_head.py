@@ -7,7 +7,7 @@ from torch import nn
 
 from dpmi.models.discriminant import discriminant, pooled_discriminant
 from dpmi.models.head import FeatureHead, polynomials
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 
 
@@ -79,7 +79,7 @@ def test_the_prior_is_taken_off_in_evaluation_and_in_kept_weights_never_in_train
     if network == "head":
         net, x = FeatureHead(8, 3, "linear"), unit_rows(4, 8)
     else:
-        net, x = build_resnet18(3, "group", None), torch.rand(2, 1, 32, 32)
+        net, x = build_network("resnet18", 3, "group", None), torch.rand(2, 1, 32, 32)
     counts = torch.tensor([70.0, 20.0, 10.0])
     trained = net.train()(x)
     net.set_class_counts(counts)

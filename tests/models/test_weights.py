@@ -5,12 +5,11 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
-from torchvision.models import resnet18
+from torchvision.models import ResNet18_Weights, resnet18
 
 from dpmi.base.errors import UserError
-from dpmi.models import weights
+from dpmi.models.network import build_network
 from dpmi.models.weights import (
-    build_resnet18,
     imagenet_state_dict,
     read_state_dict,
     read_weights,
@@ -27,13 +26,13 @@ def state():
 def test_half_precision_is_read_and_computed_with_in_single(state, tmp_path):
     torch.save({k: v.half() if v.is_floating_point() else v for k, v in state.items()},
                tmp_path / "half.pth")  # fmt: skip
-    net = build_resnet18(10, "batch", read_state_dict(tmp_path / "half.pth"))
+    net = build_network("resnet18", 10, "batch", read_state_dict(tmp_path / "half.pth"))
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     torch.testing.assert_close(net.net.conv1.weight, state["conv1.weight"], atol=1e-3, rtol=1e-2)
 
 
 def test_another_heads_classes_are_dropped_and_the_rest_is_kept(state):
-    net = build_resnet18(2, "batch", state)
+    net = build_network("resnet18", 2, "batch", state)
     assert torch.equal(net.net.fc.weight, torch.zeros(2, 512))
     assert torch.equal(net.net.fc.bias, torch.zeros(2))
     assert torch.equal(net.net.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
@@ -42,8 +41,8 @@ def test_another_heads_classes_are_dropped_and_the_rest_is_kept(state):
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (lambda s: s.pop("layer2.0.conv1.weight"), "lacks 1 entries, first layer2.0.conv1.weight"),
-        (lambda s: s.update(extra=torch.zeros(1)), "unknown 1 entries, first extra"),
+        (lambda s: s.pop("layer2.0.conv1.weight"), r"lacks 1 entries \(layer2.0.conv1.weight\)"),
+        (lambda s: s.update(extra=torch.zeros(1)), r"unknown 1 entries \(extra\)"),
         (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), "conv1.weight"),
     ],
 )
@@ -51,7 +50,7 @@ def test_anything_else_that_does_not_fit_is_refused_by_name(state, damage, told)
     damaged = dict(state)
     damage(damaged)
     with pytest.raises(UserError, match=told):
-        build_resnet18(2, "batch", damaged)
+        build_network("resnet18", 2, "batch", damaged)
 
 
 def test_a_missing_file_is_one_line(tmp_path):
@@ -120,7 +119,7 @@ def test_safetensors_hold_what_was_written_to_the_bit(state, tmp_path):
 def test_safetensors_of_another_program_are_read_in_half_precision_too(state, tmp_path):
     half = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     safetensors.torch.save_file(half, tmp_path / "half.safetensors")
-    net = build_resnet18(10, "batch", read_state_dict(tmp_path / "half.safetensors"))
+    net = build_network("resnet18", 10, "batch", read_state_dict(tmp_path / "half.safetensors"))
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     torch.testing.assert_close(net.net.conv1.weight, state["conv1.weight"], atol=1e-3, rtol=1e-2)
 
@@ -151,17 +150,17 @@ def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_pat
 def test_the_weights_that_a_run_leaves_are_weights_to_start_from(real_sweeps):
     (file,) = (real_sweeps[1] / "3").glob("model.*")  # trained with BatchNorm
     left = read_state_dict(file)
-    again = build_resnet18(2, "batch", left).net.state_dict()
+    again = build_network("resnet18", 2, "batch", left).net.state_dict()
     assert all(torch.equal(again[name], left[name]) for name in left)
 
 
 def test_weights_trained_with_group_norm_start_another_such_run_and_no_other(state):
-    left = build_resnet18(10, "group", state).net.state_dict()
-    again = build_resnet18(10, "group", left).net.state_dict()
+    left = build_network("resnet18", 10, "group", state).net.state_dict()
+    again = build_network("resnet18", 10, "group", left).net.state_dict()
     assert all(torch.equal(again[name], left[name]) for name in left)
     for norm in ("batch", "frozen_batch"):
-        with pytest.raises(UserError, match=r"lacks 60 entries, first bn1\.num_batches"):
-            build_resnet18(10, norm, left)
+        with pytest.raises(UserError, match=r"lacks 40 entries \(bn1\.running_mean, .*, \.\.\.\)"):
+            build_network("resnet18", 10, norm, left)
 
 
 def test_a_full_disk_leaves_no_half_written_weights(state, tmp_path, disk):
@@ -178,8 +177,8 @@ def test_imagenet_weights_come_from_the_cache_once_they_are_there(state, tmp_pat
         asked.update(kwargs)
         return state
 
-    monkeypatch.setattr(weights.ResNet18_Weights, "get_state_dict", get_state_dict)
-    assert imagenet_state_dict(tmp_path) is state
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", get_state_dict)
+    assert imagenet_state_dict("resnet18", tmp_path) is state
     assert asked["model_dir"] == str(tmp_path / "weights")
     assert asked["check_hash"] is True
     assert asked["weights_only"] is True
@@ -191,7 +190,7 @@ def test_damaged_imagenet_weights_are_downloaded_again(tmp_path, monkeypatch, ca
     file.write_bytes(b"damaged")
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda *_, **__: os.stat("/nowhere"))
     with pytest.raises(UserError, match=r"model\.weights=imagenet: the download"):
-        imagenet_state_dict(tmp_path)
+        imagenet_state_dict("resnet18", tmp_path)
     assert not file.exists()
     assert f"{file}: damaged" in caplog.text
 
@@ -202,11 +201,11 @@ def test_without_a_network_the_imagenet_download_is_one_line(tmp_path, monkeypat
 
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
     with pytest.raises(UserError, match=r"model.weights=imagenet.*model.weights=phantom"):
-        imagenet_state_dict(tmp_path)
+        imagenet_state_dict("resnet18", tmp_path)
 
 
 def test_the_stand_in_weights_fit(shared):
     file = shared / "weights" / "resnet18_standin.pth"
     for norm in ("batch", "group", "frozen_batch"):
-        net = build_resnet18(2, norm, read_state_dict(file)).eval()
+        net = build_network("resnet18", 2, norm, read_state_dict(file)).eval()
         assert torch.isfinite(net(torch.rand(2, 1, 64, 64))).all()

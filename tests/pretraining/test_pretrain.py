@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dpmi.base.errors import UserError
 from dpmi.data.phantoms.public import CLASSES, draw_public
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.pretraining.pretrain import PretrainRecipe, phantom_weights, pretrain
 
 TINY = PretrainRecipe("chests", images=40, size=32, epochs=1, batch_size=20)
@@ -25,7 +25,7 @@ def file_of(cache_dir):
 def test_the_weights_are_torchvisions_resnet18_and_are_made_once(tmp_path):
     first = phantom_weights(tmp_path, quiet(), TINY)
     made = file_of(tmp_path).stat().st_mtime_ns
-    net = build_resnet18(2, "frozen_batch", first)
+    net = build_network("resnet18", 2, "frozen_batch", first)
     assert torch.isfinite(net(torch.rand(2, 1, 32, 32))).all()
     again = phantom_weights(tmp_path, quiet(), TINY)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -109,7 +109,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
 def test_pretraining_learns_the_public_classes(subject):
     recipe = PretrainRecipe(subject)
     state = pretrain(recipe, quiet())
-    net = build_resnet18(len(CLASSES[subject]), "batch", state).eval()
+    net = build_network("resnet18", len(CLASSES[subject]), "batch", state).eval()
     drawn = [draw_public(subject, 99, index, recipe.size) for index in range(400)]  # another seed
     images = torch.stack([torch.from_numpy(i).permute(2, 0, 1) for i, _ in drawn]).float() / 255
     with torch.no_grad():

@@ -6,13 +6,14 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
+from dpmi.models.norms import FrozenStatisticsBatchNorm
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
-from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm
+from dpmi.privacy.gradients import PrivateGradient, refuse_batch_norm, refuse_randomness
 from dpmi.privacy.journal import Journal, read_journal
 from dpmi.privacy.ledger import Ledger
 from dpmi.privacy.noise import GaussianNoise
@@ -54,14 +55,14 @@ def private(engine, net, ledger=None, piece=16, **of_plan):
 
 def resnet(norm):
     torch.manual_seed(0)
-    net = build_resnet18(3, "batch", None)
+    net = build_network("resnet18", 3, "batch", None)
     for layer in net.modules():  # statistics and weights as pretraining leaves them, not 0 and 1
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.running_mean, std=0.3)
             nn.init.uniform_(layer.running_var, 0.5, 2.0)
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.2)
-    return build_resnet18(3, norm, net.net.state_dict())
+    return build_network("resnet18", 3, norm, net.net.state_dict())
 
 
 def batch(size, side=32):
@@ -178,20 +179,47 @@ def test_an_example_without_a_finite_gradient_contributes_nothing_and_is_counted
 
 def test_a_batch_norm_is_refused():
     with pytest.raises(ValueError, match="BatchNorm"):
-        refuse_batch_norm(build_resnet18(2, "batch", None))
+        refuse_batch_norm(build_network("resnet18", 2, "batch", None))
 
 
-def test_a_layer_without_per_example_gradients_is_refused_by_name(engine):
-    class Scale(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.factor = nn.Parameter(torch.ones(1))
+class Scale(nn.Module):
+    """Of a kind that nobody has a rule for."""
 
-        def forward(self, x):
-            return x * self.factor
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
 
-    with pytest.raises(ValueError, match=r"layer 1 \(Scale\)"):
-        private(engine, nn.Sequential(Linear(), Scale()))
+    def forward(self, x):
+        return x * self.factor
+
+
+def test_a_layer_without_a_rule_goes_one_example_at_a_time_or_is_refused_by_name(engine):
+    net = nn.Sequential(Linear(), Scale())
+    if engine == "opacus":
+        with pytest.raises(ValueError, match=r"layer 1 \(Scale\)"):
+            private(engine, net)
+        return
+    images, labels = batch(3)
+    reference, norms = naive_clipped_mean(copy.deepcopy(net), images, labels, 4)
+    gradient = private(engine, net)
+    gradient(images, labels)
+    assert max(norms) > CLIP
+    assert gradient.functional == ("1",)
+    assert relative_error([p.grad for p in net.parameters()], reference) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Dropout(0.5),
+        nn.Dropout2d(0.5),
+        StochasticDepth(0.1, "row"),
+        nn.MultiheadAttention(4, 2, dropout=0.1),
+    ],
+)
+def test_a_layer_that_drops_at_random_is_refused_by_name(layer):
+    with pytest.raises(ValueError, match=rf"layer 1 \({type(layer).__name__}\) drops at random"):
+        refuse_randomness(nn.Sequential(nn.Dropout(0.0), layer))
 
 
 def test_a_closed_gradient_leaves_the_network_as_it_was(engine):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.gradients import PrivateGradient, lattice_step
 from dpmi.privacy.lattice import BEYOND_REACH, COARSEST
@@ -78,7 +78,7 @@ def test_all_that_is_released_is_on_the_lattice(size):
 @pytest.mark.parametrize("index", [0, 3, 8])
 def test_dropping_an_image_moves_a_release_by_at_most_the_plans_sensitivity(index):
     """The same noise is in both: what is left is the move of the rounded sum, one image's part."""
-    net = build_resnet18(3, "group", None)
+    net = build_network("resnet18", 3, "group", None)
     images, labels = batch(9, side=32)
     keep = [i for i in range(9) if i != index]
     whole = made(net)

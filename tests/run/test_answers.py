@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from dpmi.mechanisms.interview import interview
 from dpmi.models.discriminant import discriminant
-from dpmi.models.resnet import ResNet18
+from dpmi.models.network import ImageNetwork, Pretrained
 from dpmi.models.weights import read_state_dict, write_state_dict
 from dpmi.privacy.account import Accounts
 from dpmi.privacy.one_bit import RandomizedResponse, Respondents
@@ -36,7 +36,9 @@ def done(composed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("answers")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        write_state_dict(ResNet18(2).net.state_dict(), folder / "weights.safetensors")
+        write_state_dict(
+            ImageNetwork("resnet18", 2).net.state_dict(), folder / "weights.safetensors"
+        )
     words = (
         *("data=phantom_xray", "data.image_size=32", f"data.train_images={N}", "data.val_images=0"),
         *("data.test_images=20", "data.batch_size=all", "data.augment=none", "logger=csv"),
@@ -62,7 +64,7 @@ def test_weights_are_computed_from_answers_that_lie_as_often_as_beta_says(done):
     assert len(said) == N
     data = prepared_data(config)
     state = read_state_dict(Path(config.model.weights))
-    features = features_of(config, data, state, Console(quiet=True), "cpu")
+    features = features_of(config, data, Pretrained("resnet18", state), Console(quiet=True), "cpu")
     asked = Respondents(
         features.vectors["train"].double().numpy(), features.labels["train"].numpy(),
         NobodyLies(), None,

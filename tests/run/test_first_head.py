@@ -12,8 +12,8 @@ from scipy import stats
 from dpmi.data.prepare import prepare
 from dpmi.features.projection import drawn_images
 from dpmi.models.discriminant import first_head
-from dpmi.models.resnet import ResNet18
-from dpmi.models.weights import build_resnet18, write_state_dict
+from dpmi.models.network import ImageNetwork, build_network
+from dpmi.models.weights import write_state_dict
 from dpmi.privacy.statistics import class_statistics
 from dpmi.run.records.reading import read_record
 
@@ -32,7 +32,7 @@ def public(tmp_path_factory):
     folder = tmp_path_factory.mktemp("public")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = ResNet18(2).net.state_dict()
+        state = ImageNetwork("resnet18", 2).net.state_dict()
     write_state_dict(state, folder / "weights.safetensors")
     return folder, state
 
@@ -46,7 +46,7 @@ def words(public):
 
 def penultimate(state, images):
     """What the last layer is given, by the network that is trained, not by the feature cache's."""
-    net = build_resnet18(2, "frozen_batch", state).eval()
+    net = build_network("resnet18", 2, "frozen_batch", state).eval()
     net.net.fc = torch.nn.Identity()
     with torch.no_grad():
         return net.net((images - net.input_mean) / net.input_std)

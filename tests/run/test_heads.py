@@ -10,7 +10,7 @@ import torch
 from compared_runs import assert_same, killed_after, weights
 from scipy import stats
 
-from dpmi.models.resnet import ResNet18
+from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import write_state_dict
 from dpmi.run.records.reading import read_record
 
@@ -41,7 +41,9 @@ def words(tmp_path_factory):
     folder = tmp_path_factory.mktemp("public")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        write_state_dict(ResNet18(2).net.state_dict(), folder / "weights.safetensors")
+        write_state_dict(
+            ImageNetwork("resnet18", 2).net.state_dict(), folder / "weights.safetensors"
+        )
     public = f"model.weights={folder / 'weights.safetensors'}", f"cache_dir={folder / 'cache'}"
     cells = CELLS | {"seeded": (*CELLS["dpsgd"], "noise_seed=5")}
     return lambda cell: (*SMALL, *cells[cell], *public)

@@ -15,7 +15,7 @@ from dpmi.data.datamodule import ImageDataModule, ImageDataset
 from dpmi.mechanisms import build_mechanism
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.gradient import MeanGradient
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.sampling import PoissonBatches
 from dpmi.run.privacy_callback import PrivacyCallback
@@ -188,7 +188,7 @@ def test_lightning_does_not_exchange_the_plans_sampler(setting):
 
 
 def test_a_network_with_batch_norm_is_refused(setting):
-    batch_norm = build_resnet18(2, "batch", None)
+    batch_norm = build_network("resnet18", 2, "batch", None)
     setting.model = setting.classifier(batch_norm, setting.mechanism.make_gradient)
     with pytest.raises(ValueError, match="BatchNorm"):
         setting.fit()
@@ -320,7 +320,9 @@ def test_accounting_costs_less_than_a_hundredth_of_a_step(composed, stripes):
             "noise_seed=0",
         )
     )
-    setting = Setting(config, stripes(train=192, side=64), build_resnet18(2, "group", None))
+    setting = Setting(
+        config, stripes(train=192, side=64), build_network("resnet18", 2, "group", None)
+    )
     setting.callback = callback = Timed(setting.mechanism)
     setting.fit(max_epochs=1)
     assert len(callback.own) == setting.mechanism.plan.steps == 3

@@ -13,8 +13,8 @@ from test_wiring import Watched, numbers_of
 from torch import nn
 
 from dpmi.data.patients import Patients
-from dpmi.models.resnet import ResNet18
-from dpmi.models.weights import build_resnet18, write_state_dict
+from dpmi.models.network import ImageNetwork, build_network
+from dpmi.models.weights import write_state_dict
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.parts import prepared_data
@@ -77,7 +77,7 @@ class NoiseOfPatients:
 
     def __call__(self, done, parameters):
         config, step, images = self._config, len(self.of_steps), self._config.data.multiplicity
-        net = build_resnet18(2, "group", None)
+        net = build_network("resnet18", 2, "group", None)
         net.load_state_dict(done.net.state_dict())
         total, drawn = torch.zeros(sum(p.numel() for p in parameters)), []
         for given in done.trained[self._passes :]:
@@ -192,7 +192,7 @@ def head(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         path = tmp_path_factory.mktemp("public") / "weights.safetensors"
-        write_state_dict(ResNet18(2).net.state_dict(), path)
+        write_state_dict(ImageNetwork("resnet18", 2).net.state_dict(), path)
     return (
         *("model.train=head", f"model.weights={path}", "model.norm=frozen_batch"),
         *("data.batch_size=all", "model.prior=uniform"),

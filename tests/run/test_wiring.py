@@ -17,9 +17,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from dpmi.data.augment import affine_crops, draw_affine
+from dpmi.models.network import ImageNetwork, build_network
 from dpmi.models.prior import DecidingNetwork, midway
-from dpmi.models.resnet import ResNet18
-from dpmi.models.weights import build_resnet18
 from dpmi.privacy import randomness
 from dpmi.privacy.noise import PIECE
 from dpmi.run.parts import prepared_data
@@ -44,7 +43,7 @@ class Watched:
         rows: what metrics.csv holds.
     """
 
-    def __init__(self, config, folder, kind=ResNet18, on_step=None):
+    def __init__(self, config, folder, kind=ImageNetwork, on_step=None):
         self.config, self.trained, self.evaluated = config, [], []
         looking = True
 
@@ -214,7 +213,7 @@ class Noise:
         self._passes = len(done.trained)
         numbers = torch.cat(given).tolist() if given else []
         self.batches.append(numbers)
-        net = build_resnet18(2, "group", None)
+        net = build_network("resnet18", 2, "group", None)
         net.load_state_dict(done.net.state_dict())
         total = torch.zeros(sum(p.numel() for p in parameters))
         for number in numbers:
@@ -279,7 +278,7 @@ class NoiseOfViews:
             affine_crops(pixels, 32, *draw_affine(everyone, 32, config.seed, step, view))
             for view in range(config.data.multiplicity)
         ], 1).float().div(255)  # fmt: skip
-        net = build_resnet18(2, "group", None)
+        net = build_network("resnet18", 2, "group", None)
         net.load_state_dict(done.net.state_dict())
         total = torch.zeros(sum(p.numel() for p in parameters))
         for given in done.trained[self._passes :]:
@@ -329,7 +328,7 @@ def test_without_a_mechanism_the_network_is_given_as_many_views(job):
 class Small(DecidingNetwork):
     """In the place of ResNet-18, for jobs of many steps."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         super().__init__(2)
         self.net = nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(16, 2))
 
@@ -341,7 +340,7 @@ class Small(DecidingNetwork):
 
 
 def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch):
-    monkeypatch.setattr("dpmi.run.parts.build_resnet18", Small)
+    monkeypatch.setattr("dpmi.run.parts.build_network", Small)
     seen, sizes = 0, Counter()
 
     def count(done, parameters):
@@ -366,7 +365,7 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
 
 @pytest.mark.parametrize("words", [("mechanism=dpsgd",), ("mechanism=ldp",)], ids=str)
 def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
-    monkeypatch.setattr("dpmi.run.parts.build_resnet18", Small)
+    monkeypatch.setattr("dpmi.run.parts.build_network", Small)
     keys, cipher = [], randomness.Cipher
 
     def begin(algorithm, mode):
@@ -385,7 +384,7 @@ def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
 def test_kept_weights_decide_midway_between_the_classes_as_training_saw_them(job, words, tmp_path):
     done = job(*words, "model.prior=midway")
     (weights,) = tmp_path.glob("job*/model.safetensors")
-    net = build_resnet18(2, "group", None)
+    net = build_network("resnet18", 2, "group", None)
     net.net.load_state_dict(load_file(weights))
     labels = torch.from_numpy(done.clean.splits["train"].labels)
     with torch.no_grad():
@@ -420,7 +419,7 @@ def test_a_run_that_its_budget_ends_early_has_kept_enough_of_it_for_the_threshol
 
 @pytest.mark.parametrize("engine", ["fast", pytest.param("opacus", marks=pytest.mark.slow)])
 def test_frozen_layers_keep_their_public_weights_and_the_others_learn(job, tmp_path, engine):
-    public = build_resnet18(5, "batch", None).net.state_dict()
+    public = build_network("resnet18", 5, "batch", None).net.state_dict()
     torch.save(public, tmp_path / "public.pth")
     job(
         *("mechanism=dpsgd", f"mechanism.engine={engine}", "model.norm=frozen_batch"),

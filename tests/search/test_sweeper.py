@@ -18,7 +18,8 @@ from torchmetrics.functional.classification import multiclass_auroc
 from dpmi.base.errors import UserError
 from dpmi.config.composition import register_resolvers
 from dpmi.config.folder import config_dir
-from dpmi.models.weights import build_resnet18, read_state_dict
+from dpmi.models.network import build_network
+from dpmi.models.weights import read_state_dict
 from dpmi.run.parts import prepared_data
 from dpmi.run.records.reading import read_record
 from dpmi.search.sweeper import OptunaSearch
@@ -84,7 +85,9 @@ def test_what_is_searched_for_is_of_validation_images_and_of_the_weights_that_ar
         config = composed(*OmegaConf.load(folder / "best.yaml").overrides)
         config = config.model_validate(record.config | {"cache_dir": str(place.cache)})
         val = prepared_data(config).splits["val"]
-        net = build_resnet18(2, "group", read_state_dict(run / "model.safetensors")).eval()
+        net = build_network(
+            "resnet18", 2, "group", read_state_dict(run / "model.safetensors")
+        ).eval()
         with torch.no_grad():
             logits = net(torch.from_numpy(val.pixels.copy()).float() / 255)
         expected = multiclass_auroc(logits.softmax(1), torch.from_numpy(val.labels), 2)

@@ -16,15 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.base.views import as_one_batch
-from dpmi.privacy.engines.clipping import clip_factors, total_loss
+from dpmi.privacy.engines.attention import AttentionRule
+from dpmi.privacy.engines.clipping import clip_factors, precise, total_loss
 from dpmi.privacy.engines.convolution import ConvolutionRule
-from dpmi.privacy.engines.rules import Contribution, GroupNormRule, LayerRule, LinearRule, Sums
+from dpmi.privacy.engines.functional import FunctionalRule
+from dpmi.privacy.engines.linear import LinearRule
+from dpmi.privacy.engines.norms import GroupNormRule, LayerNormRule
+from dpmi.privacy.engines.rules import Contribution, LayerRule, Rule, Sums
 
-_RULES: dict[type[Any], LayerRule] = {
+_RULES: dict[type[Any], Rule] = {
     nn.Conv2d: ConvolutionRule(),
     nn.GroupNorm: GroupNormRule(),
+    nn.LayerNorm: LayerNormRule(),
     nn.Linear: LinearRule(),
+    nn.MultiheadAttention: AttentionRule(),
 }
+_WITHOUT_RULE = FunctionalRule()
 
 
 class BookKeeping:
@@ -37,34 +44,51 @@ class BookKeeping:
         max_grad_norm: bound C of an example's gradient.
         rules: for further types of layers.
 
+    Attributes:
+        functional: names of the layers that have no rule, and go one example at a time.
+
     Raises:
-        ValueError: names a layer that has no rule, and one whose parameters another layer shares.
+        ValueError: names a layer that its rule cannot handle, and one whose parameters another
+            layer shares.
     """
 
     def __init__(
         self,
         net: nn.Module,
         max_grad_norm: float,
-        rules: dict[type[Any], LayerRule],
+        rules: dict[type[Any], Rule],
     ) -> None:
         self.dropped, self._views = 0, 1
         self._net, self._max_grad_norm = net, max_grad_norm
         self._layers = _trainable_layers(net, _RULES | rules)
+        self.functional = tuple(
+            name or "(the whole)"
+            for name, (_, rule) in self._layers.items()
+            if rule is _WITHOUT_RULE
+        )
         self._tape: dict[str, Contribution] = {}
         for name, (layer, rule) in self._layers.items():
-            anchor = next(p for p in layer.parameters(recurse=False) if p.requires_grad)
-            plain = layer.forward
-            layer.forward = partial(self._forward, name, layer, rule, anchor, plain)
+            layer.forward = partial(self._forward, name, layer, rule, layer.forward)
 
     @torch.compiler.disable  # what stands between the recorded layers compiles
     def _forward(
-        self, name: str, layer: nn.Module, rule: LayerRule, anchor: Tensor, plain: Any, x: Tensor
-    ) -> Tensor:
+        self, name: str, layer: nn.Module, rule: Rule, plain: Any, *inputs: Any, **options: Any
+    ) -> Any:
         if not torch.is_grad_enabled():
-            output: Tensor = plain(x)
-            return output
-        record = partial(self._record, name)
-        y: Tensor = _Recorded.apply(x, anchor, layer, rule, self._views, record)
+            return plain(*inputs, **options)
+        try:
+            return rule.run(layer, plain, partial(self._recorded, name), *inputs, **options)
+        except _RefusedError:  # a layer within
+            raise
+        except ValueError as error:
+            raise _RefusedError(f"layer {name or '(the whole)'}: {error}") from error
+
+    def _recorded(self, name: str, part: str, holder: Any, rule: LayerRule, x: Tensor) -> Tensor:
+        trained = [p for p in _parameters(holder) if p.requires_grad]
+        if not trained:
+            return rule.forward(holder, x)[0]
+        record = partial(self._record, f"{name}.{part}" if part else name)
+        y: Tensor = _Recorded.apply(x, trained[0], holder, rule, self._views, record)
         return y
 
     def _record(self, name: str, contribution: Contribution) -> None:
@@ -79,14 +103,25 @@ class BookKeeping:
         """Process one piece of a batch."""
         self._tape.clear()
         images, labels, self._views = as_one_batch(images, labels)
-        logits: Tensor = self._net(images).float()
+        logits = precise(self._net(images))
         # Autocast is for the forward pass alone: each rule's backward pass takes the type that its
         # forward pass took, and what is measured and summed is float32.
         with torch.autocast(images.device.type, enabled=False):
             total_loss(logits, labels, self._views).backward()
+            self._refuse_strays()
             with torch.no_grad():  # the inputs that layers kept are part of a graph
                 self._add_weighted_sums(sums, scale)
         return logits.detach()
+
+    def _refuse_strays(self) -> None:
+        """What autograd itself found is of no example, and would be missing from the norms."""
+        for name, parameter in self._net.named_parameters():
+            if parameter.grad is not None:
+                parameter.grad = None
+                raise ValueError(
+                    f"parameter {name} is used outside of its layer's own forward: its examples' "
+                    "gradients are not known; use it there, or freeze it"
+                )
 
     def _add_weighted_sums(self, sums: Sums, scale: float) -> None:
         squares = [contribution.squared_norms for contribution in self._tape.values()]
@@ -117,7 +152,7 @@ class _Recorded(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         anchor: Tensor,
-        layer: nn.Module,
+        layer: Any,
         rule: LayerRule,
         views: int,
         record: Any,
@@ -126,7 +161,8 @@ class _Recorded(torch.autograd.Function):
         y, saved = rule.forward(layer, x)
         ctx.save_for_backward(*saved)
         ctx.layer, ctx.rule, ctx.views, ctx.record = layer, rule, views, record
-        return y
+        # Not a view: what comes next may add to it in place, and no rule has kept it.
+        return y if y._base is None else torch.ops.aten._unsafe_view(y, y.shape)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
@@ -139,22 +175,33 @@ class _Recorded(torch.autograd.Function):
         return grad_input, None, None, None, None, None
 
 
+class _RefusedError(ValueError):
+    """Names the layer already."""
+
+
+def _parameters(holder: Any) -> list[Tensor]:
+    if isinstance(holder, nn.Module):
+        return list(holder.parameters())
+    return [value for value in vars(holder).values() if isinstance(value, Tensor)]
+
+
 def _trainable_layers(
-    net: nn.Module, rules: dict[type[Any], LayerRule]
-) -> dict[str, tuple[nn.Module, LayerRule]]:
-    layers: dict[str, tuple[nn.Module, LayerRule]] = {}
+    net: nn.Module, rules: dict[type[Any], Rule]
+) -> dict[str, tuple[nn.Module, Rule]]:
+    layers: dict[str, tuple[nn.Module, Rule]] = {}
     owners: dict[nn.Parameter, str] = {}
+    claimed: tuple[str, ...] = ()
     for name, layer in net.named_modules():
+        if name.startswith(claimed):
+            continue
         own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
+        rule = rules.get(type(layer), _WITHOUT_RULE)
+        if rule.claims and (own or rule is not _WITHOUT_RULE):
+            own = [p for p in layer.parameters() if p.requires_grad]
+            claimed += (f"{name}." if name else "",)
         if not own:
             continue
         title = f"layer {name or '(the whole)'} ({type(layer).__name__})"
-        rule = rules.get(type(layer))
-        if rule is None:
-            raise ValueError(
-                f"{title} has no per-example gradients here: allowed are "
-                f"{', '.join(sorted(kind.__name__ for kind in rules))}; replace or freeze it"
-            )
         if reason := rule.refusal(layer):
             raise ValueError(f"{title}: {reason}")
         for parameter in own:

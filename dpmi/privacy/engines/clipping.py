@@ -21,6 +21,7 @@ class ClippingEngine(Protocol):
     """
 
     dropped: int  # examples that contributed nothing because their gradient was not finite
+    functional: tuple[str, ...]  # layers without a rule, whose gradients torch.func makes
 
     def add_clipped_sum(
         self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
@@ -47,6 +48,11 @@ class ClippingEngine(Protocol):
         ...
 
 
+def precise(x: Tensor) -> Tensor:
+    """In float32 at least: what is measured and summed has no fewer digits."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def total_loss(logits: Tensor, labels: Tensor, views: int) -> Tensor:
     """Σ_i of the examples' losses, each the mean cross-entropy of its views.
 
@@ -59,17 +65,17 @@ def total_loss(logits: Tensor, labels: Tensor, views: int) -> Tensor:
 
 
 def of_examples(rows: Tensor, views: int) -> Tensor:
-    """Add up each example's views, in float32: (B K, ...) to (B, ...)."""
+    """Add up each example's views, in float32 at least: (B K, ...) to (B, ...)."""
     if views == 1:
         return rows
-    return rows.unflatten(0, (-1, views)).sum(1, dtype=torch.float32)
+    return precise(rows.unflatten(0, (-1, views))).sum(1)
 
 
 def clip_factors(norms: Tensor, max_grad_norm: float) -> tuple[Tensor, Tensor | None]:
     """Factor min(1, C / ||g_i||) of each example, 0 where the norm is not finite.
 
     Args:
-        norms: (B,) float32, over all parameters.
+        norms: (B,) float32 at least, over all parameters.
         max_grad_norm: C.
 
     Returns:
@@ -85,11 +91,11 @@ def clip_factors(norms: Tensor, max_grad_norm: float) -> tuple[Tensor, Tensor | 
 
 
 def squared_norms(rows: Tensor) -> Tensor:
-    """Squared L2 norm of each row, in float32: (B, ...) to (B,).
+    """Squared L2 norm of each row, in float32 at least: (B, ...) to (B,).
 
     First over the last axes, then over the second: one float32 sum of millions of squares is off
     by 4e-5 (and the bound with it), two short ones by 1e-7.
     """
     if rows.ndim == 2:
-        return rows.float().norm(dim=1).square()
-    return rows.float().flatten(2).norm(dim=2).norm(dim=1).square()
+        return precise(rows).norm(dim=1).square()
+    return precise(rows).flatten(2).norm(dim=2).norm(dim=1).square()

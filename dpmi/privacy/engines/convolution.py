@@ -18,15 +18,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dpmi.privacy.engines.clipping import of_examples, squared_norms
-from dpmi.privacy.engines.rules import Contribution, Rows, Sums, in_compute_type
+from dpmi.privacy.engines.clipping import of_examples, precise, squared_norms
+from dpmi.privacy.engines.rules import (
+    COST_OF_MOVING,
+    Contribution,
+    LayerRule,
+    Rows,
+    Sums,
+    in_compute_type,
+)
 
-# Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
-_COST_OF_MOVING = 24
 _EXAMPLES_A_CALL, _CHANNELS_OF_A_VECTOR = 8, 16
 
 
-class ConvolutionRule:
+class ConvolutionRule(LayerRule):
     """Conv2d with any stride, padding with zeros, dilation, groups, with or without bias."""
 
     def refusal(self, layer: nn.Conv2d) -> str | None:
@@ -62,7 +67,7 @@ class ConvolutionRule:
         grad_input = _backward(layer, x, grad_output, 0) if needs_input else None
         bias = None
         if layer.bias is not None and layer.bias.requires_grad:
-            bias = of_examples(grad_output.sum((2, 3), dtype=torch.float32), views)
+            bias = of_examples(precise(grad_output).sum((2, 3)), views)
         if not layer.weight.requires_grad:
             assert layer.bias is not None
             assert bias is not None
@@ -84,8 +89,8 @@ def gram_is_cheaper(layer: nn.Conv2d, grad_output: Tensor, views: int) -> bool:
     phases = math.prod(min(s, k) for s, k in zip(layer.stride, layer.kernel_size, strict=True))
     kernel = math.prod(layer.kernel_size)
     grams = positions**2 * (layer.in_channels * phases + layer.out_channels)
-    grams += _COST_OF_MOVING * positions**2 * layer.groups * (kernel + 2)
-    rows = _COST_OF_MOVING * 3 * layer.weight.numel()  # written, measured, summed
+    grams += COST_OF_MOVING * positions**2 * layer.groups * (kernel + 2)
+    rows = COST_OF_MOVING * 3 * layer.weight.numel()  # written, measured, summed
     return grams < rows
 
 
@@ -113,7 +118,7 @@ class GramContribution:
 
     def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
         """One weight gradient of the batch, its output gradients weighted."""
-        x, grad_output, bias = self.x.float(), self.grad_output.float(), self.bias
+        x, grad_output, bias = precise(self.x), precise(self.grad_output), self.bias
         if finite is not None:
             out = ~finite
             of_views = out.repeat_interleave(self.views).view(-1, 1, 1, 1)
@@ -208,7 +213,7 @@ def gram_squared_norms(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, views: 
     """
     b, groups = len(x) // views, layer.groups
     height, width = grad_output.shape[2:]
-    squares = x.new_zeros(b * groups, dtype=torch.float32)
+    squares = precise(x.new_zeros(b * groups))
     outputs: dict[int, Tensor] = {}  # Gram matrix of the output gradient, by the columns it got
     for (phase_h, phase_w), shifts in _shifts(layer).items():
         lattice = x[:, :, phase_h :: layer.stride[0], phase_w :: layer.stride[1]]
@@ -239,7 +244,7 @@ def _gram(maps: Tensor, columns: int, groups: int, views: int) -> Tensor:
     Returns:
         (B groups, K, T, K, T).
     """
-    wide = nn.functional.pad(maps.float(), (0, columns - maps.shape[3]))
+    wide = nn.functional.pad(precise(maps), (0, columns - maps.shape[3]))
     planes = wide.reshape(-1, views, groups, maps.shape[1] // groups, maps.shape[2] * columns)
     vectors = planes.permute(0, 2, 3, 1, 4).flatten(3).flatten(0, 1)  # (B groups, C/groups, K T)
     products = torch.bmm(vectors.transpose(1, 2), vectors)

@@ -13,6 +13,7 @@ from dpmi.base.views import as_one_batch
 from dpmi.privacy.engines.clipping import (
     clip_factors,
     of_examples,
+    precise,
     squared_norms,
     total_loss,
 )
@@ -33,6 +34,8 @@ class OpacusHooks:
         ValueError: names a layer without a grad sampler.
     """
 
+    functional: tuple[str, ...] = ()  # all have samplers
+
     def __init__(
         self,
         net: nn.Module,
@@ -46,8 +49,8 @@ class OpacusHooks:
             own = [p for p in layer.parameters(recurse=False) if p.requires_grad]
             if own and type(layer) not in GradSampleHooks.GRAD_SAMPLERS:
                 raise ValueError(
-                    f"layer {name} ({type(layer).__name__}) has no per-example gradients: "
-                    f"give it a grad sampler or freeze it"
+                    f"layer {name} ({type(layer).__name__}) has no per-example gradients under "
+                    "mechanism.engine=opacus; use mechanism.engine=fast, or freeze it"
                 )
         self._hooks = GradSampleHooks(net, loss_reduction="sum", strict=False)
 
@@ -56,7 +59,7 @@ class OpacusHooks:
     ) -> Tensor:
         """Process one piece of a batch."""
         images, labels, views = as_one_batch(images, labels)
-        logits: Tensor = self._net(images).float()
+        logits = precise(self._net(images))
         total_loss(logits, labels, views).backward()
         with torch.autocast(images.device.type, enabled=False):
             self._add_weighted_sums(sums, scale, views)
@@ -74,7 +77,7 @@ class OpacusHooks:
             for row in rows.values():
                 row[~finite] = 0.0
         for parameter, row in rows.items():
-            sums[parameter] += torch.einsum("b,b...->...", factors * scale, row.float())
+            sums[parameter] += torch.einsum("b,b...->...", factors * scale, precise(row))
             parameter.grad = None  # the plain gradient, made in passing
 
     def forget(self) -> None:

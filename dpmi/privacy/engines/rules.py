@@ -10,16 +10,20 @@ divided by K: to the example's gradient they are more positions, as those of a c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dpmi.privacy.engines.clipping import of_examples, squared_norms
+from dpmi.privacy.engines.clipping import precise, squared_norms
 
 Sums = dict[Tensor, Tensor]
+
+# Bytes moved cost as much as this many multiplications on them, roughly, on a CPU.
+COST_OF_MOVING = 24
 
 
 def in_compute_type(x: Tensor) -> Tensor:
@@ -31,24 +35,64 @@ def in_compute_type(x: Tensor) -> Tensor:
 class Contribution(Protocol):
     """The gradients that the examples of a piece have of one layer's parameters."""
 
-    squared_norms: Tensor  # (B,) float32, over the layer's trainable parameters
+    squared_norms: Tensor  # (B,) float32 at least, over the layer's trainable parameters
 
     def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
         """Add Σ_i factors_i g_i to ``sums``; (B,) factors and mask as from ``clip_factors``."""
         ...
 
 
-class LayerRule(Protocol):
-    """How layers of one type are computed."""
+# Part of a layer ("" for all of it), who holds its parameters, its rule, its input; to its output.
+Recorded = Callable[[str, Any, "LayerRule", Tensor], Tensor]
+
+
+class Rule(ABC):
+    """How layers of one type are computed while gradients are enabled.
+
+    Attributes:
+        claims: the rule is of the parameters of the layers within, too.
+    """
+
+    claims = False
 
     def refusal(self, layer: Any) -> str | None:
         """Say why this layer cannot be handled, None where it can."""
-        ...
+        return None
 
+    @abstractmethod
+    def run(self, layer: Any, plain: Any, recorded: Recorded, *inputs: Any, **options: Any) -> Any:
+        """Compute the layer's output.
+
+        Args:
+            layer: the layer.
+            plain: its own forward.
+            recorded: computes a part by a rule, and keeps the examples' gradients of it.
+            *inputs: as the layer was called.
+            **options: the same.
+
+        Raises:
+            ValueError: it was called in a way that the rule does not know.
+        """
+
+
+class LayerRule(Rule):
+    """A layer of one input and one output, whose backward pass is the rule's own."""
+
+    def run(self, layer: Any, plain: Any, recorded: Recorded, *inputs: Any, **options: Any) -> Any:
+        """Record the layer as it is.
+
+        Raises:
+            ValueError: it was given other than one tensor.
+        """
+        if len(inputs) != 1 or options or not isinstance(inputs[0], Tensor):
+            raise ValueError(f"a {type(layer).__name__} was given other than one tensor")
+        return recorded("", layer, self, inputs[0])
+
+    @abstractmethod
     def forward(self, layer: Any, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the output, and what :meth:`backward` needs."""
-        ...
 
+    @abstractmethod
     def backward(
         self,
         layer: Any,
@@ -66,7 +110,6 @@ class LayerRule(Protocol):
             needs_input: whether the gradient of the input is needed.
             views: K, of each example.
         """
-        ...
 
 
 @dataclass
@@ -93,120 +136,6 @@ class Rows:
                 part = slice(start, start + len(piece))
                 if finite is not None:
                     piece[~finite[part]] = 0.0
-                flat = piece.flatten(1).float()
+                flat = precise(piece.flatten(1))
                 total.addmv_(flat.t(), factors[part])
                 start = part.stop
-
-
-@dataclass
-class LinearContribution:
-    """Of a linear layer on (B, I): g_i = outer(grad_output_i, x_i) is never made."""
-
-    layer: nn.Linear
-    x: Tensor
-    grad_output: Tensor
-
-    def __post_init__(self) -> None:
-        """||outer(a, b)|| = ||a|| ||b||."""
-        square = squared_norms(self.grad_output)
-        total = torch.zeros_like(square)
-        if self.layer.weight.requires_grad:
-            total = total + square * squared_norms(self.x)
-        if self.layer.bias is not None and self.layer.bias.requires_grad:
-            total = total + square
-        self.squared_norms = total
-
-    def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
-        """(f a)^T x."""
-        x, grad_output = self.x.float(), self.grad_output.float()
-        if finite is not None:
-            grad_output = grad_output.masked_fill(~finite[:, None], 0.0)
-            x = x.masked_fill(~finite[:, None], 0.0)
-        weighted = grad_output * factors[:, None]
-        if self.layer.weight.requires_grad:
-            sums[self.layer.weight].addmm_(weighted.t(), x)
-        if self.layer.bias is not None and self.layer.bias.requires_grad:
-            sums[self.layer.bias].add_(weighted.sum(0))
-
-
-class LinearRule:
-    """Linear layers on one vector an example."""
-
-    def refusal(self, layer: nn.Linear) -> str | None:
-        """None: all of them."""
-        return None
-
-    def forward(self, layer: nn.Linear, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, I) to (B, O).
-
-        Raises:
-            ValueError: the input has more axes.
-        """
-        if x.ndim != 2:
-            raise ValueError(f"a Linear layer on {x.ndim} axes; allowed are (B, features)")
-        x = in_compute_type(x)
-        return nn.functional.linear(x, layer.weight, layer.bias), (x,)
-
-    def backward(
-        self,
-        layer: nn.Linear,
-        saved: tuple[Tensor, ...],
-        grad_output: Tensor,
-        needs_input: bool,
-        views: int,
-    ) -> tuple[Tensor | None, Contribution]:
-        """(B K, O) to (B K, I). Of one view g_i is never made; of several it is, and measured."""
-        weight = layer.weight.to(grad_output.dtype)
-        grad_input = grad_output @ weight if needs_input else None
-        if views == 1:
-            return grad_input, LinearContribution(layer, saved[0], grad_output)
-        x, wide = (t.float().unflatten(0, (-1, views)) for t in (saved[0], grad_output))
-        own: dict[Tensor, Tensor] = {layer.weight: wide.transpose(1, 2) @ x}
-        if layer.bias is not None:
-            own[layer.bias] = wide.sum(1)
-        return grad_input, Rows({p: [row] for p, row in own.items() if p.requires_grad})
-
-
-class GroupNormRule:
-    """GroupNorm, its weight and bias seen as one for each example.
-
-    On the batch as one example of B C channels in B G groups, the kernels compute the same
-    values, and their gradient of the weight has a value for each example and channel: the
-    examples' gradients come with the gradient of the input, at no price.
-    """
-
-    def refusal(self, layer: nn.GroupNorm) -> str | None:
-        """None: all of them."""
-        return None
-
-    def forward(self, layer: nn.GroupNorm, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, C, ...) to the same shape."""
-        b, c = x.shape[:2]
-        x = x.contiguous()
-        if x.is_cuda:  # where the kernel takes one type only, and autocast chooses float32, too
-            x = x.float()
-        y, mean, rstd = torch.ops.aten.native_group_norm(
-            x.view(1, b * c, -1), layer.weight.repeat(b), layer.bias.repeat(b),
-            1, b * c, x[0, 0].numel(), b * layer.num_groups, layer.eps,
-        )  # fmt: skip
-        return y.view_as(x), (x, mean, rstd)
-
-    def backward(
-        self,
-        layer: nn.GroupNorm,
-        saved: tuple[Tensor, ...],
-        grad_output: Tensor,
-        needs_input: bool,
-        views: int,
-    ) -> tuple[Tensor | None, Contribution]:
-        """(B K, C, ...) to the same shape."""
-        x, mean, rstd = saved
-        b, c = x.shape[:2]
-        grad_input, weight, bias = torch.ops.aten.native_group_norm_backward(
-            grad_output.contiguous().view(1, b * c, -1), x.view(1, b * c, -1), mean, rstd,
-            layer.weight.repeat(b), 1, b * c, x[0, 0].numel(), b * layer.num_groups,
-            [needs_input, True, True],
-        )  # fmt: skip
-        own = {layer.weight: weight.view(b, c), layer.bias: bias.view(b, c)}
-        kept = Rows({p: [of_examples(row, views)] for p, row in own.items() if p.requires_grad})
-        return grad_input.view_as(x) if needs_input else None, kept

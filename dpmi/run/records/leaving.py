@@ -48,8 +48,8 @@ CONFIG = frozenset({
         "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",
     )),
     *(f"model.{key}" for key in (
-        "name", "weights", "norm", "learning_rate", "weight_decay", "momentum", "train", "head",
-        "prior", "average", "schedule", "frozen",
+        "name", "weights", "input", "norm", "learning_rate", "weight_decay", "momentum", "train",
+        "head", "prior", "average", "schedule", "frozen",
         *(f"features.{key}" for key in ("stages", "views", "exposure", "project", "centre")),
     )),
     *(f"trainer.{key}" for key in (

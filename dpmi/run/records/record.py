@@ -86,6 +86,7 @@ class RunRecord(Private):
         guarantee: of what was executed.
         risk: what an attacker can do, by that guarantee; empty where there is none.
         mechanism: the plan and the ledger, where there is one.
+        network: which, and how it is shown images; None where none was read or made.
         account: what it took from its training images, and attempts before it; None where nothing.
         metrics: flat names; those under ``nonprivate/`` no ε covers, those under
             ``selected_on_test/`` were picked by looking at the test images. NaN, in the file null,
@@ -124,6 +125,7 @@ class RunRecord(Private):
     guarantee: Guarantee | None
     risk: tuple[Risk, ...] = ()
     mechanism: dict[str, Any]
+    network: dict[str, Any] | None = None
     account: RunAccount | None = None
     metrics: dict[str, Metric]
     reliability: list[tuple[float, float, int]] = Field(default_factory=list)

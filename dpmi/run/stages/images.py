@@ -9,7 +9,7 @@ from dpmi.data.patients import Patients, one_image_of_each
 from dpmi.data.prepare import PreparedData
 from dpmi.features.extract import Features
 from dpmi.privacy.statistics import TrainingSet
-from dpmi.run.first_weights import Start, load_start
+from dpmi.run.first_weights import Start, drawn, load_start
 from dpmi.run.parts import features_of, prepared_data, protected_patients, training_set
 from dpmi.run.stages.context import Context
 
@@ -82,10 +82,13 @@ def take_features(context: Context, images: Protected) -> Inputs:
         UserError: the weights cannot be used, or the cache cannot be written.
     """
     config, data = context.config, images.data
-    named = None if context.given else config.model.weights
-    start = load_start(named, data.channels, context.cache_dir, context.console)
+    start = (
+        drawn(config.model)
+        if context.given
+        else load_start(config.model, data.channels, context.cache_dir, context.console)
+    )
     with context.timed("features"):
-        asked = (start.state, context.console, context.device)
+        asked = (start.pretrained, context.console, context.device)
         features = features_of(config, data, *asked)
         train = training_set(config, data, features, images.patients, *asked)
     return Inputs(start, features, train)

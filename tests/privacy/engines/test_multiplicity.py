@@ -10,8 +10,8 @@ from test_bookkeeping import Head, convolutions
 from torch import nn
 
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
+from dpmi.models.norms import FrozenStatisticsBatchNorm
 from dpmi.privacy.engines import convolution
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
@@ -61,7 +61,9 @@ def error(a, b):
 
 def resnet(norm):
     torch.manual_seed(0)
-    return build_resnet18(3, norm, build_resnet18(3, "batch", None).net.state_dict())
+    return build_network(
+        "resnet18", 3, norm, build_network("resnet18", 3, "batch", None).net.state_dict()
+    )
 
 
 def batch(images, views, side=32):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
 from dpmi.privacy.engines import piece_size
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
@@ -54,7 +54,7 @@ def test_images_in_several_views_are_so_many_fewer_in_a_piece(monkeypatch):
 
 
 def test_choosing_leaves_the_network_and_the_random_state_alone(monkeypatch):
-    net = build_resnet18(2, "group", None)
+    net = build_network("resnet18", 2, "group", None)
     before = [p.clone() for p in net.parameters()], torch.get_rng_state()
     chosen(net, 100, monkeypatch)
     assert all(torch.equal(a, b) for a, b in zip(before[0], net.parameters(), strict=True))
@@ -82,7 +82,7 @@ ENGINES = {"fast": BookKeeping, "opacus": OpacusHooks}
 def peak_of_a_piece(engine, images, views):
     """MB that one pass takes on top of the network and the clipped sums, in this process."""
     torch.set_num_threads(1)
-    net = build_resnet18(2, "group", None)
+    net = build_network("resnet18", 2, "group", None)
     batch, labels = torch.rand(images, views, 1, 64, 64), torch.arange(images) % 2
     sums = {p: torch.zeros_like(p) for p in net.parameters()}
     clipping = ENGINES[engine](net, 1.0, {})
@@ -96,7 +96,7 @@ def peak_of_a_piece(engine, images, views):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("views", [1, 2])
 def test_a_piece_takes_no_more_memory_than_it_was_given(engine, views, monkeypatch):
-    net = build_resnet18(2, "group", None)
+    net = build_network("resnet18", 2, "group", None)
     free = 600
     monkeypatch.setattr(piece_size, "free_memory", lambda device: free * MIB)
     images = physical_batch_size(

@@ -5,13 +5,14 @@ import torch
 from torch import nn
 
 from dpmi.mechanisms.frozen_norm import FrozenBatchNormRule, frozen_batch_norm_grad_sampler
-from dpmi.models.resnet import FrozenStatisticsBatchNorm
-from dpmi.models.weights import build_resnet18
+from dpmi.models.network import build_network
+from dpmi.models.norms import FrozenStatisticsBatchNorm
 from dpmi.privacy.engines import convolution
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.convolution import ConvolutionRule
+from dpmi.privacy.engines.linear import LinearRule
+from dpmi.privacy.engines.norms import GroupNormRule
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
-from dpmi.privacy.engines.rules import GroupNormRule, LinearRule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,7 +30,9 @@ def autocast(on=True):
 
 def resnet(norm="group"):
     torch.manual_seed(0)
-    return build_resnet18(3, norm, build_resnet18(3, "batch", None).net.state_dict())
+    return build_network(
+        "resnet18", 3, norm, build_network("resnet18", 3, "batch", None).net.state_dict()
+    )
 
 
 def batch(size, side=32):

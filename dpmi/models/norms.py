@@ -1,30 +1,14 @@
-"""ResNet-18 (He et al. 2016) with a norm layer that differential privacy can live with."""
+"""Norm layers that differential privacy can live with, in place of BatchNorm."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
 
-from dpmi.models.prior import DecidingNetwork
-
-# Of ImageNet, as torchvision's weights expect them: public, never computed from the user's images.
-INPUT_MEAN = (0.485, 0.456, 0.406)
-INPUT_STD = (0.229, 0.224, 0.225)
 GROUPS = 32
-
-
-class OutOfPlaceBlock(BasicBlock):
-    """torchvision's block without in-place operations, which backward hooks forbid."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to (B, C', H', W')."""
-        out = nn.functional.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        identity = x if self.downsample is None else self.downsample(x)
-        return nn.functional.relu(out + identity)
 
 
 class FrozenStatisticsBatchNorm(nn.Module):
@@ -57,7 +41,7 @@ class FrozenStatisticsBatchNorm(nn.Module):
         )
 
 
-def group_norm_from_batch_norm(source: nn.BatchNorm2d, groups: int = GROUPS) -> nn.GroupNorm:
+def group_norm_from_batch_norm(source: nn.BatchNorm2d) -> nn.GroupNorm:
     """GroupNorm that computes what the BatchNorm did, on an image that looks like the average.
 
     BatchNorm normalises a channel c by constants: y = γ_c (x - μ_c) / σ_c + β_c. GroupNorm
@@ -70,11 +54,12 @@ def group_norm_from_batch_norm(source: nn.BatchNorm2d, groups: int = GROUPS) -> 
     statistics differ from the population's - GroupNorm divides that contrast away in each image.
 
     Args:
-        source: pretrained layer with running statistics.
-        groups: groups of channels; must divide the channels.
+        source: pretrained layer with running statistics. It gets 32 groups of channels; where they
+            do not divide the channels, as many as divide both.
     """
     assert source.running_mean is not None
     assert source.running_var is not None
+    groups = math.gcd(GROUPS, source.num_features)
     mean, variance = source.running_mean, source.running_var + source.eps
     grouped = mean.view(groups, -1)
     group_mean = grouped.mean(1, keepdim=True)
@@ -107,53 +92,3 @@ def convert_norms(net: nn.Module, norm: str) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 setattr(parent, name, makers[norm](child))
-
-
-class ResNet18(DecidingNetwork):
-    """torchvision's ResNet-18 on images in [0, 1] of one or three channels.
-
-    Args:
-        num_classes: logits of the head.
-    """
-
-    input_mean: Tensor
-    input_std: Tensor
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes)
-        self.net = ResNet(OutOfPlaceBlock, [2, 2, 2, 2], num_classes=num_classes)
-        self.net.relu = nn.ReLU(inplace=False)
-        self.register_buffer("input_mean", torch.tensor(INPUT_MEAN).view(1, 3, 1, 1))
-        self.register_buffer("input_std", torch.tensor(INPUT_STD).view(1, 3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 1 or 3, H, W) in [0, 1] to logits (B, num_classes). Gray is repeated to RGB."""
-        return self.decided(self.net((images - self.input_mean) / self.input_std))
-
-    def freeze(self, last: str) -> None:
-        """Keep the weights of all layers up to one and its own.
-
-        Args:
-            last: "stem" (the first convolution and its norm), "layer1", "layer2" or "layer3".
-        """
-        for name, layer in self.net.named_children():
-            layer.requires_grad_(False)
-            if name == {"stem": "bn1"}.get(last, last):
-                return
-
-    @torch.no_grad()
-    def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Take a head over: (K, 512) and (K,)."""
-        self.net.fc.weight.copy_(weight)
-        self.net.fc.bias.copy_(bias)
-
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Into the bias of ``fc``."""
-        self.net.fc.bias -= self.log_shares
-        self.log_shares.zero_()
-
-    def exported(self) -> dict[str, Tensor]:
-        """A state dict of torchvision's ``resnet18``."""
-        state: dict[str, Tensor] = self.net.state_dict()
-        return state | {"fc.bias": state["fc.bias"] - self.log_shares}
