@@ -11,10 +11,10 @@ RESULTS := outputs/results
 WEIGHTS ?= imagenet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep test test-all chaos planted lint data figure4 results report audit dashboard wandb-sync bench docs notebooks clean
+.PHONY: help setup sweep test test-all chaos planted lint data figure4 results report audit dashboard wandb-sync bench bench-check docs notebooks clean
 
 help: ## print this
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make a virtual environment with all that is needed
 
@@ -107,6 +107,9 @@ wandb-sync: $(READY) ## push what was logged offline to W&B; safe to repeat
 
 bench: $(READY) ## measure a private training step beside a plain one
 	$(BIN)/python -m dpmi.bench $(ARGS)
+
+bench-check: $(READY) ## measure the fast engine's ratios, and say which moved since docs/bench.json
+	$(BIN)/python -m dpmi.bench --check docs/bench.json $(ARGS)
 
 docs: $(READY) ## build the documentation site, in site/; a dead link is an error
 	$(INSTALL) -e '.[docs]'

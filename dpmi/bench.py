@@ -5,31 +5,36 @@
     python -m dpmi.bench --methods fast --precision bf16-mixed --channels-last --compile
     python -m dpmi.bench --model resnet50 --sizes 64:8
     python -m dpmi.bench --parts operations data noise start
+    python -m dpmi.bench --record docs/bench.json   # the fast engine's ratios on this machine
+    python -m dpmi.bench --check docs/bench.json    # have they moved by more than their noise?
 
 Trains the same network on the same batch in turn: without privacy, with the fast engine, with
 Opacus' hooks, with Opacus' ghost clipping. Times are medians over rounds in which the methods
 alternate, ratios medians of the rounds' ratios. Memory is the peak of a process of the method's
 own, less what it held before. Other parts: operations counted, preparing and serving images, the
-noise of both mechanisms, the start of a run. Prints tables and writes outputs/bench.json.
+noise of both mechanisms, the start of a run. Prints tables and writes outputs/bench.json. Exit
+status: 0 done, 1 --check found a ratio that is worse, 2 bad input.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 
+from dpmi.base.errors import EXIT_BAD_INPUT, UserError
 from dpmi.base.threads import let_idle_threads_sleep
 
 let_idle_threads_sleep()  # as training does; before torch comes
 
 from dpmi.backbones import names  # noqa: E402
-from dpmi.benchmarks import feed  # noqa: E402
+from dpmi.benchmarks import feed, guard  # noqa: E402
 from dpmi.benchmarks.step import METHODS, Options, Row, Shape, machine, measure  # noqa: E402
 
 OUTPUT = Path("outputs") / "bench.json"
@@ -37,8 +42,8 @@ PARTS = ("step", "operations", "data", "noise", "start")
 SHAPES = ("64:64", "128:32", "224:32")
 
 
-def main() -> None:
-    """Measure, print, write."""
+def main() -> int:
+    """Measure, print, write; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m dpmi.bench", description=(__doc__ or "").split("\n\n")[0]
     )
@@ -58,9 +63,17 @@ def main() -> None:
     parser.add_argument("--norm", choices=("group", "frozen_batch"), default="group")
     parser.add_argument("--model", choices=names(), default="resnet18", help="the network")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    guard_of = parser.add_mutually_exclusive_group()
+    guard_of.add_argument("--record", type=Path, metavar="FILE", help="keep ratios for --check")
+    guard_of.add_argument("--check", type=Path, metavar="FILE", help="compare with those kept")
+    parser.add_argument(
+        "--processes", type=int, default=guard.PROCESSES, help="of --record and --check"
+    )
     arguments = parser.parse_args()
     shapes = [_shape(s) if isinstance(s, str) else s for s in arguments.sizes]
     console = Console()
+    if arguments.record or arguments.check:
+        return _guard(arguments.record, arguments.check, shapes, arguments.processes, console)
     options = Options(
         norm=arguments.norm,
         model=arguments.model,
@@ -91,6 +104,47 @@ def main() -> None:
     }
     OUTPUT.write_text(json.dumps(told, indent=1))
     console.print(f"written to {OUTPUT}")
+    return 0
+
+
+def _guard(
+    record: Path | None,
+    check: Path | None,
+    shapes: list[Shape],
+    processes: int,
+    console: Console,
+) -> int:
+    try:
+        if processes < 2:
+            raise UserError(f"--processes={processes}: one has no noise to be seen; 2 at least")
+        then = guard.of_this_machine(check) if check else None
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("measuring", total=len(shapes) * processes)
+            now = guard.measured(shapes, processes, guard.ROUNDS, lambda: progress.advance(task))
+        if record:
+            guard.write(record, now)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    if record or then is None:
+        console.print(f"{now.processor}: written to {record}", markup=False)
+        return 0
+    found = guard.compared(then, now)
+    console.print(_table_of_comparisons(found, now.processor))
+    return int(any(one.worse for one in found))
+
+
+def _table_of_comparisons(found: list[guard.Comparison], processor: str) -> Table:
+    table = Table(title=f"fast engine to plain step, {processor}")
+    for title in ("image", "batch", "ratio of", "recorded", "now", "moved"):
+        table.add_column(title, justify="left" if title in ("ratio of", "moved") else "right")
+    for one in found:
+        verdict = ("[red]worse[/]" if one.worse else "[green]better[/]") if one.moved else "no"
+        table.add_row(
+            f"{one.image_size} px", str(one.batch_size), one.what, f"{one.then:.3f}",
+            f"{one.now:.3f}", f"{verdict} (p = {one.p_value:.2g})",
+        )  # fmt: skip
+    return table
 
 
 def _shape(text: str) -> Shape:
@@ -130,4 +184,4 @@ def _table_of_figures(figures: list[feed.Figure]) -> Table:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
