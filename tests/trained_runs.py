@@ -13,11 +13,12 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
 
+from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
 from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import write_state_dict
-from dpmi.run import job
-from dpmi.train import config_dir
+from dpmi.run.job import Run
+from dpmi.run.stages import training
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,12 @@ def train(base: Path, name: str) -> Trained:
     (folder := base / name).mkdir()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = load_config(compose("config", overrides=[*own, *words, *private]))
-    models, make = [], job.classifier
+    models, make = [], training.classifier
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "classifier", lambda *given: models.append(make(*given)) or models[-1])
-        record = job.Run(config, folder, Console(quiet=True)).execute()
+        patch.setattr(
+            training, "classifier", lambda *given: models.append(make(*given)) or models[-1]
+        )
+        record = Run(config, folder, Console(quiet=True)).execute()
     assert record.status == "completed", record.reason
     rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
     tested = [row for row in rows if row[3] == "test"]

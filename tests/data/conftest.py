@@ -37,7 +37,7 @@ OWN = {
     "value_range": None,
     "max_left_out": 0.1,
 }
-ARCHIVE = {"on_missing": "error", "val_fraction": 0.25, "split_seed": 42}
+ARCHIVE = {"on_missing": "error", "max_left_out": 0.1, "val_fraction": 0.25, "split_seed": 42}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "chest_xray": {"test": "official", "max_left_out": 0.1},
     "aptos": {"test": "official", "max_left_out": 0.1},
@@ -45,7 +45,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "csv": OWN | {"csv": "labels.csv"},
     "nih": ARCHIVE | {"finding": "Mass"},
     "chexpert": ARCHIVE | {"finding": "Edema", "uncertain": "ignore", "views": "frontal"},
-    "mimic_cxr": {"on_missing": "error", "finding": "Edema", "uncertain": "ignore"}
+    "mimic_cxr": {
+        "on_missing": "error",
+        "max_left_out": 0.1,
+        "finding": "Edema",
+        "uncertain": "ignore",
+    }
     | {"views": "frontal"},
     "eyepacs": ARCHIVE | {"test_fraction": 0.25},
     "messidor2": ARCHIVE | {"test_fraction": 0.25},

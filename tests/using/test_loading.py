@@ -85,7 +85,7 @@ def test_an_image_of_pillows_is_prepared_as_its_file_is(trained):
     model = dpmi.load(run.folder)
     for path in run.paths[:4]:
         assert torch.equal(model.preprocess(Image.open(path)), model.preprocess(path))
-    with pytest.raises(UserError, match="pixel format F"):
+    with pytest.raises(UserError, match="it has floats"):
         model.preprocess(Image.new("F", (40, 40)))
 
 
