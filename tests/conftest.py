@@ -122,7 +122,9 @@ class Place:
             )
             process.start()
             process.join(240)
-            assert process.exitcode is not None
+            ended = process.exitcode is not None
+            process.kill()
+            assert ended
             return subprocess.CompletedProcess(
                 words, process.exitcode, out.read_text("utf-8"), err.read_text("utf-8")
             )

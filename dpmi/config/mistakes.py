@@ -46,7 +46,8 @@ def explain(error: Exception) -> str:
 def _quoted(override: str) -> str | None:
     """An override with its value as one text, for a shell; None where it is not meant as one."""
     key, _, value = override.partition("=")
-    if not value or value[0] in "[{'\"":
+    # Lists and texts, and what Hydra knows as functions of a sweep: interval(1,2).
+    if not value or value[0] in "[{'\"" or re.match(r"\w+\(", value):
         return None
     escaped = re.sub(r"(\\+)$", r"\1\1", value.replace('"', '\\"'))
     quoted = f'{key}="{escaped}"'

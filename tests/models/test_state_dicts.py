@@ -122,7 +122,7 @@ def test_another_networks_weights_are_refused_with_the_first_names_that_differ()
         "model.weights: the state dict has unknown 96 entries (layer1.2.conv1.weight, "
         "layer1.2.bn1.weight, layer1.2.bn1.bias, ...); allowed is one of resnet18"
     )
-    with pytest.raises(UserError, match=r"lacks 364 entries \(features\.conv0\.weight, .*unknown"):
+    with pytest.raises(UserError, match=r"lacks \d+ entries \(features\.conv0\.weight, .*unknown"):
         loads("densenet121", {"model." + k: v for k, v in state_of("resnet18").items()}, {})
 
 

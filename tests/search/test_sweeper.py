@@ -217,7 +217,7 @@ def test_a_search_without_a_sweep_is_refused(place):
 
 def test_without_optuna_the_extra_is_named(place):
     (place.cwd / "optuna.py").write_text("raise ImportError('not here')\n")
-    done = place.train(*SEARCH, RATE)
+    done = place.run(*SEARCH, RATE)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: [^\n]+ pip install 'dpmi\[optuna\]'\n", done.stderr)
     assert place.files(place.cwd) == {"optuna.py"}

@@ -35,8 +35,8 @@ def config_of(record: RunRecord, path: Path) -> Config:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: its config is of another version of dpmi ({key}: {first['msg']}); run it "
-            "again, or take the version that it was run with"
+            f"{path}: its config was written by another version of dpmi ({key}: {first['msg']}); "
+            "run it again, or use the version that it was run with"
         ) from error
 
 

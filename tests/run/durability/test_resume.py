@@ -303,7 +303,7 @@ def test_a_second_process_in_the_same_folder_changes_nothing(words, whole, tmp_p
     while not latest(folder):
         time.sleep(0.005)
     assert job_processes.run(folder, *command) == 75
-    assert "another process is at work" in " ".join(job_processes.said(folder).split())
+    assert "another process is running" in " ".join(job_processes.said(folder).split())
     process.join(60)
     assert process.exitcode == 0
     assert_same(folder, whole("dpsgd"))
