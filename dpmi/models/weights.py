@@ -18,6 +18,7 @@ from dpmi.base.errors import UserError
 from dpmi.models.weight_file import refuse_absent
 
 SUFFIX = ".safetensors"
+_OF_A_RUN = "RunCheckpoint"  # among the callbacks of a checkpoint that this program wrote
 _DIGEST, _TOLD = "sha256", "dpmi"  # in the file's metadata
 
 _log = logging.getLogger(__name__)
@@ -75,6 +76,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"({type(error).__name__}); save one with torch.save(net.state_dict(), PATH)"
         ) from error
     if isinstance(state, dict):
+        if _OF_A_RUN in (state.get("callbacks") or {}):
+            raise UserError(
+                f"model.weights={path}: a checkpoint of a run of this program, which does not say "
+                "what the run spent on its images; give the model.safetensors of a completed run"
+            )
         within = [key for key in _WITHIN if _is_state_dict(state.get(key))]
         state = state[within[0]] if len(within) == 1 else state
     if not _is_state_dict(state):

@@ -11,6 +11,8 @@ import job_processes
 import pytest
 from compared_runs import assert_same, killed_after, latest
 
+from dpmi.base.errors import UserError
+from dpmi.models.weights import read_weights
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.journal import AHEAD, read_journal
 from dpmi.privacy.ledger import LedgerEntry
@@ -332,3 +334,12 @@ def test_a_noise_seed_repeats_the_noise_of_the_same_run_and_of_no_other(words, t
     assert noise_key(tmp_path / "x", *command, "noise_seed=null") != noise_key(
         tmp_path / "y", *command, "noise_seed=null"
     )
+
+
+def test_a_checkpoint_is_not_taken_for_public_weights(words, tmp_path):
+    """It does not say what was spent for it: no epsilon of a run that starts there would hold."""
+    command = words("dpsgd")
+    killed_after(folder := tmp_path / "job", command, 3)
+    checkpoint = sorted((folder / "checkpoints").glob("*.ckpt"))[-1]
+    with pytest.raises(UserError, match=r"a checkpoint of a run of this program"):
+        read_weights(checkpoint)
