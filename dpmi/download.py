@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import BenchmarkData
+from dpmi.config.data_sets import BenchmarkData
 from dpmi.data.readers import read_catalogue
 
 DEFAULT_ROOT = Path("data")  # conf/data/*.yaml look for each set in data/<name>

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dpmi.config.sections import SMALLEST_IMAGE
+from dpmi.config.data_sets import SMALLEST_IMAGE
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.models.prior import DecidingNetwork
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from dpmi.benchmarks.step import PLAIN, Options, Shape, measure
-from dpmi.config.sections import FolderData
+from dpmi.config.data_sets import FolderData
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.decoding.image import decode_image
 from dpmi.data.decoding.settings import Decoding

@@ -1,6 +1,6 @@
 """The schema of a composed config: what Hydra's YAML must satisfy before any work is done.
 
-``conf/`` holds the values and says in a comment what each key means; ``config_sections`` holds the
+``conf/`` holds the values and says in a comment what each key means; its neighbours hold the
 types and the limits of each, this file what must hold between them. Neither imports torch or
 Lightning, so that ``--help`` stays fast.
 """
@@ -15,11 +15,10 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dpmi.base.errors import UserError, cause_for_user
+from dpmi.config.data_sets import DataConfig
 from dpmi.config.heads import check_heads
 from dpmi.config.networks import check_network
 from dpmi.config.sections import (
-    CountOrAuto,
-    DataConfig,
     DpsgdMechanism,
     DpsgdPublishedMechanism,
     LdpMechanism,
@@ -27,11 +26,9 @@ from dpmi.config.sections import (
     MechanismConfig,
     ModelSettings,
     PrivacyConfig,
-    Scale,
-    Section,
-    Seed,
     TrainerConfig,
 )
+from dpmi.config.values import CountOrAuto, Scale, Section, Seed
 
 WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
 SAME_VIEWS = "under data.augment=none all views of an image are the same; allowed is 1"

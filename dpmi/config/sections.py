@@ -1,271 +1,24 @@
-"""The sections of a config, their types and limits: data, mechanism, model, trainer, logger."""
+"""The sections mechanism, model, trainer, privacy, logger of a config, their types and limits."""
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, Field
 
 from dpmi.backbones import names
-
-# Nobody means numbers beyond these, on which libraries fail late, or compute infinities.
-_MOST = 2**31 - 1
-_LEAST_SCALE, _MOST_SCALE = 1e-9, 1e9
-_MOST_RATE = 1e6
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Scale = Annotated[float, Field(ge=_LEAST_SCALE, le=_MOST_SCALE, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=_MOST)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy's and scikit-learn's generators take no other
-_Drawn = Annotated[int, Field(ge=0, le=10_000_000)]  # images of which a list is kept in memory
-
-
-def _count_or_auto(value: object) -> object:
-    if value == "auto" or (type(value) is int and 1 <= value <= _MOST):
-        return value
-    raise ValueError(f"allowed are auto and integers greater than or equal to 1 and up to {_MOST}")
-
-
-def _truth_or_auto(value: object) -> object:
-    if value == "auto" or type(value) is bool:
-        return value
-    raise ValueError("allowed are auto, true and false")
-
-
-def _count_or_all(value: object) -> object:
-    if value == "all" or (type(value) is int and 1 <= value <= _MOST):
-        return value
-    raise ValueError(f"allowed are all and integers greater than or equal to 1 and up to {_MOST}")
-
-
-def _each_once(names: list[str]) -> list[str]:
-    if names and len(set(names)) == len(names):
-        return names
-    raise ValueError("name one or more, each once")
-
-
-def _names(value: object) -> object:
-    """A name, or several with commas between them, as a list."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-def _known_network(name: str) -> str:
-    if name in names():
-        return name
-    raise ValueError(f"allowed are {', '.join(names())}")
-
-
-def _delta_or_auto(value: object) -> object:
-    if value == "auto" or (isinstance(value, float) and 0 < value < 1):
-        return value
-    raise ValueError("allowed are auto, and numbers greater than 0 and less than 1")
-
-
-TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
-CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
-CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-_EachOnce = AfterValidator(_each_once)
-_Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[Annotated[list[_Name], _EachOnce] | None, BeforeValidator(_names)]
-
-DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
+from dpmi.config.values import (
+    Count,
+    DeltaOrAuto,
+    EachOnce,
+    Name,
+    Positive,
+    Scale,
+    Section,
+    Share,
+)
 
 NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
-SMALLEST_IMAGE = 32  # most networks halve an image five times: 32 px leave one value a channel
-
-
-class Section(BaseModel):
-    """Refuses keys that it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _two_numbers(value: object) -> tuple[float, float] | None:
-    """From a list, or from a text with a comma between them."""
-    if value is None:
-        return None
-    parts = value.split(",") if isinstance(value, str) else value
-    try:
-        first, second = (float(part) for part in parts)  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        first = second = math.nan
-    if not (math.isfinite(first) and math.isfinite(second)):
-        raise ValueError("allowed are null and two numbers, as [0,4095]")
-    return first, second
-
-
-def _range(value: object) -> tuple[float, float] | None:
-    pair = _two_numbers(value)
-    if pair is not None and pair[0] >= pair[1]:
-        raise ValueError("the first number must be lower than the second")
-    return pair
-
-
-def _window(value: object) -> tuple[float, float] | None:
-    pair = _two_numbers(value)
-    if pair is not None and pair[1] < 1:
-        raise ValueError("the second number, the width, must be 1 or more")
-    return pair
-
-
-def _depth_or_auto(value: object) -> object:
-    if value == "auto" or (type(value) is int and 8 <= value <= 16):
-        return value
-    raise ValueError("allowed are auto and integers from 8 to 16")
-
-
-_Pair = tuple[float, float] | None
-Range = Annotated[_Pair, PlainValidator(_range)]
-Window = Annotated[_Pair, PlainValidator(_window)]
-DepthOrAuto = Annotated[int | Literal["auto"], PlainValidator(_depth_or_auto)]
-
-
-class _Images(Section):
-    """What every data set is asked."""
-
-    image_size: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)]
-    resize: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)] | None
-    batch_size: CountOrAll
-    augment: Literal["none", "affine"]
-    multiplicity: Count
-    on_corrupt: Literal["error", "skip"]
-    num_workers: Annotated[int, Field(ge=0, le=1024)]
-    resident: TruthOrAuto
-    groups: Names
-
-
-class PhantomData(_Images):
-    """Images drawn by the program."""
-
-    name: Literal["phantom_xray", "phantom_fundus"]
-    seed: Annotated[int, Field(ge=0)]
-    train_images: Annotated[_Drawn, Field(ge=1)]
-    val_images: _Drawn
-    test_images: Annotated[_Drawn, Field(ge=1)]
-
-
-class _Files(_Images):
-    max_left_out: Annotated[float, Field(ge=0, le=1)]
-
-
-class BenchmarkData(_Files):
-    """The poster's two sets, from disk."""
-
-    name: Literal["chest_xray", "aptos"]
-    root: str
-    test: Literal["official", "other_patients", "held_out"]
-
-
-class MedmnistData(_Images):
-    """Sets of flat images with one label each that the medmnist package downloads."""
-
-    name: Literal[
-        "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
-        "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
-    ]  # fmt: skip
-    root: str | None
-    size: Literal[28, 64, 128, 224]
-
-
-_NihFinding = Literal[
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis",
-    "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-    "No Finding",
-]  # fmt: skip
-_ChexpertFinding = Literal[
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum",
-    "Fracture", "Lung Lesion", "Lung Opacity", "Pleural Effusion", "Pleural Other", "Pneumonia",
-    "Pneumothorax", "Support Devices", "No Finding",
-]  # fmt: skip
-
-
-class _ArchiveData(_Files):
-    root: str
-    on_missing: Literal["error", "skip"]
-
-
-class NihData(_ArchiveData):
-    """NIH ChestX-ray14: one finding against the rest."""
-
-    name: Literal["nih"]
-    finding: _NihFinding
-    val_fraction: Fraction
-    split_seed: Seed
-
-
-class _LabelledReports(_ArchiveData):
-    finding: _ChexpertFinding
-    uncertain: Literal["ignore", "positive", "negative"]
-    views: Literal["frontal", "all"]
-
-
-class ChexpertData(_LabelledReports):
-    """CheXpert: one finding against the rest."""
-
-    name: Literal["chexpert"]
-    val_fraction: Fraction
-    split_seed: Seed
-
-
-class MimicData(_LabelledReports):
-    """MIMIC-CXR-JPG: one finding against the rest."""
-
-    name: Literal["mimic_cxr"]
-
-
-class GradedData(_ArchiveData):
-    """Both eyes of patients, graded for retinopathy."""
-
-    name: Literal["eyepacs", "messidor2"]
-    val_fraction: Fraction
-    test_fraction: Fraction
-    split_seed: Seed
-
-
-ArchiveData = NihData | ChexpertData | MimicData | GradedData
-
-
-class _OwnData(_Files):
-    root: str
-    channels: Literal[1, 3]
-    bit_depth: DepthOrAuto
-    window: Window
-    value_range: Range
-    graded: bool
-    many_classes: bool
-    val_fraction: Fraction
-    test_fraction: Fraction
-    split_seed: Seed
-
-
-class FolderData(_OwnData):
-    """A user's images, a class per subfolder."""
-
-    name: Literal["folder"]
-
-
-class CsvData(_OwnData):
-    """A user's images, listed in a CSV file."""
-
-    name: Literal["csv"]
-    csv: str
-
-
-DataConfig = Annotated[
-    PhantomData
-    | BenchmarkData
-    | MedmnistData
-    | NihData
-    | ChexpertData
-    | MimicData
-    | GradedData
-    | FolderData
-    | CsvData,
-    Field(discriminator="name"),
-]
 
 
 class NoMechanism(Section):
@@ -358,11 +111,17 @@ _Feature = Literal["layer1", "layer2", "layer3", "layer4", "penultimate"]
 class FeatureSettings(Section):
     """What a head sees of an image."""
 
-    stages: Annotated[list[_Feature], _EachOnce]
-    views: Annotated[list[Literal["identity", "mirror", "half_turn"]], _EachOnce]
+    stages: Annotated[list[_Feature], EachOnce]
+    views: Annotated[list[Literal["identity", "mirror", "half_turn"]], EachOnce]
     exposure: Literal["as_is", "per_image"]
     project: Annotated[int, Field(ge=1, le=64)] | None
     centre: bool
+
+
+def _known_network(name: str) -> str:
+    if name in names():
+        return name
+    raise ValueError(f"allowed are {', '.join(names())}")
 
 
 class ModelSettings(Section):
@@ -379,8 +138,8 @@ class ModelSettings(Section):
     average: Literal["none", "last_half"]
     schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch", "layer"]
-    learning_rate: Annotated[float, Field(gt=0, le=_MOST_RATE, allow_inf_nan=False)]
-    weight_decay: Annotated[float, Field(ge=0, le=_MOST_RATE, allow_inf_nan=False)]
+    learning_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    weight_decay: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -444,8 +203,8 @@ class MlflowConfig(_Logger):
     """MLflow beside the CSV log."""
 
     name: Literal["mlflow"]
-    experiment: _Name
-    tracking_uri: _Name | None
+    experiment: Name
+    tracking_uri: Name | None
 
 
 LoggerConfig = Annotated[

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig, MedmnistData, PhantomData
+from dpmi.config.data_sets import DataConfig, MedmnistData, PhantomData
 from dpmi.data.catalogue import Catalogue
 
 _NAMED = 3

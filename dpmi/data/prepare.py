@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import CsvData, DataConfig, FolderData
+from dpmi.config.data_sets import CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.digests import content_digests
 from dpmi.data.fingerprint import DataFingerprint, fingerprint_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dpmi.config.sections import PhantomData
+from dpmi.config.data_sets import PhantomData
 from dpmi.features.vectors import unit
 
 DRAWN = 256  # images that directions are fitted on

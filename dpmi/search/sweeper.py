@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_RESUMABLE, UserError
+from dpmi.config.data_sets import PhantomData
 from dpmi.config.extras import require_extras
 from dpmi.config.identity import sweep_terms
 from dpmi.config.schema import Config, load_config
-from dpmi.config.sections import PhantomData
 from dpmi.launch.jobs import Job, make_jobs
 from dpmi.launch.sweep import check_here, fix_folder, show_as_cells
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from dpmi.base.errors import UserError
 from dpmi.base.places import cache_folder
 from dpmi.config.composing import composed
-from dpmi.config.sections import CsvData, FolderData
+from dpmi.config.data_sets import CsvData, FolderData
 from dpmi.data.prepare import PreparedData, prepare_test
 from dpmi.data.readers import CHANNELS
 from dpmi.privacy.account import Accounts

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers import read_catalogue
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.readers import read_catalogue
 from dpmi.data.readers.chest_xray import patient_of
 

@@ -10,7 +10,7 @@ import torch
 from torchvision.transforms import v2
 
 from dpmi.base.ranks import ALONE, Ranks
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import NumberedBatch
 from dpmi.data.datamodule import Batch, ImageDataModule, ImageDataset

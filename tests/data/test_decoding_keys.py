@@ -10,7 +10,7 @@ import tifffile
 from dicom_files import dicom
 from PIL import Image
 
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.prepare import PreparedData, prepare
 

@@ -8,7 +8,7 @@ import pytest
 from dicom_files import dicom
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.prepare import prepare
 from dpmi.data.readers import read_catalogue
 

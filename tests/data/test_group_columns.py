@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.prepare import prepare
 from dpmi.data.readers import read_catalogue

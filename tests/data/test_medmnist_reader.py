@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data.readers import read_catalogue
 from dpmi.data.readers.medmnist_sets import MEDMNIST, RETINOPATHY_GRADES
 

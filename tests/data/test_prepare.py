@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import DataConfig
+from dpmi.config.data_sets import DataConfig
 from dpmi.data import prepare as prepare_module
 from dpmi.data.decoding.image import is_gray
 from dpmi.data.prepare import prepare

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from dpmi.base.ranks import ALONE, Ranks
-from dpmi.config.sections import DpsgdMechanism, PhantomData, TrainerConfig
+from dpmi.config.data_sets import PhantomData
+from dpmi.config.sections import DpsgdMechanism, TrainerConfig
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.mechanisms import DPSGD

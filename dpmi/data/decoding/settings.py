@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dpmi.config.sections import CsvData, FolderData
+from dpmi.config.data_sets import CsvData, FolderData
 
 # Part of the cache's key: raise it whenever a change in decoding changes a pixel.
 PREPROCESSING_VERSION = 3

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import BenchmarkData, CsvData, DataConfig, FolderData, MedmnistData
+from dpmi.config.data_sets import BenchmarkData, CsvData, DataConfig, FolderData, MedmnistData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.aptos import read_aptos
 from dpmi.data.readers.chest_xray import read_chest_xray

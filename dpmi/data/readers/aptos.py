@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import BenchmarkData
+from dpmi.config.data_sets import BenchmarkData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, image_files, no_data

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import ArchiveData
+from dpmi.config.data_sets import ArchiveData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, no_data

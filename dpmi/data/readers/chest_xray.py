@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dpmi.config.sections import BenchmarkData
+from dpmi.config.data_sets import BenchmarkData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, image_files, no_data

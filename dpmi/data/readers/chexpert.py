@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import ChexpertData
+from dpmi.config.data_sets import ChexpertData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.archives import (
     Listed,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import CsvData
+from dpmi.config.data_sets import CsvData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data

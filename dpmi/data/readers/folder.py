@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import FolderData
+from dpmi.config.data_sets import FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, class_files, first_outside, no_data, subfolders

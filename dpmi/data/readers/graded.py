@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import GradedData
+from dpmi.config.data_sets import GradedData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.files import image_files
 from dpmi.data.readers.aptos import CLASSES

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import MedmnistData
+from dpmi.config.data_sets import MedmnistData
 from dpmi.data.catalogue import SPLITS, Catalogue
 from dpmi.data.decoding.geometry import square
 from dpmi.data.readers.medmnist_sets import MEDMNIST

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import MimicData
+from dpmi.config.data_sets import MimicData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.archives import Listed, archive_catalogue, first_file, no_archive
 from dpmi.data.readers.findings import finding_classes, finding_label, left_out

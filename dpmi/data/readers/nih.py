@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import NihData
+from dpmi.config.data_sets import NihData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.files import image_files
 from dpmi.data.readers.archives import (

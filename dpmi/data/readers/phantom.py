@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dpmi.config.sections import PhantomData
+from dpmi.config.data_sets import PhantomData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.phantoms import fundus, xray
 from dpmi.data.phantoms.seeds import image_generator

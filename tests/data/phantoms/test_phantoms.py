@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
-from dpmi.config.sections import PhantomData
+from dpmi.config.data_sets import PhantomData
 from dpmi.data.phantoms import fundus, xray
 from dpmi.data.phantoms.public import CLASSES, draw_public, public_label
 from dpmi.data.phantoms.seeds import FAMILIES, image_generator
