@@ -154,7 +154,7 @@ class Shadows:
         drawn = mechanism.train_batches()
         if planned and drawn:
             drawn = PresentBatches(drawn, present)
-        net = network(config, len(data.classes), self._first, features)
+        net = network(config, len(data.classes), self._first, features, data.channels)
         model = classifier(config, net, data, mechanism, ALONE)
         released = mechanism.release_data(data)
         module = batches(config, released, features, None, mechanism, 0, ALONE, drawn)

@@ -80,7 +80,7 @@ def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) 
     train.labels[:m][included] = canaries.labels[included]
     cache = Path(config.cache_dir).expanduser()
     first = load_start(config.model, real.channels, cache, Console(quiet=True))
-    net = network(config, len(CLASSES), first.pretrained, None)
+    net = network(config, len(CLASSES), first.pretrained, None, real.channels)
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         own = replica(config, Path(name), trainer={"devices": 1})
         execute(own, Path(name), Given(auditors_data(train.pixels, train.labels), net))

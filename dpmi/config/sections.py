@@ -64,6 +64,7 @@ class DpsgdMechanism(Section):
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
+    whiten: bool
     shares: BudgetShares
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from dpmi.models.norms import convert_norms
 from dpmi.models.preprocessing import IMAGENET, INPUTS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.state_dicts import fitted, has_statistics
+from dpmi.models.whitening import Whitening
 
 SIDE = 224  # pixels, of the images of ImageNet
 
@@ -51,6 +53,7 @@ class ImageNetwork(DecidingNetwork):
     ) -> None:
         super().__init__(num_classes)
         self.backbone: Backbone = backbone(name)
+        self.whitening: Whitening | None = None
         self.net = self.backbone.make(num_classes, side)
         without_operations_in_place(self.net)
         preprocessing = INPUTS[shown]
@@ -63,6 +66,8 @@ class ImageNetwork(DecidingNetwork):
     def head(self) -> nn.Linear:
         """The last layer."""
         head = self.net.get_submodule(self.backbone.head)
+        if isinstance(head, nn.Sequential):  # behind the whitening
+            head = head[-1]
         assert isinstance(head, nn.Linear)
         return head
 
@@ -84,8 +89,29 @@ class ImageNetwork(DecidingNetwork):
                 parameter.requires_grad_(False)
 
     @torch.no_grad()
+    def whiten(self, images: Iterable[Tensor]) -> None:
+        """Whiten what the last layer is given; what the network computes stays the same.
+
+        Args:
+            images: public ones, in batches (B, C, H, W) in [0, 1].
+        """
+        head, given, training = self.head, list[Tensor](), self.training
+        hook = head.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0].cpu()))
+        self.eval()
+        for batch in images:
+            self(batch)
+        self.train(training)
+        hook.remove()
+        weight, bias = head.weight.clone(), head.bias.clone()
+        self.whitening = Whitening(torch.cat(given)).to(weight.device)
+        self.net.set_submodule(self.backbone.head, nn.Sequential(self.whitening, head))
+        self.set_head(weight, bias)
+
+    @torch.no_grad()
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
-        """Take a head over: (K, D) and (K,)."""
+        """Take a head over: (K, D) and (K,), of features as they are."""
+        if self.whitening:
+            weight, bias = self.whitening.unfolded(weight, bias)
         self.head.weight.copy_(weight)
         self.head.bias.copy_(bias)
 
@@ -97,9 +123,12 @@ class ImageNetwork(DecidingNetwork):
 
     def exported(self) -> dict[str, Tensor]:
         """A state dict of torchvision's network."""
-        state: dict[str, Tensor] = self.net.state_dict()
-        bias = f"{self.backbone.head}.bias"
-        return state | {bias: state[bias] - self.log_shares}
+        of_head = f"{self.backbone.head}."
+        state = {n: v for n, v in self.net.state_dict().items() if not n.startswith(of_head)}
+        weight, bias = self.head.weight.detach(), self.head.bias.detach() - self.log_shares
+        if self.whitening:
+            weight, bias = self.whitening.folded(weight, bias)
+        return state | {f"{of_head}weight": weight, f"{of_head}bias": bias}
 
 
 def build_network(

@@ -9,10 +9,8 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -29,13 +27,11 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from dpmi.base.errors import UserError
-from dpmi.data.parallel import cpu_count
-from dpmi.data.phantoms.public import CLASSES, Subject, draw_public
+from dpmi.data.phantoms.public import CLASSES, Subject
 from dpmi.data.readers.phantom import DRAWING_VERSION
 from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import SUFFIX, read_state_dict, write_state_dict
-
-_IMAGES_WORTH_A_PROCESS = 1000  # drawing them takes a process longer than starting
+from dpmi.pretraining.drawn import draw_images
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,10 @@ def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with _progress(console) as progress, torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        images, labels = _draw(recipe, progress)
+        task = progress.add_task(f"drawing public {recipe.subject}", total=recipe.images)
+        images, labels = draw_images(
+            recipe.subject, recipe.seed, recipe.images, recipe.size, partial(progress.advance, task)
+        )
         classes = len(CLASSES[recipe.subject])
         model = ImageNetwork(recipe.network, classes, side=recipe.size).to(device).train()
         steps = -(-recipe.images // recipe.batch_size) * recipe.epochs
@@ -145,24 +144,6 @@ def pretrain(recipe: PretrainRecipe, console: Console) -> dict[str, Tensor]:
             schedule.step()
             progress.advance(task)
     return {name: value.cpu() for name, value in model.net.state_dict().items()}
-
-
-def _draw(recipe: PretrainRecipe, progress: Progress) -> tuple[Tensor, Tensor]:
-    """Draw all images: uint8 (n, 3, size, size), and their classes (n,)."""
-    images = torch.empty(recipe.images, 3, recipe.size, recipe.size, dtype=torch.uint8)
-    labels = torch.empty(recipe.images, dtype=torch.long)
-    task = progress.add_task(f"drawing public {recipe.subject}", total=recipe.images)
-
-    draw = partial(draw_public, recipe.subject, recipe.seed, size=recipe.size)
-    # Drawing holds the interpreter's lock: processes draw side by side, threads do not.
-    workers = max(1, min(cpu_count(), recipe.images // _IMAGES_WORTH_A_PROCESS))
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        drawn = pool.map(draw, range(recipe.images), chunksize=50)
-        for index, (image, label) in enumerate(drawn):
-            images[index] = torch.from_numpy(image).permute(2, 0, 1)
-            labels[index] = label
-            progress.advance(task)
-    return images, labels
 
 
 def _augment(images: Tensor, largest_noise: float) -> Tensor:

@@ -23,6 +23,7 @@ from dpmi.models.classifier import ImageClassifier
 from dpmi.models.head import FeatureHead
 from dpmi.models.network import Pretrained, build_network
 from dpmi.models.prior import DecidingNetwork
+from dpmi.pretraining.whitening import whiten_by_public_images
 from dpmi.privacy.statistics import TrainingSet
 
 TrainingBatches = ImageDataModule | FeatureDataModule
@@ -120,9 +121,13 @@ def training_set(
 
 
 def network(
-    config: Config, num_classes: int, pretrained: Pretrained, features: Features | None
+    config: Config,
+    num_classes: int,
+    pretrained: Pretrained,
+    features: Features | None,
+    channels: int,
 ) -> DecidingNetwork:
-    """What is trained, as training finds it."""
+    """What is trained, as training finds it, for images of so many channels."""
     if features:
         return FeatureHead(features.vectors["train"].shape[1], num_classes, config.model.head)
     net = build_network(
@@ -135,6 +140,8 @@ def network(
     )
     if config.model.frozen:
         net.freeze(config.model.frozen)
+    if isinstance(config.mechanism, DpsgdMechanism) and config.mechanism.whiten:
+        whiten_by_public_images(net, channels, config.data.image_size)
     return net
 
 

@@ -44,8 +44,9 @@ CONFIG = frozenset({
     *(f"data.{key}" for key in ("bit_depth", "window", "value_range")),
     "data.augment", "data.multiplicity", "data.finding", "data.uncertain", "data.views",
     *(f"mechanism.{key}" for key in (
-        "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
-        "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",
+        "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "whiten",
+        "count_scale", "moment_scale", "shares.centre", "shares.head", "shares.counts",
+        "shares.logits",
     )),
     *(f"model.{key}" for key in (
         "name", "weights", "input", "norm", "learning_rate", "weight_decay", "momentum", "train",

@@ -73,7 +73,9 @@ def assemble(
     config, ranks = context.config, context.ranks
     features, patients = inputs.features, images.patients
     given = context.given.net if context.given else None
-    net = given or network(config, len(images.data.classes), inputs.start.pretrained, features)
+    net = given or network(
+        config, len(images.data.classes), inputs.start.pretrained, features, images.data.channels
+    )
     model = classifier(config, net, images.data, mechanism, ranks)
     module = batches(config, released, features, patients, mechanism, begun.step, ranks)
     return Learner(model, module)

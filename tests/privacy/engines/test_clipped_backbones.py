@@ -7,6 +7,7 @@ from torch import nn
 
 from dpmi.backbones import backbone, names
 from dpmi.models.network import build_network
+from dpmi.pretraining.whitening import whiten_by_public_images
 from dpmi.privacy.gradients import refuse_batch_norm, refuse_randomness
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
@@ -17,19 +18,22 @@ NETWORKS = [
 
 @pytest.fixture
 def network():
-    def make(name, norm):
+    def make(name, norm, whitened=False):
         torch.manual_seed(0)
         state = build_network(name, 3, backbone(name).norms[0], None, side=32).net.state_dict()
         net = build_network(name, 3, norm, state, side=32).train()
         nn.init.normal_(net.head.weight, std=0.1)  # of ViT it is zero: nothing would come back
+        if whitened:
+            whiten_by_public_images(net, 1, 32)
         return net
 
     return make
 
 
+@pytest.mark.parametrize("whitened", [False, True], ids=["plain", "whitened"])
 @pytest.mark.parametrize(("name", "norm"), NETWORKS, ids=str)
-def test_its_clipped_sum_equals_a_naive_loop_over_examples(network, name, norm):
-    net = network(name, norm).double()
+def test_its_clipped_sum_equals_a_naive_loop_over_examples(network, name, norm, whitened):
+    net = network(name, norm, whitened).double()
     refuse_batch_norm(net)
     refuse_randomness(net)
     images, labels = torch.rand(2, 1, 32, 32, dtype=torch.float64), torch.arange(2)
