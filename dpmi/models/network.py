@@ -53,7 +53,6 @@ class ImageNetwork(DecidingNetwork):
     ) -> None:
         super().__init__(num_classes)
         self.backbone: Backbone = backbone(name)
-        self.whitening: Whitening | None = None
         self.net = self.backbone.make(num_classes, side)
         without_operations_in_place(self.net)
         preprocessing = INPUTS[shown]
@@ -70,6 +69,13 @@ class ImageNetwork(DecidingNetwork):
             head = head[-1]
         assert isinstance(head, nn.Linear)
         return head
+
+    @property
+    def whitening(self) -> Whitening | None:
+        """Of what the last layer is given."""
+        head = self.net.get_submodule(self.backbone.head)
+        first = head[0] if isinstance(head, nn.Sequential) else None
+        return first if isinstance(first, Whitening) else None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 1 or 3, H, W) in [0, 1] to logits (B, num_classes). Gray is repeated to RGB."""
@@ -103,15 +109,15 @@ class ImageNetwork(DecidingNetwork):
         self.train(training)
         hook.remove()
         weight, bias = head.weight.clone(), head.bias.clone()
-        self.whitening = Whitening(torch.cat(given)).to(weight.device)
-        self.net.set_submodule(self.backbone.head, nn.Sequential(self.whitening, head))
+        whitening = Whitening(torch.cat(given)).to(weight.device)
+        self.net.set_submodule(self.backbone.head, nn.Sequential(whitening, head))
         self.set_head(weight, bias)
 
     @torch.no_grad()
     def set_head(self, weight: Tensor, bias: Tensor) -> None:
         """Take a head over: (K, D) and (K,), of features as they are."""
-        if self.whitening:
-            weight, bias = self.whitening.unfolded(weight, bias)
+        if whitening := self.whitening:
+            weight, bias = whitening.unfolded(weight, bias)
         self.head.weight.copy_(weight)
         self.head.bias.copy_(bias)
 
@@ -126,8 +132,8 @@ class ImageNetwork(DecidingNetwork):
         of_head = f"{self.backbone.head}."
         state = {n: v for n, v in self.net.state_dict().items() if not n.startswith(of_head)}
         weight, bias = self.head.weight.detach(), self.head.bias.detach() - self.log_shares
-        if self.whitening:
-            weight, bias = self.whitening.folded(weight, bias)
+        if whitening := self.whitening:
+            weight, bias = whitening.folded(weight, bias)
         return state | {f"{of_head}weight": weight, f"{of_head}bias": bias}
 
 

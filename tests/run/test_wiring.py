@@ -19,6 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.models.network import ImageNetwork, build_network
 from dpmi.models.prior import DecidingNetwork, midway
+from dpmi.pretraining.whitening import whiten_by_public_images
 from dpmi.privacy import randomness
 from dpmi.privacy.noise import PIECE
 from dpmi.run.parts import prepared_data
@@ -214,6 +215,7 @@ class Noise:
         numbers = torch.cat(given).tolist() if given else []
         self.batches.append(numbers)
         net = build_network("resnet18", 2, "group", None)
+        whiten_by_public_images(net, 1, self._images.shape[-1])
         net.load_state_dict(done.net.state_dict())
         total = torch.zeros(sum(p.numel() for p in parameters))
         for number in numbers:
@@ -279,6 +281,7 @@ class NoiseOfViews:
             for view in range(config.data.multiplicity)
         ], 1).float().div(255)  # fmt: skip
         net = build_network("resnet18", 2, "group", None)
+        whiten_by_public_images(net, 1, self._images.shape[-1])
         net.load_state_dict(done.net.state_dict())
         total = torch.zeros(sum(p.numel() for p in parameters))
         for given in done.trained[self._passes :]:
@@ -325,6 +328,9 @@ def test_without_a_mechanism_the_network_is_given_as_many_views(job):
     assert [len(passed) for passed in done.trained] == [20] * STEPS
 
 
+DPSGD_OF_SMALL = ("mechanism=dpsgd", "mechanism.whiten=false")  # it has no features to whiten
+
+
 class Small(DecidingNetwork):
     """In the place of ResNet-18, for jobs of many steps."""
 
@@ -349,7 +355,7 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
         seen = len(done.trained)
 
     words = ("data.batch_size=1", "trainer.max_epochs=4", "max_physical_batch_size=64")
-    done = job("mechanism=dpsgd", *words, kind=Small, on_step=count)
+    done = job(*DPSGD_OF_SMALL, *words, kind=Small, on_step=count)
     steps = sum(sizes.values())
     assert steps == 4 * 60
     # Twice the expected size is passed in one step of twelve. One false alarm in a million.
@@ -363,7 +369,7 @@ def test_batches_are_of_every_size_that_poisson_sampling_draws(job, monkeypatch)
     assert stats.chisquare(counts, [sum(counts) / 60] * 60).pvalue > 1e-6
 
 
-@pytest.mark.parametrize("words", [("mechanism=dpsgd",), ("mechanism=ldp",)], ids=str)
+@pytest.mark.parametrize("words", [DPSGD_OF_SMALL, ("mechanism=ldp",)], ids=str)
 def test_no_secret_bits_are_used_twice(job, monkeypatch, words):
     monkeypatch.setattr("dpmi.run.parts.build_network", Small)
     keys, cipher = [], randomness.Cipher
