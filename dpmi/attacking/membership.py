@@ -1,4 +1,4 @@
-"""Was this image among the training images? LiRA against shadow models of a run."""
+"""Was this image, or this patient, in the training set? LiRA against shadow models of a run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dpmi.privacy.tradeoff import of_ledger
 
 MODELS_OF_HEADS, MODELS_OF_NETWORKS = 128, 32
 ATTACKER = (
-    "The attacker knows the method, its public seed and weights, and all candidate images with "
-    "their labels, trains shadow models, and sees the confidence of a model's final weights on "
-    "each candidate."
+    "The attacker knows the method, its public seed and weights, and the images of all candidates "
+    "with their labels, trains shadow models, and sees the confidence of a model's final weights "
+    "on each image."
 )
 ZERO_OUT = (
-    "an absent image contributes nothing, and the number of images stays what it is (zero-out)"
+    "an absent {unit} contributes nothing, and the number of {unit}s stays what it is (zero-out)"
 )
-LEFT_OUT = "an absent image is left out, and the run is of the others"
+LEFT_OUT = "an absent {unit} is left out, and the run is of the others"
 
 
 def attack_membership(
@@ -36,7 +36,7 @@ def attack_membership(
     console: Console,
     progress: Callable[[int, int], None],
 ) -> Membership:
-    """Train shadow models on the images that fair coins choose, and attack each by the others.
+    """Train shadow models on what fair coins choose, images or patients; attack each by the others.
 
     Args:
         config: of the run.
@@ -70,14 +70,17 @@ def attack_membership(
     if isinstance(mechanism, PlannedMechanism):
         allowed = of_ledger(mechanism.released, "zero-out")
         promised = [(at, allowed.true_positive_rate(at)) for at, *_ in rocs[0].curve]
-        told = mechanism.guarantee()
-        epsilon, delta = told.epsilon, told.delta
+        guarantee = mechanism.guarantee()
+        epsilon, delta = guarantee.epsilon, guarantee.delta
     return Membership(
         attacker=ATTACKER,
-        absent=ZERO_OUT if config.mechanism.name in PLANNED else LEFT_OUT,
+        absent=(ZERO_OUT if config.mechanism.name in PLANNED else LEFT_OUT).format(
+            unit=shadows.unit
+        ),
         intervals=OVER_MODELS,
         models=models,
-        images=shadows.n,
+        unit=shadows.unit,
+        candidates=shadows.n,
         coins=seed,
         rocs=rocs,
         promised=promised,

@@ -62,14 +62,15 @@ class Roc(_Frozen):
 
 
 class Membership(_Frozen):
-    """Whether an image was among the training images.
+    """Whether an image, or a patient, was in the training set.
 
     Attributes:
         attacker: what is known and seen, in a sentence.
-        absent: what a training set without the image is.
+        absent: what a training set without the candidate is.
         intervals: what they are over.
         models: shadow models, each of them attacked by means of the others.
-        images: that coins were tossed for.
+        unit: what a candidate is: an image, or a patient with all their images.
+        candidates: that coins were tossed for.
         coins: seed of the coins.
         rocs: of each score; the first is the likelihood ratio.
         promised: the highest true positive rate that the run's ledger allows, at each false
@@ -82,7 +83,8 @@ class Membership(_Frozen):
     absent: str
     intervals: str
     models: int
-    images: int
+    unit: Literal["image", "patient"]
+    candidates: int
     coins: int
     rocs: list[Roc]
     promised: list[tuple[float, float]] | None

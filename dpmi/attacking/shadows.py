@@ -1,9 +1,10 @@
-"""Shadow models: a run repeated by its own mechanism on random subsets of its images.
+"""Shadow models: a run repeated by its own mechanism on random subsets of its images or patients.
 
-Under a mechanism with an ε an absent image is one that contributes nothing, which is the house's
-zero-out adjacency: the number of images, and so every normaliser, sampling rate and noise, is that
-of the run; batches, statistics and class counts lack the image. Other mechanisms know no such
-neighbour: they are run on the images that are present, as a user without the others would.
+A candidate is what the run protects: an image, or a patient with all their images. Under a
+mechanism with an ε an absent candidate is one that contributes nothing, which is the house's
+zero-out adjacency: the number of candidates, and so every normaliser, sampling rate and noise, is
+that of the run; batches, statistics and class counts lack the candidate. Other mechanisms know no
+such neighbour: they are run on the images that are present, as a user without the others would.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytorch_lightning as L
@@ -26,6 +28,7 @@ from dpmi.base.ranks import ALONE
 from dpmi.config.schema import Config
 from dpmi.data.batches import Batches
 from dpmi.data.datamodule import ImageDataset
+from dpmi.data.patients import known_patients
 from dpmi.data.prepare import PreparedData
 from dpmi.features.datamodule import FeatureDataset
 from dpmi.features.extract import Features
@@ -41,36 +44,36 @@ from dpmi.run.parts import (
     features_of,
     network,
     prepared_data,
-    protected_patients,
     training_set,
 )
 
 PLANNED = ("dpsgd", "class_means")  # an absent image contributes nothing
 PLAIN = ("none", "ldp_published", "dpsgd_published")  # an absent image is not there
+Unit = Literal["image", "patient"]
 _EVALUATED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class PresentImages(TrainingSet):
-    """Those of the training images that are present; the number of all is public.
+class Present(TrainingSet):
+    """Those of the training images that are present; the number of all candidates is public.
 
     Attributes:
-        all: images that there are, present or not.
+        all: images, or patients, that there are, present or not.
     """
 
     all: int = 0
 
     @property
     def n(self) -> int:
-        """Of all images: what is released is divided by it."""
+        """Of all candidates: what is released is divided by it."""
         return self.all
 
 
 class PresentBatches:
-    """Batches as they are drawn of all images, less those that are absent.
+    """Batches as they are drawn of all candidates, less those that are absent.
 
     Args:
-        drawn: indices from 0 to n-1.
+        drawn: indices from 0 to n-1, of images or patients.
         present: (n,).
     """
 
@@ -79,7 +82,7 @@ class PresentBatches:
         self._drawn, self._present = drawn, present
 
     def draw(self, step: int) -> list[int]:
-        """Indices among all images of a step's batch; it may be empty."""
+        """Indices among all candidates of a step's batch; it may be empty."""
         return [index for index in self._drawn.draw(step) if self._present[index]]
 
 
@@ -94,7 +97,8 @@ class Shadows:
         console: where it is said that features are computed.
 
     Attributes:
-        n: candidates: the training images of the run.
+        n: candidates: the run's training images, or patients.
+        unit: what a candidate is: "image" or "patient".
 
     Raises:
         UserError: the data cannot be used, or shadow models are no attack on the mechanism.
@@ -109,31 +113,31 @@ class Shadows:
         self.config = config
         self._device = "cuda" if _on_gpu(config) else "cpu"
         self._data = data = prepared_data(config)
-        if protected_patients(config, data):
-            raise UserError(
-                f"privacy.unit={config.privacy.unit}: this attack is on images, but the run "
-                "protects patients; attack one with privacy.unit=image"
-            )
+        # A run without a guarantee protects nobody: it is attacked as one that protects would be.
+        self._patients = patients = known_patients(data, config.privacy.unit)
+        self.unit: Unit = "patient" if patients else "image"
         self._first = load_start(
             config.model, data.channels, Path(config.cache_dir).expanduser(), console
         ).pretrained
         asked = (self._first, console, self._device)
         self._features = features_of(config, data, *asked)
         self._train = training_set(config, data, self._features, None, *asked)
-        self.n = self._train.n
+        images = np.arange(self._train.n)
+        self._candidate_of = patients.of_image if patients else images  # (N,), of each image
+        self.n = len(patients) if patients else len(images)
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(n,) of the candidates."""
+        """(N,) of the images."""
         return np.asarray(self._data.splits["train"].labels)
 
     def trained(
         self, present: Coins, noise: NoiseSource | None = None
     ) -> tuple[DecidingNetwork, Mechanism]:
-        """Train one on the images that are ``present``, (n,).
+        """Train one on the candidates that are ``present``, (n,).
 
         Args:
-            present: whether it is, of each image.
+            present: whether it is, of each candidate.
             noise: of the mechanism; None for a new key.
 
         Returns:
@@ -144,10 +148,10 @@ class Shadows:
         """
         config, planned = self.config, self.config.mechanism.name in PLANNED
         L.seed_everything(config.seed, verbose=False)
-        rows = torch.from_numpy(np.flatnonzero(present))
-        mechanism = build_mechanism(
-            config, self.n if planned else len(rows), noise, train=self._chosen(rows, planned)
-        )
+        rows = torch.from_numpy(np.flatnonzero(present[self._candidate_of]))
+        n = self.n if planned else len(rows)
+        train = self._chosen(rows, planned)
+        mechanism = build_mechanism(config, n, noise, train=train, unit=self.unit)
         data, features = self._data, self._features
         if not planned:
             data, features = _without(data, rows), _only(features, rows)
@@ -157,7 +161,7 @@ class Shadows:
         net = network(config, len(data.classes), self._first, features, data.channels)
         model = classifier(config, net, data, mechanism, ALONE)
         released = mechanism.release_data(data)
-        module = batches(config, released, features, None, mechanism, 0, ALONE, drawn)
+        module = batches(config, released, features, self._patients, mechanism, 0, ALONE, drawn)
         average = IterateAverage() if config.model.average == "last_half" else None
         trainer = L.Trainer(
             accelerator=config.trainer.accelerator,
@@ -185,11 +189,18 @@ class Shadows:
         """What statistics are made of: the images that are present."""
         its = self._train
         vectors = None if its.vectors is None else its.vectors[rows]
-        told = (its.labels[rows], its.num_classes, vectors, its.length)
-        return PresentImages(*told, all=self.n) if planned else TrainingSet(*told)
+        chosen = (its.labels[rows], its.num_classes, vectors, its.length)
+        if not planned:
+            return TrainingSet(*chosen)
+        whose = np.unique(self._candidate_of[rows.numpy()], return_inverse=True)[1]
+        patients = torch.from_numpy(whose) if self._patients else None
+        return Present(*chosen, patients=patients, all=self.n)
 
     def confidences(self, net: DecidingNetwork) -> Values:
-        """(n,) log odds that a model gives each candidate's own class; the images are clean."""
+        """(n,) log odds that a model gives a candidate's own classes, the mean over their images.
+
+        The images are clean.
+        """
         split, size = self._data.splits["train"], self.config.data.image_size
         candidates = (
             FeatureDataset(self._features, "train") if self._features else ImageDataset(split, size)
@@ -197,7 +208,8 @@ class Shadows:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             candidates, batch_size=_EVALUATED_AT_ONCE, collate_fn=lambda batch: batch
         )
-        return logit_confidence(_logits(net, loader).double().numpy(), self.labels)
+        of_images = logit_confidence(_logits(net, loader).double().numpy(), self.labels)
+        return np.bincount(self._candidate_of, of_images) / np.bincount(self._candidate_of)
 
 
 def _on_gpu(config: Config) -> bool:

@@ -108,7 +108,7 @@ def as_markdown(tried: Tried) -> str:
         header = ["membership", "set-up", "score", "AUC", "advantage"]
         header += ["TPR at FPR 0.1 %", "at FPR 1 %", "guaranteed, at 1 %"]
         rows = [
-            [each.run, each.detail, roc.score, str(roc.auc), str(roc.advantage),
+            [each.run, setting(each, found), roc.score, str(roc.auc), str(roc.advantage),
              *(rate.percent for rate in roc.true_positive.values()), promised_at(found, 0.01)]
             for each, found in tried.membership for roc in found.rocs
         ]  # fmt: skip
@@ -130,6 +130,11 @@ def as_markdown(tried: Tried) -> str:
         ]  # fmt: skip
         parts += [markdown_table(header, rows), " ".join(tried.sentences("reconstruction"))]
     return "\n\n".join(parts)
+
+
+def setting(attacks: Attacks, found: Membership) -> str:
+    """What was attacked: size, what was trained, and whose membership, where it is a patient's."""
+    return attacks.detail + (", patients" if found.unit == "patient" else "")
 
 
 def promised_at(found: Membership, rate: float) -> str:

@@ -90,6 +90,7 @@ def page(
         tried=tried,
         attacks_explanation=attacks.EXPLANATION,
         promised_at=attacks.promised_at,
+        setting=attacks.setting,
         parts=attacks.PARTS,
         alone=ALONE,
         together=together([its.panel for its in sections]),

@@ -1,9 +1,12 @@
 """What the tests of attacks have in common: heads on random public weights, in a second."""
 
+import csv
 import functools
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import write_state_dict
@@ -34,3 +37,30 @@ def head_words(tmp_path_factory):
 def head(composed, head_words):
     """Compose such a run: ``head("mechanism=dpsgd")``."""
     return functools.lru_cache(lambda *words: composed(*head_words, *words))
+
+
+@pytest.fixture(scope="session")
+def clinic(tmp_path_factory):
+    """30 patients to train on, one to four random images each, of one or of both classes."""
+    folder, rng = tmp_path_factory.mktemp("clinic"), np.random.default_rng(0)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "patient", "split"])
+        for patient in range(40):
+            for number in range(patient % 4 + 1):
+                path = f"{patient}-{number}.png"
+                Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8)).save(folder / path)
+                label = "ill" if (patient + number) % 2 else "well"
+                rows.writerow([path, label, patient, "train" if patient < 30 else "test"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def head_of_patients(composed, head_words, clinic):
+    """Compose a run that trains a head on the clinic's patients."""
+    own = ("data=csv", f"data.root={clinic}", "data.channels=1")
+    kept = [
+        word for word in head_words if not word.startswith(("data=", "data.train_", "data.val"))
+    ]
+    kept = [word for word in kept if not word.startswith("data.test_images")]
+    return functools.lru_cache(lambda *words: composed(*own, *kept, *words))

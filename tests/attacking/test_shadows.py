@@ -5,7 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from dpmi.attacking.shadows import PresentImages, Shadows
+from dpmi.attacking.shadows import Present, Shadows
 from dpmi.base.errors import UserError
 from dpmi.models.weights import read_state_dict
 from dpmi.privacy.randomness import NoiseSource
@@ -50,6 +50,57 @@ def test_with_all_images_present_it_is_the_run_to_the_bit(head, cell, tmp_path, 
         assert torch.equal(value, ran[name]), name
 
 
+@pytest.mark.parametrize(
+    "cell", ["dpsgd", pytest.param("poisson", marks=pytest.mark.slow), "class_means"]
+)
+def test_of_patients_it_is_the_run_to_the_bit_too(head_of_patients, cell, tmp_path, monkeypatch):
+    test_with_all_images_present_it_is_the_run_to_the_bit(
+        head_of_patients, cell, tmp_path, monkeypatch
+    )
+
+
+def test_a_patient_is_absent_with_all_their_images_and_no_other_is(head_of_patients):
+    words = ("trainer.max_epochs=1", "model.momentum=0", "model.average=none", "model.prior=train")
+    config = head_of_patients(*DPSGD, "model.features.centre=false", *words)
+    shadows = Shadows(config, CONSOLE)
+    everyone = np.ones(shadows.n, bool)
+    assert (shadows.unit, shadows.n, len(shadows.labels)) == ("patient", 30, 73)
+    whole, mechanism = shadows.trained(everyone, key())
+    assert mechanism.plan.unit == "patient"
+    for patient in (0, 3):  # of one image, and of four
+        present = everyone.copy()
+        present[patient] = False
+        without, its = shadows.trained(present, key())
+        assert (its.plan, its.ledger.entries) == (mechanism.plan, mechanism.ledger.entries)
+        moved = [a - b for a, b in zip(whole.parameters(), without.parameters(), strict=True)]
+        length = torch.cat([part.detach().flatten() for part in moved]).norm() * shadows.n
+        assert float(length) == pytest.approx(0.7, rel=1e-2)
+
+
+def test_without_a_guarantee_a_patient_is_left_out_with_all_their_images(head_of_patients):
+    shadows = Shadows(head_of_patients("mechanism=none", "model.prior=uniform"), CONSOLE)
+    present = np.zeros(shadows.n, bool)
+    present[:4] = True  # ten images, four of them of class "ill"
+    net, _ = shadows.trained(present)
+    assert net.log_shares.softmax(0).tolist() == pytest.approx([0.5, 0.5], abs=0.11)
+    images = shadows.labels[:10]
+    assert float(net.log_shares.softmax(0)[1]) == pytest.approx(images.mean())
+
+
+def test_the_confidence_in_a_patient_is_the_mean_over_their_images(head_of_patients):
+    config = head_of_patients("mechanism=none")
+    shadows = Shadows(config, CONSOLE)
+    net, _ = shadows.trained(np.ones(shadows.n, bool))
+    of_patients = shadows.confidences(net)
+    images = Shadows(config.model_copy(update={
+        "privacy": config.privacy.model_copy(update={"unit": "image"})
+    }), CONSOLE)  # fmt: skip
+    of_images = images.confidences(net)
+    assert (len(of_patients), len(of_images)) == (30, 73)
+    assert of_patients[0] == pytest.approx(of_images[0])
+    assert of_patients[3] == pytest.approx(of_images[6:10].mean())
+
+
 @pytest.mark.parametrize("cell", ["dpsgd", "poisson", "class_means"])
 def test_without_an_image_plan_noise_and_ledger_are_the_same(head, cell):
     shadows = Shadows(head(*CELLS[cell]), CONSOLE)
@@ -88,7 +139,7 @@ def test_without_an_image_the_centre_is_still_divided_by_all(head):
 
 
 def test_absent_images_are_in_no_statistic_and_in_the_number_of_all():
-    train = PresentImages(torch.tensor([0, 1, 1]), 2, torch.eye(3), all=10)
+    train = Present(torch.tensor([0, 1, 1]), 2, torch.eye(3), all=10)
     assert train.n == 10
     assert train.class_counts().tolist() == [1, 2]
     assert train.vector_sum().tolist() == [1, 1, 1]
