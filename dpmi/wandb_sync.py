@@ -36,15 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     found = offline_runs(asked.folders)
     left = [run for run in found if not synced(run)]
-    told = f"{len(found)} offline runs, {len(found) - len(left)} pushed before"
+    counted = f"{len(found)} offline runs, {len(found) - len(left)} pushed before"
     if not left:
-        print(f"{told}; nothing to push")
+        print(f"{counted}; nothing to push")
         return 0
     if not has_credentials():
-        print(f"error: {told}, but no W&B credentials: run `wandb login` first", file=sys.stderr)
+        print(f"error: {counted}, but no W&B credentials: run `wandb login` first", file=sys.stderr)
         return EXIT_NOT_TRIED
     if not server_in_reach():
-        print(f"error: {told}, but the W&B server does not answer", file=sys.stderr)
+        print(f"error: {counted}, but the W&B server does not answer", file=sys.stderr)
         return EXIT_NOT_TRIED
     command = [sys.executable, "-m", "wandb", "sync", "-n", str(AT_ONCE), *map(str, left)]
     with (
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         # its own lines show what failed
         subprocess.run(command, stdin=subprocess.DEVNULL, env=environment, check=False)
     failed = [run for run in left if not synced(run)]
-    print(f"{told}, {len(left) - len(failed)} pushed now, {len(failed)} not")
+    print(f"{counted}, {len(left) - len(failed)} pushed now, {len(failed)} not")
     for run in failed:
         print(f"not pushed: {run}", file=sys.stderr)
     return EXIT_NOT_PUSHED if failed else 0

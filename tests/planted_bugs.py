@@ -870,8 +870,8 @@ ONE_BIT = (
     Planted(
         "the classes' shares are counted",
         "dpmi/mechanisms/ldp_features.py",
-        "shares = torch.from_numpy(told.sums), torch.from_numpy(told.shares)\n",
-        "shares = torch.from_numpy(told.sums), torch.bincount(\n"
+        "shares = torch.from_numpy(estimate.sums), torch.from_numpy(estimate.shares)\n",
+        "shares = torch.from_numpy(estimate.sums), torch.bincount(\n"
         "            torch.from_numpy(self._labels).long(), minlength=self._classes\n"
         "        ) / len(self._labels)\n",
         "tests/mechanisms/test_ldp_features.py::test_the_head_is_a_function_of_the_answers_alone",

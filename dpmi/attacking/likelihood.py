@@ -158,8 +158,8 @@ def answered(
 
     def ask(question: Question) -> NDArray[np.bool_]:
         said = respondents(question)
-        told = truths(question, vectors, labels) == said[:, None]
-        found[question.rows] = np.where(told, math.log1p(-lie), math.log(lie))
+        truthful = truths(question, vectors, labels) == said[:, None]
+        found[question.rows] = np.where(truthful, math.log1p(-lie), math.log(lie))
         return said
 
     interview(len(labels), vectors.shape[1], classes, response.bias, ask)

@@ -21,8 +21,8 @@ def likelihood_ratio(releases: Values, noise_multiplier: float, sample_rate: flo
     """
     over = (releases - 0.5) / noise_multiplier**2
     with np.errstate(divide="ignore"):
-        told = np.logaddexp(np.log1p(-sample_rate), np.log(sample_rate) + over)
-    return np.asarray(told.sum(0))
+        log_ratios = np.logaddexp(np.log1p(-sample_rate), np.log(sample_rate) + over)
+    return np.asarray(log_ratios.sum(0))
 
 
 def nearer(release: Values, difference: Values, noise_multiplier: float) -> float:

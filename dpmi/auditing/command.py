@@ -93,7 +93,7 @@ def _nothing_to_audit(record: RunRecord) -> str | None:
 
 def _real(record: RunRecord, config: Config, seconds: float, console: Console) -> RealRun | None:
     """What a run was given, where there is time to train its network once more."""
-    told, took = record.guarantee, record.timings["train"]
+    guarantee, took = record.guarantee, record.timings["train"]
     if config.mechanism.name != "dpsgd" or config.model.train != "all":
         return None
     if config.privacy.unit == "patient":
@@ -111,15 +111,15 @@ def _real(record: RunRecord, config: Config, seconds: float, console: Console) -
         )
         return None
     assert record.data is not None
-    assert told is not None
-    assert told.replace_one_epsilon is not None
-    assert told.delta is not None
+    assert guarantee is not None
+    assert guarantee.replace_one_epsilon is not None
+    assert guarantee.delta is not None
     return RealRun(
         n=record.data["counts"]["train"],
         channels=record.data["channels"],
         side=record.data["image_side"],
-        replace_one_epsilon=told.replace_one_epsilon,
-        delta=told.delta,
+        replace_one_epsilon=guarantee.replace_one_epsilon,
+        delta=guarantee.delta,
     )
 
 

@@ -163,9 +163,9 @@ def _best_guesses(
         for low in (0, count):
             right = expected[-count:].sum() + (1 - expected[:low]).sum()
             guesses = round((count + low) * scale)
-            told = one_run(len(coin), guesses, round(right * scale), delta, error)
-            if told > best:
-                best, chosen = told, (round(count * scale), round(low * scale))
+            bound = one_run(len(coin), guesses, round(right * scale), delta, error)
+            if bound > best:
+                best, chosen = bound, (round(count * scale), round(low * scale))
     high, low = chosen
     ranked = coin[np.argsort(scores)]
     return int(ranked[len(ranked) - high :].sum() + (~ranked[:low]).sum()), high + low

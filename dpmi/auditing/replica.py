@@ -89,15 +89,20 @@ class Claimed(NamedTuple):
     unit: str
 
 
-def claim(told: Guarantee | None) -> Claimed:
+def claim(guarantee: Guarantee | None) -> Claimed:
     """The claim of a guarantee.
 
     Raises:
         UserError: it claims none.
     """
-    if told is None or told.epsilon is None or told.delta is None or told.unit is None:
-        raise UserError(f"the run has no ε to audit ({told})")
-    return Claimed(told.epsilon, told.delta, told.unit)
+    if (
+        guarantee is None
+        or guarantee.epsilon is None
+        or guarantee.delta is None
+        or guarantee.unit is None
+    ):
+        raise UserError(f"the run has no ε to audit ({guarantee})")
+    return Claimed(guarantee.epsilon, guarantee.delta, guarantee.unit)
 
 
 def execute(config: Config, folder: Path, given: Given) -> RunRecord:

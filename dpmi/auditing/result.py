@@ -85,8 +85,8 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the record."""
-        told = {"lower_bound": self.epsilon, "method": self.method, "refuted": self.refuted}
-        return told | asdict(self) | {"says": str(self)}
+        summary = {"lower_bound": self.epsilon, "method": self.method, "refuted": self.refuted}
+        return summary | asdict(self) | {"says": str(self)}
 
 
 def rounded_down(epsilon: float) -> str:

@@ -20,25 +20,25 @@ _DIGITS = 2e-3  # relative: bounds on an attacker are kept to four digits
 _BEFORE = "the weights before training took from the same images: ε is of both"
 
 
-def promise_checks(card: Card, told: Provenance | None) -> Iterator[Check]:
+def promise_checks(card: Card, provenance: Provenance | None) -> Iterator[Check]:
     """All of the guarantee.
 
     Args:
         card: states it.
-        told: metadata of the weights file; None where it cannot be read.
+        provenance: metadata of the weights file; None where it cannot be read.
     """
     guarantee, record = card.record.guarantee, card.record
     assert guarantee
     if guarantee.epsilon is None or guarantee.delta is None:
-        yield from _without(card, guarantee, told)
+        yield from _without(card, guarantee, provenance)
         return
     stricter = {printed_delta(delta) for delta in STRICTER_DELTAS}
     yield compare("states ε at the stricter δ", set(guarantee.epsilons), stricter, show=False)
     if guarantee.delta == 0:
-        yield from _pure(card, guarantee, told)
+        yield from _pure(card, guarantee, provenance)
     else:
         on_card = tuple(LedgerEntry(**entry) for entry in record.executed.get("ledger", ()))
-        of_weights = told.taken[-1].spending if told and told.taken else None
+        of_weights = provenance.taken[-1].spending if provenance and provenance.taken else None
         name = "ledger in the weights file is the card's"
         if on_card and of_weights:
             yield compare(name, on_card, of_weights.ledger, show=False)
@@ -46,7 +46,7 @@ def promise_checks(card: Card, told: Provenance | None) -> Iterator[Check]:
             yield unknown(name, "no ledger on the card: a user's own data")
         ledger = on_card or (of_weights.ledger if of_weights else ())
         if ledger:
-            entries = _with_before(ledger, guarantee, told)
+            entries = _with_before(ledger, guarantee, provenance)
             yield from _by_ledger(guarantee, entries, record.risk)
             if card.others and card.others.epsilon is not None:
                 yield _total(card.others, card.others.epsilon, guarantee, entries)
@@ -54,27 +54,27 @@ def promise_checks(card: Card, told: Provenance | None) -> Iterator[Check]:
             yield unknown("ε of the ledger", "no ledger, neither on the card nor in the weights")
 
 
-def _without(card: Card, guarantee: Guarantee, told: Provenance | None) -> Iterator[Check]:
+def _without(card: Card, guarantee: Guarantee, provenance: Provenance | None) -> Iterator[Check]:
     name = "no guarantee: no ε and no bound beside the reason"
     numbers = (guarantee.delta, guarantee.replace_one_epsilon, guarantee.image_epsilon)
     clean = not card.record.risk and not guarantee.epsilons and set(numbers) == {None}
     yield passed(name) if clean else failed(name, "it states numbers that nothing proves")
-    if told and told.taken:
-        reason = told.taken[-1].spending.reason
+    if provenance and provenance.taken:
+        reason = provenance.taken[-1].spending.reason
         yield compare("reason in the weights file is the card's", guarantee.reason, reason)
 
 
 def _with_before(
-    ledger: Sequence[LedgerEntry], guarantee: Guarantee, told: Provenance | None
+    ledger: Sequence[LedgerEntry], guarantee: Guarantee, provenance: Provenance | None
 ) -> tuple[LedgerEntry, ...]:
     """The ledger, and what the first weights took from the same images.
 
     Which accounts share images is not recorded: those of the same name, or all, as ε shows.
     """
-    if not told or _BEFORE not in guarantee.assumptions:
+    if not provenance or _BEFORE not in guarantee.assumptions:
         return tuple(ledger)
-    earlier = told.taken[:-1]
-    same = [share for share in earlier if share.account == told.taken[-1].account]
+    earlier = provenance.taken[:-1]
+    same = [share for share in earlier if share.account == provenance.taken[-1].account]
     found: tuple[LedgerEntry, ...] = ()
     for shares in (same, earlier):
         before = [entry for share in shares for entry in share.spending.ledger]
@@ -170,18 +170,18 @@ def _numbers(one: Risk, other: Risk) -> Iterator[tuple[str, float | None, float 
         yield "curve", power, other_power
 
 
-def _pure(card: Card, guarantee: Guarantee, told: Provenance | None) -> Iterator[Check]:
+def _pure(card: Card, guarantee: Guarantee, provenance: Provenance | None) -> Iterator[Check]:
     """ε-DP of noised images, or of answers: that of this release and of those before it."""
     assert guarantee.epsilon is not None
     stated = guarantee.epsilon
     yield compare("ε is the same at any δ", set(guarantee.epsilons.values()), {stated}, show=False)
     name = "ε adds up from the releases in the weights file"
-    if not told or not told.taken:
+    if not provenance or not provenance.taken:
         yield unknown(name, "the weights file has none")
     else:
-        own = told.taken[-1].spending
-        earlier = [share for share in told.taken[:-1] if _BEFORE in guarantee.assumptions]
-        same = [s.spending for s in earlier if s.account == told.taken[-1].account]
+        own = provenance.taken[-1].spending
+        earlier = [share for share in provenance.taken[:-1] if _BEFORE in guarantee.assumptions]
+        same = [s.spending for s in earlier if s.account == provenance.taken[-1].account]
         by_name = {took.entry: took for took in (*same, own)}
         answers = card.record.config["mechanism"]["name"] == "ldp_features"
         yield near(name, stated, sum(_of_unit(s, answers) for s in by_name.values()), _SAME)

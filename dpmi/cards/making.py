@@ -59,7 +59,7 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
             f"{run / PUBLIC_FILE}: of an older version of dpmi, which did not bound what an "
             "attacker can do; run it again with rerun=true"
         )
-    _, told = read_kept(weights)
+    _, provenance = read_kept(weights)
     private = read_record(run / RECORD_FILE) if (run / RECORD_FILE).is_file() else None
     by_choice = False
     if wishes.with_ledger and not record.executed:
@@ -82,7 +82,7 @@ def make_card(run: Path, out: Path, wishes: Wishes) -> Card:
         record=record,
         ledger_by_choice=by_choice,
         weights=weights_file(weights),
-        others=_others(cache_dir, told.taken[-1].account if told.taken else None),
+        others=_others(cache_dir, provenance.taken[-1].account if provenance.taken else None),
         shares=shares(record),
         intended_use=" ".join((wishes.intended_use or INTENDED_USE).split()),
         limits=LIMITS,

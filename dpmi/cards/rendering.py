@@ -115,10 +115,12 @@ def read_card(path: Path) -> tuple[Card, bytes]:
         values = json.loads(found[1]) if found else None
     except ValueError as error:
         raise UserError(f"{path}: contains no readable card ({error})") from error
-    told = (values.get("schema_name"), values.get("version")) if isinstance(values, dict) else None
-    if told != (SCHEMA, VERSION):
+    stated = (
+        (values.get("schema_name"), values.get("version")) if isinstance(values, dict) else None
+    )
+    if stated != (SCHEMA, VERSION):
         raise UserError(
-            f"{path}: schema and version are {told}; this dpmi reads {SCHEMA} version {VERSION}: "
+            f"{path}: schema and version are {stated}; this dpmi reads {SCHEMA} version {VERSION}: "
             "use the dpmi that made it, or make it again (python -m dpmi.card RUN)"
         )
     try:

@@ -93,7 +93,7 @@ def register_resolvers() -> None:
     """Register what a config may call in ``${...:...}``: each gives text, none code or sections."""
     for name, resolver in (("job_folder", job_folder), ("sweep_folder", sweep_folder)):
         OmegaConf.register_new_resolver(
-            f"dpmi.{name}", lambda *, _root_, told=resolver: told(_root_), replace=True
+            f"dpmi.{name}", lambda *, _root_, resolve=resolver: resolve(_root_), replace=True
         )
     OmegaConf.register_new_resolver("oc.env", _variable, replace=True)
     for name in ("oc.create", "oc.decode", "oc.deprecated", "oc.dict.keys", "oc.dict.values"):

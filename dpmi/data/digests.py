@@ -41,7 +41,7 @@ def content_digests(source: Source, paths: tuple[str, ...], cache_dir: Path) -> 
     """Return the SHA-256 hex digest of each image's content, in the order of ``paths``.
 
     Files whose path, size and time of last change are known from an earlier run are not read
-    again. What is remembered is verified: a damaged memory is told, and all files are read.
+    again. What is remembered is verified: if it is damaged, this is logged, and all files are read.
     """
     if not isinstance(source, StampedSource):
         return list(in_threads(lambda path: _digest(source.fetch(path)), paths))

@@ -92,7 +92,7 @@ def stored_pixels(
 
     Any number of processes may ask for the same at the same moment: one makes them, the others
     wait for it. A reader never sees a half-written folder: it is built beside its place and renamed
-    into it. One that was damaged since is told, and made anew.
+    into it. One that was damaged since is reported, and made anew.
 
     Args:
         home: the folder, two below ``cache_dir``.

@@ -187,11 +187,11 @@ def _compute(
             pooled[name] = of
     if count:
         console.print(f"features of {said} ({request.view}): {time.perf_counter() - started:.0f} s")
-    told = {
+    sha256s = {
         name: torch.from_numpy(np.frombuffer(b"".join(of), dtype=np.uint8).reshape(-1, 32).copy())
         for name, of in digests.items()
     }
-    return pooled, told
+    return pooled, sha256s
 
 
 def _cut(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

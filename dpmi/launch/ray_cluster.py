@@ -115,8 +115,8 @@ class RayLauncher(SideBySideLauncher):
         asked = {"CPU": self._cpus, "GPU": self._gpus, **self._resources}
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         if not any(all(n.get(name, 0) >= asked[name] for name in asked) for n in nodes):
-            told = ", ".join(f"{name} {number}" for name, number in asked.items() if number)
-            self.note(f"no node of the cluster has {told}: the jobs wait until one has")
+            needed = ", ".join(f"{name} {number}" for name, number in asked.items() if number)
+            self.note(f"no node of the cluster has {needed}: the jobs wait until one has")
 
     def poll(self, seconds: float) -> list[tuple[Job, Ending]]:
         """Wait for Ray."""

@@ -65,7 +65,7 @@ def interview(n: int, dimensions: int, classes: int, bias: float, ask: Ask) -> C
     codes = polynomials(classes, classes - 1).double().numpy() * np.sqrt(classes / (classes - 1))
     length = float(np.hypot(1.0, _CONSTANT))
     centre, centres = np.zeros(dimensions), []
-    total, told = np.zeros((classes - 1, dimensions + 1)), 0
+    total, answered = np.zeros((classes - 1, dimensions + 1)), 0
     scale = bias * mean_side(dimensions)
     class_scale = bias * mean_side(total.size) / length
     for number, rows in enumerate(np.array_split(rng.permutation(n), ROUNDS)):
@@ -80,13 +80,13 @@ def interview(n: int, dimensions: int, classes: int, bias: float, ask: Ask) -> C
             wide = random_directions(rng, len(rows) - cut, *total.shape)
             said = _signs(ask(Question(rows[cut:], seen_from, wide, codes, _CONSTANT)))
             total += np.einsum("m,mck->ck", said, wide) / class_scale
-            told += len(said)
+            answered += len(said)
         if number >= _CENTRE_ALONE:
             centres.append(centre)
-    means, part = total / max(told, 1), 1 - 1 / classes
+    means, part = total / max(answered, 1), 1 - 1 / classes
     shares = 1 / classes + part * codes @ (means[:, -1] / _CONSTANT)
     shares = np.maximum(shares, _LEAST_SHARE / classes)
-    std = 1 / (class_scale * np.sqrt(total.size * max(told, 1)))
+    std = 1 / (class_scale * np.sqrt(total.size * max(answered, 1)))
     return ClassEstimate(
         centre=np.mean(centres, axis=0),
         sums=part * codes @ means[:, :-1],

@@ -192,12 +192,12 @@ class LocalDPOfFeatures:
         self._set_head(net, self._interview(lambda question: said[question.rows]))
         return _NothingToLearn(net)
 
-    def _set_head(self, net: FeatureHead, told: ClassEstimate) -> None:
-        sums, shares = torch.from_numpy(told.sums), torch.from_numpy(told.shares)
+    def _set_head(self, net: FeatureHead, estimate: ClassEstimate) -> None:
+        sums, shares = torch.from_numpy(estimate.sums), torch.from_numpy(estimate.shares)
         n = len(self._labels)
         # Shares are bounded below already: no noise of theirs is left to guard against.
-        weight, bias = discriminant(n * sums, n * shares, n * told.sum_std, count_std=0.0)
-        net.centre.copy_(torch.from_numpy(told.centre))
+        weight, bias = discriminant(n * sums, n * shares, n * estimate.sum_std, count_std=0.0)
+        net.centre.copy_(torch.from_numpy(estimate.centre))
         net.set_weights(weight, bias)
         if self._uniform:
             net.set_class_counts(n * shares)

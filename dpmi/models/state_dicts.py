@@ -75,7 +75,7 @@ def chosen_input(name: str, asked: str, read: Read, told: str | None) -> str:
         name: of the backbone.
         asked: ``model.input``.
         read: the weights.
-        told: what the file of a run tells of it; None where it is no run's.
+        told: the input that a run's file states; None where it is no run's.
 
     Raises:
         UserError: it is not known, or the weights contradict what is asked.

@@ -40,7 +40,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     :func:`write_state_dict` leaves in a file is verified.
 
     Returns:
-        The state dict, and what was told with it; None where nothing was.
+        The state dict, and the metadata kept with it; None where there is none.
 
     Raises:
         UserError: no such file, not a state dict, or damaged.
@@ -61,7 +61,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
     digest, told = metadata.get(_DIGEST), metadata.get(_TOLD)
     if (digest or told) is not None and digest != weights_digest(state, told):
         raise UserError(
-            f"model.weights={path}: damaged, its tensors or what is told with them are not what "
+            f"model.weights={path}: damaged, its tensors or their metadata are not what "
             "was written; get it again"
         )
     return state, told
@@ -108,7 +108,7 @@ def write_state_dict(state: dict[str, Tensor], path: Path, told: str | None = No
     Args:
         state: names to tensors, on any device.
         path: ends in ``.safetensors``.
-        told: what is to be known of them; part of the digest.
+        told: metadata of the file; part of the digest.
 
     Raises:
         OSError: it cannot be written; nothing is left of it then.
@@ -125,7 +125,7 @@ def write_state_dict(state: dict[str, Tensor], path: Path, told: str | None = No
 
 
 def weights_digest(state: dict[str, Tensor], told: str | None = None) -> str:
-    """SHA-256 of names, types, shapes and values, and of what is told with them."""
+    """SHA-256 of names, types, shapes and values, and of their metadata."""
     sha256 = hashlib.sha256()
     for name, value in sorted(state.items()):
         sha256.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())

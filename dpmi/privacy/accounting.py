@@ -131,10 +131,10 @@ def epsilon(
         ((noise_multiplier, _, _),) = history
         moved = images * (2 if adjacency == "replace-one" else 1)
         return float(dp_accounting.get_epsilon_gaussian(noise_multiplier / moved, delta))
-    told = _by_accountant(history, delta, accountant)
+    epsilon_ = _by_accountant(history, delta, accountant)
     if (adjacency, images) == ("zero-out", 1):
-        return told
-    return max(told, _by_dominating_pairs(history, delta, adjacency, images))
+        return epsilon_
+    return max(epsilon_, _by_dominating_pairs(history, delta, adjacency, images))
 
 
 History = tuple[tuple[float, float, int], ...]  # noise multiplier, sample rate, steps

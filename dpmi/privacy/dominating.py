@@ -78,9 +78,9 @@ class DominatingPair:
             places = np.sort(np.concatenate([places, thresholds]))
         over = self.upper_logs + special.log_ndtr(self.upper - thresholds[:, None])
         under = self.lower_logs + special.log_ndtr(self.lower - thresholds[:, None])
-        told = np.exp(special.logsumexp(over, axis=1))
-        told -= np.exp(epsilons + special.logsumexp(under, axis=1))
-        return np.clip(np.maximum.accumulate(told[::-1])[::-1] + 2 * TAIL, 0, 1)
+        deltas = np.exp(special.logsumexp(over, axis=1))
+        deltas -= np.exp(epsilons + special.logsumexp(under, axis=1))
+        return np.clip(np.maximum.accumulate(deltas[::-1])[::-1] + 2 * TAIL, 0, 1)
 
 
 def dominating_pairs(

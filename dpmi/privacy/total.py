@@ -103,34 +103,34 @@ class Total:
     def lines(self) -> list[str]:
         """ε by unit and what takes it; and what has none, beside which the whole has none."""
         delta = f", δ = {printed_delta(self.delta)}"
-        told = []
+        parts = []
         if self.models:
             largest = " (the largest of theirs)" if self.deltas_differ else ""
             whose = _count(len(self.models), "run")
             epsilon_ = printed_epsilon(self.models_epsilon)
-            told.append(f"ε = {epsilon_}{delta}{largest} per {self.unit}: {whose} by DP-SGD")
+            parts.append(f"ε = {epsilon_}{delta}{largest} per {self.unit}: {whose} by DP-SGD")
         if self.releases:
             whose = _count(len(self.releases), "release")
             epsilon_ = printed_epsilon(self.releases_epsilon)
-            told.append(f"ε = {epsilon_} per channel value: {whose} by LDP")
+            parts.append(f"ε = {epsilon_} per channel value: {whose} by LDP")
         if any(release.hides_images for release in self.releases):
             whole = printed_epsilon(self.releases_image_epsilon)
-            told.append(f"ε = {whole} per {self.unit}, replace-one: the same")
+            parts.append(f"ε = {whole} per {self.unit}, replace-one: the same")
         if self.models and self.releases:
             value, whole = map(printed_epsilon, (self.value_epsilon, self.unit_epsilon))
-            told.append(
+            parts.append(
                 f"ε = {value}{delta} per channel value, {whole} per {self.unit}, replace-one: both"
             )
         counted = (*self.models, *self.releases)
         images = sum(s.unit != "patient" for s in counted)
         if 0 < images < len(counted):
-            told.append(
+            parts.append(
                 f"ε of a patient is not known: {images} of {len(counted)} protect images alone"
             )
         if without := self.without_epsilon:
             more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-            told.append(f"no ε with {without[0].run}{more}: {without[0].reason}")
-        return told
+            parts.append(f"no ε with {without[0].run}{more}: {without[0].reason}")
+        return parts
 
     def __str__(self) -> str:
         """The lines, in one."""

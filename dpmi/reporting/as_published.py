@@ -84,8 +84,8 @@ def blank_share(runs: Sequence[RunRecord]) -> float | None:
 
 
 def _mean_told(runs: Sequence[RunRecord], name: str) -> float | None:
-    told = [run.mechanism[name] for run in runs if name in run.mechanism]
-    return mean(told) if told else None
+    values = [run.mechanism[name] for run in runs if name in run.mechanism]
+    return mean(values) if values else None
 
 
 def _percent(value: float | None) -> str:

@@ -66,14 +66,14 @@ class Tried:
         """
         tried = [(each.mechanism, getattr(each, kind)) for each in self.attacks]
         found = [(mechanism, its) for mechanism, its in tried if its]
-        told = [its.attacker for _, its in found]
+        lines = [its.attacker for _, its in found]
         if kind == "membership":
             for absent in dict.fromkeys(its.absent for _, its in found):
                 of = dict.fromkeys(TITLES[name] for name, its in found if its.absent == absent)
-                told.append(f"{absent[0].upper()}{absent[1:]}: {', '.join(of)}.")
+                lines.append(f"{absent[0].upper()}{absent[1:]}: {', '.join(of)}.")
         if kind != "reconstruction":
-            told += [f"Intervals: {its.intervals}." for _, its in found]
-        return list(dict.fromkeys(told))
+            lines += [f"Intervals: {its.intervals}." for _, its in found]
+        return list(dict.fromkeys(lines))
 
 
 def attacks_tried(folders: Sequence[Path]) -> Tried | None:
@@ -157,11 +157,11 @@ def save_figures(attacks: Attacks, folder: Path) -> None:
 def picture(attacks: Attacks, found: Reconstruction) -> Chart:
     """An original, what was released of it, and what an attacker makes of that."""
     figure, (row,) = new_figure(1, 3, 7.8, 3.3)
-    told = ["", *(f"\nSSIM {ssim:.3f}, PSNR {psnr:.1f} dB" for ssim, psnr in found.of_shown)]
-    for axes, part, words, png in zip(row, PARTS, told, found.shown, strict=True):
+    lines = ["", *(f"\nSSIM {ssim:.3f}, PSNR {psnr:.1f} dB" for ssim, psnr in found.of_shown)]
+    for axes, part, words, png in zip(row, PARTS, lines, found.shown, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_title(f"{part}{words}", fontsize=8.5, fontweight="normal")
         axes.set_axis_off()
-    words = "; ".join(f"{part}{its.strip()}" for part, its in zip(PARTS, told, strict=True))
+    words = "; ".join(f"{part}{its.strip()}" for part, its in zip(PARTS, lines, strict=True))
     return Chart(PICTURE, f"One image before and after its noise: {attacks.run}", words, figure)

@@ -32,7 +32,7 @@ def together(panels: Sequence[Panel]) -> list[Together]:
     released, and those whose weights others started from. Runs share images where the data set has
     the same name, or where their accounts have images in common.
     """
-    told = []
+    found = []
     for names, runs in _by_images(panels).items():
         accounts = [run.account for run in runs if run.account]
         before = [took for account in accounts for took in account.superseded]
@@ -41,16 +41,16 @@ def together(panels: Sequence[Panel]) -> list[Together]:
         if whole.spendings:
             superseded = ", and what superseded attempts may have released" if before else ""
             title = f"All runs on {names} published together{superseded}"
-            told.append(Together(title, tuple(whole.lines)))
-    return told
+            found.append(Together(title, tuple(whole.lines)))
+    return found
 
 
 def as_text(panels: Sequence[Panel]) -> str:
     """For a terminal and for Markdown, which both know lists; "" where there is no total."""
-    told = [
+    found = [
         f"{its.title}:\n\n" + "\n".join(f"- {x}" for x in its.lines) for its in together(panels)
     ]
-    return "\n\n".join([*told, ALONE]) if told else ""
+    return "\n\n".join([*found, ALONE]) if found else ""
 
 
 def _by_images(panels: Sequence[Panel]) -> dict[str, list[RunRecord]]:

@@ -44,7 +44,7 @@ class Share(Public):
 
 
 class Provenance(Public):
-    """What is told with the weights that a run leaves.
+    """Metadata of the weights that a run leaves.
 
     Attributes:
         guarantee: what may be published of it, with the ``reason`` where there is none.
@@ -140,7 +140,7 @@ class Start:
         *,
         frozen: bool,
     ) -> str:
-        """What is told with the weights of a run that started here.
+        """Metadata of the weights of a run that started here.
 
         Args:
             guarantee: of the run.

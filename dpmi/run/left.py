@@ -27,7 +27,7 @@ class Left:
         folder: of the run.
         record: what may be published.
         state: the weights.
-        told: what is told with them.
+        told: their metadata.
     """
 
     folder: Path

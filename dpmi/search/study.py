@@ -51,10 +51,10 @@ def open_study(
         study = _open(path)
     found = study.user_attrs.get(_TERMS, list(terms))
     if found != list(terms):
-        told = ", ".join(term for term in found if term not in terms) or "with fewer keys"
+        differing = ", ".join(term for term in found if term not in terms) or "with fewer keys"
         raise UserError(
-            f"{folder}: holds another search ({told}); give this one another hydra.sweep.dir, or "
-            "none, and it has a folder of its own"
+            f"{folder}: holds another search ({differing}); give this one another "
+            "hydra.sweep.dir, or none, and it has a folder of its own"
         )
     if len(study.user_attrs) < 2:
         study.set_user_attr(_TERMS, found)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 # Peak of a pass over what its forward part keeps, measured for both engines from 32 to 512 px:
 # 1.5 to 2.2.
 _PEAK_OVER_KEPT = 2.5
-# The rest is for what else runs, and for a free memory that is told too high.
+# The rest is for what else runs, and for a free memory that is reported too high.
 _SHARE_OF_FREE = 0.5
 _MEMINFO = Path("/proc/meminfo")
 # Of this process's control group, as seen in a container, in both versions: the limit, and in which
@@ -97,7 +97,7 @@ def free_memory(device: torch.device) -> int:
 def _free_in_the_system() -> int:
     if _MEMINFO.is_file():
         return _field(_MEMINFO, "MemAvailable:") * 2**10
-    # Elsewhere than on Linux: all there is, where no more is told without a further package.
+    # Elsewhere than on Linux: all there is, where no more is known without a further package.
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

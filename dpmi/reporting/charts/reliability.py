@@ -40,7 +40,7 @@ def reliability_chart(panel: Panel, name: str) -> Chart | None:
     )
     betas = sorted({c.beta for cells in by_mechanism.values() for c, _ in cells if c.beta})
     line = {beta: LINES[number % len(LINES)] for number, beta in enumerate(betas)}
-    told = []
+    errors = []
     for axes, (mechanism, cells) in zip(row, by_mechanism.items(), strict=True):
         headline(axes, TITLES[mechanism], COLOURS[mechanism])
         axes.plot([0, 1], [0, 1], color=RULE, linestyle=(0, (4, 3)), linewidth=1.2)
@@ -50,7 +50,7 @@ def reliability_chart(panel: Panel, name: str) -> Chart | None:
                 [confidence for confidence, _, _ in bins], [right for _, right, _ in bins],
                 line.get(column.beta, "-"), color=COLOURS[mechanism], marker=".", linewidth=1.5,
             )  # fmt: skip
-            told.append(f"{column.title} {panel.columns[column]['test'].ece}")
+            errors.append(f"{column.title} {panel.columns[column]['test'].ece}")
         axes.set_xlabel("confidence")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
@@ -58,7 +58,7 @@ def reliability_chart(panel: Panel, name: str) -> Chart | None:
     handles = [Line2D([], [], color=MUTED, ls=ls, label=f"β={beta:g}") for beta, ls in line.items()]
     handles.append(Line2D([], [], color=RULE, ls=(0, (4, 3)), label="as accurate as confident"))
     legend_on_top(figure, handles)
-    words = "Test images of all runs; mean calibration error: " + ", ".join(told) + "."
+    words = "Test images of all runs; mean calibration error: " + ", ".join(errors) + "."
     return Chart(name, f"Reliability: {panel.title}", words, figure)
 
 

@@ -26,7 +26,7 @@ class CsvLog(CSVLogger):
         self.rows: list[dict[str, float]] = []
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add a row; what is not defined is told so in the file.
+        """Add a row; what is not defined is "undefined" in the file.
 
         Raises:
             UserError: a name does not say what covers its value.

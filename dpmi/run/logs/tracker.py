@@ -24,7 +24,7 @@ class TrackedRun:
         id: the same where the run is resumed.
         first_step: that this process trains; not 0 where the run is resumed.
         everything: what no ε covers is logged as well, and the machine's load.
-        hides_command: the command line holds what the tracker must not be told.
+        hides_command: the command line holds what the tracker must not get.
         folder: the job's folder.
         cache_dir: for what the tracker caches.
         output_dir: of all runs.

@@ -36,17 +36,17 @@ def tracked(
     if isinstance(config.logger, CsvLogger):
         yield []
         return
-    told, group = plain_values(config), folder.parent.name
+    values, group = plain_values(config), folder.parent.name
     cache_dir = Path(config.cache_dir).expanduser()
-    if is_own(told):  # it may be a path of the user's, or be found by trying batch sizes
+    if is_own(values):  # it may be a path of the user's, or be found by trying batch sizes
         group = keyed_digest(cache_dir, "group", group)[:8]
     run = TrackedRun(
         name=cell_name(config),
         group=group,
         id=run_id,
         first_step=first_step,
-        everything=everything_may_leave(told),
-        hides_command=is_own(told) or config.noise_seed is not None,
+        everything=everything_may_leave(values),
+        hides_command=is_own(values) or config.noise_seed is not None,
         folder=folder,
         cache_dir=cache_dir,
         output_dir=Path(config.output_dir),

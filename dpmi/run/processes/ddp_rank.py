@@ -57,7 +57,7 @@ def work(
     ranks: Ranks,
     port: int,
     threads: int,
-    told: Connection,
+    outcomes: Connection,
     given: Given | None,
 ) -> None:
     """Train with the others, in a process of its own.
@@ -68,7 +68,7 @@ def work(
         ranks: which process this is.
         port: of the store, on this machine, where the processes find each other.
         threads: of an operation.
-        told: where the outcome goes.
+        outcomes: where the outcome goes.
         given: images and network in place of the config's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process hears it, too
@@ -102,8 +102,8 @@ def work(
         except Exception as error:
             _log.exception("the process failed")
             reason, recorded = f"{type(error).__name__}: {error}", False
-        told.send(Outcome(status, reason, time.monotonic(), recorded))
-        told.close()
+        outcomes.send(Outcome(status, reason, time.monotonic(), recorded))
+        outcomes.close()
     if status != "completed":
         os._exit(1)  # the others may never come to where the group could be left together
     dist.destroy_process_group()

@@ -19,7 +19,7 @@ ENTRY_FILE, STATE_FILE, JOURNAL_FILE = "entry.json", "resume.json", "journal.jso
 
 
 class EntryFile(Private):
-    """What the account is told of the run in a folder; ``entry.json`` until it is complete.
+    """The account's entry of the run in a folder; ``entry.json`` until it is complete.
 
     It is no secret, and apart from the key, so that a run that lost its key is still known.
 

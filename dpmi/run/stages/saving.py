@@ -23,9 +23,9 @@ def save(
         return
     with context.timed("save"):
         features = inputs.features
-        told = inputs.start.provenance(
+        provenance = inputs.start.provenance(
             *(mechanism.guarantee(), *entry.taken(mechanism), learner.model.classes),
             frozen=features is not None,
         )
         kept = learner.model.net.exported() | (features.public if features else {})
-        write_state_dict(kept, context.folder / WEIGHTS_FILE, told)
+        write_state_dict(kept, context.folder / WEIGHTS_FILE, provenance)
