@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-RIDGE = 0.03  # of the mean variance, added to each: directions of hardly any are not blown up
+RIDGE = 0.1  # of the mean variance, added to each: directions of hardly any are not blown up
 
 
 class Whitening(nn.Module):

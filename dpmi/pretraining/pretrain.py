@@ -42,7 +42,7 @@ class PretrainRecipe:
     network: str = "resnet18"
     images: int = 5000
     size: int = 48  # pixels a side
-    epochs: int = 6
+    epochs: int = 3
     batch_size: int = 32
     peak_learning_rate: float = 0.002  # of AdamW, one cycle
     weight_decay: float = 0.02
