@@ -50,8 +50,10 @@ class Cell:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Opacus' are measured in float32 and TF32 alone: it neither compiles nor autocasts."""
-        return _OURS if self.setting.compiled or self.setting.autocast else METHODS
+        """Opacus' are measured in float32 and TF32 alone, with channels first."""
+        setting = self.setting
+        ours = setting.compiled or setting.autocast or setting.channels_last
+        return _OURS if ours else METHODS
 
 
 @dataclass(frozen=True)
@@ -80,11 +82,13 @@ class Result:
 def planned(
     models: Sequence[str], shapes: Sequence[Shape], settings: Sequence[Setting]
 ) -> tuple[Cell, ...]:
-    """All cells, the most important first: the first network at the first shape, in all settings.
+    """All cells, the most important first: the first network at the first shape.
 
-    Then everything else, what needs no compiler before what does.
+    It is measured in the first setting, compiled or not, and in all that need no compiler. Then
+    everything else, what needs no compiler before what does.
     """
-    first = [Cell(models[0], shapes[0], setting) for setting in settings]
+    first = [Cell(models[0], shapes[0], setting)
+             for setting in settings if setting == settings[0] or not setting.compiled]  # fmt: skip
     rest = [Cell(model, shape, setting)
             for setting in settings for shape in shapes for model in models]  # fmt: skip
     return tuple(dict.fromkeys([*first, *sorted(rest, key=lambda cell: cell.setting.compiled)]))
@@ -139,14 +143,11 @@ class _Worker:
             self._process = context.Process(target=_serve, args=(theirs,))
             self._process.start()
             theirs.close()  # so that the line ends where the process does
-        self._line.send((cell, device))
-        if not self._line.poll(seconds):
-            found = _noted(cell, NO_TIME)
-        else:
-            try:
-                found = self._line.recv()
-            except EOFError:
-                found = _noted(cell, f"{FAILED}: its process ended")
+        try:
+            self._line.send((cell, device))
+            found = self._line.recv() if self._line.poll(seconds) else _noted(cell, NO_TIME)
+        except (EOFError, OSError):
+            found = _noted(cell, f"{FAILED}: its process ended")
         if any(one.note.startswith((FAILED, NO_TIME)) for one in found):
             self.stop()  # an error of a GPU stays with the process
         return found
@@ -176,6 +177,7 @@ def _noted(cell: Cell, note: str) -> tuple[Result, ...]:
 
 def measured_cell(cell: Cell, device: torch.device) -> tuple[Result, ...]:
     """Time all methods of a cell in alternation; what one of them fails at is a note."""
+    torch.compiler.reset()  # else the kernels of earlier networks count against a limit
     with cell.setting.in_force():
         tries = {method: _ready(method, cell, device) for method in cell.methods}
         ready = {method: made for method, made in tries.items() if isinstance(made, _Ready)}

@@ -38,6 +38,7 @@ SHAPES = (  # the most important first
     *(Shape(224, 128), Shape(64, 128), Shape(128, 128)),
     *(Shape(224, 1024), Shape(64, 1024), Shape(128, 1024)),
 )
+_AROUND = 15.0  # seconds for what comes before and after: imports, tables
 _OF_THE_RUN = 0.4  # of the time, the most that the whole run may take
 
 
@@ -101,7 +102,8 @@ class _Bench:
     ) -> None:
         self._device, self._settings, self._trial = device, settings, shapes
         self._output, self._console = output, console
-        self._ends_at = time.monotonic() + 60 * minutes
+        self._ends_at = time.monotonic() + 60 * minutes - _AROUND
+        self._started = time.monotonic()
         self._report = Report(machine())
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         self.progress = Progress(*columns, console=console, transient=True)
@@ -118,9 +120,9 @@ class _Bench:
         self._run(data)
         self._steps()
         self.end("done")
-        notes = [one.note for found in self._report.cells.values() for one in found]
-        notes += [self._report.run.note] if self._report.run else []
-        return EXIT_FAILED_RUNS if any(n.startswith(cells.FAILED) for n in notes) else 0
+        run = self._report.run
+        failed = bool(run and run.note.startswith(cells.FAILED)) or self._report.broken_cells()
+        return EXIT_FAILED_RUNS if failed else 0
 
     def _correct(self) -> bool:
         report = self._report
@@ -135,8 +137,12 @@ class _Bench:
         except Exception as error:  # a kernel that is refused, mostly
             told = (str(error).strip().splitlines() or [""])[0]
             report.broken = f"cannot be checked: {type(error).__name__}: {told}"
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()  # for the processes that come next
         self._write()
         self._console.print(report.table_of_checks())
+        for told in report.other_checks():
+            self._console.print(told, markup=False, highlight=False)
         return not report.failures
 
     def _run(self, data: Path | None) -> None:
@@ -161,8 +167,7 @@ class _Bench:
                 self._show(f"steps: {planned[number]}")
 
     def _show(self, doing: str) -> None:
-        left = self._ends_at - time.monotonic()
-        done = (self.progress.tasks[0].total or 0.0) - left
+        done = time.monotonic() - self._started
         self.progress.update(self._task, description=doing, completed=done)
 
     def _write(self) -> None:
@@ -174,6 +179,8 @@ class _Bench:
         self._write()
         if self._report.cells:
             self._console.print(self._report.table_of_steps())
+        for told in self._report.broken_cells():
+            self._console.print(told, style="red", markup=False)
         for cell in self._report.not_measured:
             self._console.print(f"not measured, for lack of time: {cell}", style="dim")
         self._console.print(f"written to {self._output} and {markdown_of(self._output)}")
@@ -199,7 +206,13 @@ def _refuse(minutes: float, data: Path | None, output: Path) -> None:
     make_folder("--output", output.parent)
     if data is not None:
         config = _composed("data=chest_xray", f"data.root={data}")
-        read_catalogue(config.data, Path(config.cache_dir).expanduser())
+        try:
+            read_catalogue(config.data, Path(config.cache_dir).expanduser())
+        except UserError as error:
+            raise UserError(
+                f"--data={data}: no X-rays in Kaggle's folders there (train/, val/ and test/, each "
+                "with NORMAL/ and PNEUMONIA/); leave it out, and images are made"
+            ) from error
 
 
 def _settings(device: torch.device, console: Console) -> tuple[Setting, ...]:

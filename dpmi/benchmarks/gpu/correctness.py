@@ -31,9 +31,20 @@ from dpmi.privacy.engines.rules import Sums
 from dpmi.privacy.plan import ROUNDING
 
 NORMS = ("frozen_batch", "group")
-ALONE = "one example alone, in units of C"
-IN_A_BATCH = "one example in a batch, in units of C"
-ONE_FEWER = "a batch with one example fewer, in units of C"
+# What is checked, with a short title each: errors relative to float64, and contributions.
+ERRORS = {"norms": "norms", "clipped sum": "clipped sum"}
+ALONE, TOO_LITTLE, IN_A_BATCH, ONE_FEWER = (
+    "one example alone, in units of C",
+    "C, in units of one example alone",
+    "one example in a batch, in units of C",
+    "a batch beside one with an example fewer, in units of C",
+)
+CONTRIBUTIONS = {
+    ALONE: "alone",
+    TOO_LITTLE: "C / alone",
+    IN_A_BATCH: "in a batch",
+    ONE_FEWER: "one fewer",
+}
 _CLASSES, _SIDE, _EXAMPLES = 2, 32, 3
 # Of plain training's error, what the engine's may be; and what float32 may do in any case.
 _OF_PLAIN, _FLOAT32 = 2.0, 1e-4
@@ -71,8 +82,9 @@ class Check:
 
     def __str__(self) -> str:
         """In one line."""
-        limit = "" if self.limit is None else f", at most {self.limit:.7g}"
-        return f"{self.what}, {self.where}: {self.value:.7g}{limit}"
+        what = f"error of the {self.what}, of float64" if self.what in ERRORS else self.what
+        limit = "" if self.limit is None else f"; allowed is {self.limit:.7g} at most"
+        return f"{self.where}: {what}: {self.value:.7g}{limit}"
 
 
 def checks(device: torch.device, settings: Sequence[Setting]) -> Iterator[Check]:
@@ -131,7 +143,7 @@ def _checked(
     )  # fmt: skip
     of_one = [_norm(one) / bound for one in alone]
     yield Check(ALONE, where, _most(of_one), BOUND)
-    yield Check("C over one example alone", where, 1 / min(of_one), BOUND)
+    yield Check(TOO_LITTLE, where, 1 / min(of_one), BOUND)
     moved = _most([_norm(together - some) / bound for some in others])
     yield Check(IN_A_BATCH, where, moved, BOUND)
     moved = _most([_norm(together - some) / bound for some in fewer])
@@ -163,7 +175,7 @@ def _compared(
 ) -> Check:
     """The largest relative error, beside that of plain training."""
     limit = max(_FLOAT32, _OF_PLAIN * _most(_errors(plain, exact)))
-    return Check(f"{what}, error relative to float64", where, _most(_errors(ours, exact)), limit)
+    return Check(what, where, _most(_errors(ours, exact)), limit)
 
 
 def _errors(some: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
@@ -199,6 +211,7 @@ def _clipping(
     """The fast engine's clipped sum of a batch, flat, as it runs in training."""
     engine = BookKeeping(net, bound, RULES)
     if setting.compiled:  # after the engine, which changes how layers run
+        torch.compiler.reset()  # else the kernels of earlier networks count against a limit
         net.compile(dynamic=True)
 
     def clipped(images: Tensor, labels: Tensor) -> Tensor:

@@ -11,12 +11,17 @@ from typing import Any
 
 from rich.table import Table
 
-from dpmi.benchmarks.gpu.cells import NO_TIME, Cell, Result
-from dpmi.benchmarks.gpu.correctness import Check
+from dpmi.benchmarks.gpu.cells import FAILED, NO_TIME, Cell, Result
+from dpmi.benchmarks.gpu.correctness import BOUND, CONTRIBUTIONS, ERRORS, Check
 from dpmi.benchmarks.gpu.whole_run import CELLS, EPOCHS_OF_A_CELL, WholeRun
 
 _STEP_TITLES = ("network", "image", "batch", "setting", "method", "images/s",
                 "of plain speed", "peak MB", "of plain", "in a pass")  # fmt: skip
+_CHECK_TITLES = ("setting, norm layers", *ERRORS.values(), *CONTRIBUTIONS.values())
+CHECKED = (
+    "Errors relative to float64, of what is allowed (twice those of plain training); contributions "
+    f"of one example in units of C, of which {BOUND:.6f} is allowed (of one fewer: in float32)"
+)
 _WORDS = ("network", "setting", "method")  # columns that are no numbers
 
 
@@ -87,20 +92,22 @@ class Report:
     def markdown(self) -> str:
         """Tables for docs/performance.md."""
         about = ", ".join(f"{key} {value}" for key, value in self.machine.items())
-        parts = [f"{about}; {self.state}.", "", "Correctness:", "", *self._markdown_of_checks()]
+        checks = _markdown(_CHECK_TITLES, self._check_rows("**{}**"))
+        parts = [f"{about}; {self.state}.", "", f"{CHECKED}:", "", *checks]
+        for told in self.other_checks():
+            parts += ["", f"{told}."]
+        for failure in self.failures:
+            parts += ["", f"**Failed**: {failure}."]
         if self.run:
             parts += ["", self.told_of_run()]
         rows = self._step_rows()
         if rows:
             parts += ["", "One training step:", "", *_markdown(_STEP_TITLES, rows)]
+        for told in self.broken_cells():
+            parts += ["", f"{told}."]
         if missing := self.not_measured:
             parts += ["", f"Not measured, for lack of time: {'; '.join(map(str, missing))}."]
         return "\n".join(parts)
-
-    def _markdown_of_checks(self) -> list[str]:
-        rows = [[check.what, check.where, f"{check.value:.7g}", _limit(check),
-                 "yes" if check.holds else "**no**"] for check in self.checks]  # fmt: skip
-        return _markdown(("what", "under", "measured", "at most", "holds"), rows)
 
     def told_of_run(self) -> str:
         """The whole run and what is extrapolated from it, in a sentence or two."""
@@ -118,6 +125,11 @@ class Report:
             "took as long as this one."
         )
 
+    def broken_cells(self) -> list[str]:
+        """What failed otherwise than for lack of memory, and why."""
+        return [f"{cell}, {one.method} {one.note}" for cell, found in self.cells.items()
+                for one in found if one.note.startswith(FAILED)]  # fmt: skip
+
     def _step_rows(self) -> list[list[str]]:
         return [row for cell, found in self.cells.items() for row in step_rows(cell, found)
                 if row[5] != NO_TIME]  # fmt: skip
@@ -127,8 +139,8 @@ class Report:
         table = Table(title="one training step; ratios are to the plain step in the same setting")
         for title in _STEP_TITLES:
             table.add_column(title, justify="left" if title in _WORDS else "right")
-        for cell in self.cells:
-            rows = [row for row in step_rows(cell, self.cells[cell]) if row[5] != NO_TIME]
+        for cell, found in self.cells.items():
+            rows = [row for row in step_rows(cell, found) if row[5] != NO_TIME]
             for row in rows:
                 table.add_row(*row)
             if rows:
@@ -136,19 +148,31 @@ class Report:
         return table
 
     def table_of_checks(self) -> Table:
-        """What was checked."""
-        table = Table(title="correctness")
-        for title in ("under", "what", "measured", "at most", "holds"):
-            table.add_column(title, justify="right" if title in ("measured", "at most") else "left")
-        last = ""
-        for check in self.checks:
-            if last not in ("", check.where):
-                table.add_section()
-            table.add_row(check.where if check.where != last else "", check.what,
-                          f"{check.value:.7g}", _limit(check),
-                          "yes" if check.holds else "[red]no[/]")  # fmt: skip
-            last = check.where
+        """What was checked, a row for each setting and kind of norm layers."""
+        table = Table(title="correctness", caption=CHECKED)
+        for title in _CHECK_TITLES:
+            table.add_column(title, justify="left" if title == _CHECK_TITLES[0] else "right")
+        for row in self._check_rows("[red]{}[/]"):
+            table.add_row(*row)
         return table
+
+    def _check_rows(self, wrong: str) -> list[list[str]]:
+        rows: dict[str, dict[str, str]] = {}
+        for check in self.checks:
+            if check.what in (ERRORS | CONTRIBUTIONS):
+                told = f"{check.value:.7f}"
+                if check.what in ERRORS:
+                    told = f"{check.value:.2g} of {check.limit:.2g}"
+                own = rows.setdefault(check.where, {})
+                own[check.what] = told if check.holds else wrong.format(told)
+        return [
+            [where, *(own.get(what, "") for what in ERRORS | CONTRIBUTIONS)]
+            for where, own in rows.items()
+        ]
+
+    def other_checks(self) -> list[str]:
+        """Those that are no column of the table: the audit."""
+        return [str(c) for c in self.checks if c.what not in ERRORS | CONTRIBUTIONS]
 
 
 def markdown_of(path: Path) -> Path:
@@ -162,7 +186,8 @@ def step_rows(cell: Cell, found: Sequence[Result]) -> list[list[str]]:
     start = [cell.model, f"{shape.image_size} px", str(shape.batch_size), str(cell.setting)]
     rows = []
     for one in found:
-        speed = one.note or f"{one.images_per_second:.0f}"
+        note = FAILED if one.note.startswith(FAILED) else one.note
+        speed = note or f"{one.images_per_second:.0f}"
         rest = (one.speed_ratio, one.peak_mb, one.memory_ratio)
         formats = (".2f", ".0f", ".2f")
         cells = ["" if v is None else format(v, f) for v, f in zip(rest, formats, strict=True)]
@@ -186,7 +211,7 @@ def _limit(check: Check) -> str:
 
 
 def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    words = {*_WORDS, "what", "under", "holds"}
+    words = {*_WORDS, _CHECK_TITLES[0]}
     lines = ["|".join("---" if title in words else "---:" for title in titles)]
     return [f"| {' | '.join(titles)} |", f"|{lines[0]}|",
             *(f"| {' | '.join(row)} |" for row in rows)]  # fmt: skip

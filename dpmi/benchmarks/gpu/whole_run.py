@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dpmi.benchmarks.gpu.cells import FAILED
 from dpmi.benchmarks.step import Shape, timed
 from dpmi.data.readers.chest_xray import CLASSES
 from dpmi.models.network import build_network
@@ -88,7 +89,7 @@ def run(device: torch.device, data: Path | None, shape: Shape | None, seconds: f
             return WholeRun(images, EPOCHS, note=f"not measured: took more than {seconds:.0f} s")
         except subprocess.CalledProcessError as error:
             last = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
-            return WholeRun(images, EPOCHS, note=f"failed: {' '.join(last)[:300]}")
+            return WholeRun(images, EPOCHS, note=f"{FAILED}: {' '.join(last)[:300]}")
         (record,) = read_records(folder / "outputs")
         return WholeRun(images, EPOCHS, took, record.timings, record.peak_memory_mb)
 
