@@ -14,14 +14,10 @@ from functools import partial
 from typing import Literal
 
 import torch
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
-from opacus.optimizers import DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-from torch import Tensor, nn
 
 from dpmi.backbones import backbone
+from dpmi.benchmarks import ghost
 from dpmi.mechanisms.dpsgd import DPSGD
-from dpmi.mechanisms.layers import SAMPLERS
 from dpmi.models.gradient import MeanGradient
 from dpmi.models.network import build_network
 from dpmi.privacy.gradients import PrivateGradient
@@ -165,8 +161,8 @@ def make_step(
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, weight_decay=1e-3)
     if method == "opacus ghost":
         pieces = shape.batch_size if piece is None else int(piece)
-        ghost = _ghost(net, optimizer, shape)
-        return Step(partial(_ghost_step, *ghost, images, labels, pieces), lambda: pieces)
+        clipping = ghost.prepared(net, optimizer, shape.batch_size)
+        return Step(partial(ghost.step, *clipping, images, labels, pieces), lambda: pieces)
     if method == PLAIN:
         gradient: MeanGradient | PrivateGradient = MeanGradient(net)
     else:
@@ -198,43 +194,6 @@ def make_step(
         private = gradient
         return Step(step, lambda: min(private.physical_batch_size, shape.batch_size))
     return Step(step, lambda: shape.batch_size)
-
-
-def _ghost(
-    net: nn.Module, optimizer: torch.optim.Optimizer, shape: Shape
-) -> tuple[DPLossFastGradientClipping, DPOptimizerFastGradientClipping]:
-    GradSampleModuleFastGradientClipping.GRAD_SAMPLERS.update(SAMPLERS)
-    module = GradSampleModuleFastGradientClipping(
-        net,
-        batch_first=True,
-        loss_reduction="mean",
-        strict=False,  # which would refuse constant statistics
-        max_grad_norm=1.0,
-        use_ghost_clipping=True,
-    )
-    private = DPOptimizerFastGradientClipping(
-        optimizer,
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        expected_batch_size=shape.batch_size,
-        loss_reduction="mean",
-    )
-    return DPLossFastGradientClipping(module, private, nn.CrossEntropyLoss()), private
-
-
-def _ghost_step(
-    criterion: DPLossFastGradientClipping,
-    optimizer: DPOptimizerFastGradientClipping,
-    images: Tensor,
-    labels: Tensor,
-    piece: int,
-) -> None:
-    pieces = list(zip(images.split(piece), labels.split(piece), strict=True))
-    for number, (some, target) in enumerate(pieces, 1):
-        optimizer.signal_skip_step(do_skip=number < len(pieces))
-        optimizer.zero_grad()
-        criterion(criterion.module(some), target).backward()
-        optimizer.step()
 
 
 def _peak_in_own_process(method: str, shape: Shape, options: Options) -> float:

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
-from dpmi.benchmarks.gpu import cells, correctness, whole_run
+from dpmi.benchmarks.gpu import correctness, schedule, whole_run
+from dpmi.benchmarks.gpu.cells import FAILED
 from dpmi.benchmarks.gpu.report import Report, in_short, markdown_of
 from dpmi.benchmarks.gpu.settings import Setting, settings_of
 from dpmi.benchmarks.step import Shape, machine
@@ -121,7 +122,7 @@ class _Bench:
         self._steps()
         self.end("done")
         run = self._report.run
-        failed = bool(run and run.note.startswith(cells.FAILED)) or self._report.broken_cells()
+        failed = bool(run and run.note.startswith(FAILED)) or self._report.broken_cells()
         return EXIT_FAILED_RUNS if failed else 0
 
     def _correct(self) -> bool:
@@ -154,10 +155,10 @@ class _Bench:
         self._console.print(self._report.told_of_run(), markup=False, highlight=False)
 
     def _steps(self) -> None:
-        planned = cells.planned(MODELS, self._trial or SHAPES, self._settings)
+        planned = schedule.planned(MODELS, self._trial or SHAPES, self._settings)
         self._show(f"steps: {planned[0]}")
         for number, (cell, found) in enumerate(
-            cells.measured(planned, self._device, self._ends_at), 1
+            schedule.measured(planned, self._device, self._ends_at), 1
         ):
             self._report.cells[cell] = found
             self._write()

@@ -88,8 +88,9 @@ def run(device: torch.device, data: Path | None, shape: Shape | None, seconds: f
         except subprocess.TimeoutExpired:
             return WholeRun(images, EPOCHS, note=f"not measured: took more than {seconds:.0f} s")
         except subprocess.CalledProcessError as error:
+            reasons = [record.reason for record in read_records(folder / "outputs")]
             last = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
-            return WholeRun(images, EPOCHS, note=f"{FAILED}: {' '.join(last)[:300]}")
+            return WholeRun(images, EPOCHS, note=f"{FAILED}: {(reasons or last or [''])[0]}")
         (record,) = read_records(folder / "outputs")
         return WholeRun(images, EPOCHS, took, record.timings, record.peak_memory_mb)
 
