@@ -20,7 +20,8 @@ _STEP_TITLES = ("network", "image", "batch", "setting", "method", "images/s",
 _CHECK_TITLES = ("setting, norm layers", *ERRORS.values(), *CONTRIBUTIONS.values())
 CHECKED = (
     "Errors relative to float64, of what is allowed (twice those of plain training); contributions "
-    f"of one example in units of C, of which {BOUND:.6f} is allowed (of one fewer: in float32)"
+    f"of one example in units of C, of which {BOUND:.6f} is allowed (of the "
+    "second and the last: in float32)"
 )
 _WORDS = ("network", "setting", "method")  # columns that are no numbers
 
