@@ -127,9 +127,7 @@ def _checked(
     if not setting.compiled:
         with _clipping(net, setting, 10 * max(norms)) as clipped:  # none is clipped
             whole = [clipped(images[i : i + 1], labels[i : i + 1]) for i in every]
-        yield _compared("norms", where, *(
-            [torch.tensor(_norm(g)) for g in some] for some in (whole, plain, exact)
-        ))  # fmt: skip
+        yield _compared("norms", where, _norms(whole), _norms(plain), _norms(exact))
     bound = min(norms) / 2  # all are clipped
     with _clipping(net, setting, bound) as clipped:
         together = clipped(images, labels)
@@ -244,3 +242,7 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
 
 def _norm(flat: Tensor) -> float:
     return float(flat.norm(dtype=torch.float64))
+
+
+def _norms(of: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.tensor(_norm(flat)) for flat in of]
