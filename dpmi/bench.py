@@ -7,6 +7,7 @@
     python -m dpmi.bench --parts operations data noise start
     python -m dpmi.bench --record docs/bench.json   # the fast engine's ratios on this machine
     python -m dpmi.bench --check docs/bench.json    # have they moved by more than their noise?
+    python -m dpmi.bench --gpu                      # a GPU, in 8 minutes; see --gpu --help
 
 Trains the same network on the same batch in turn: without privacy, with the fast engine, with
 Opacus' hooks, with Opacus' ghost clipping. Times are medians over rounds in which the methods
@@ -44,8 +45,17 @@ SHAPES = ("64:64", "128:32", "224:32")
 
 def main() -> int:
     """Measure, print, write; return the exit status."""
+    if "--gpu" in sys.argv[1:]:
+        from dpmi.benchmarks.gpu import command  # imports Lightning, which nothing else here needs
+
+        return command.main(sys.argv[1:], _shape)
     parser = argparse.ArgumentParser(
-        prog="python -m dpmi.bench", description=(__doc__ or "").split("\n\n")[0]
+        prog="python -m dpmi.bench",
+        description=(__doc__ or "").split("\n\n")[0],
+        allow_abbrev=False,  # of --gpu
+    )
+    parser.add_argument(
+        "--gpu", action="store_true", help="measure a GPU, with options of its own: --gpu --help"
     )
     parser.add_argument("--rounds", type=int, default=7, help="rounds, after one to warm up")
     parser.add_argument(

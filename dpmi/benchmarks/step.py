@@ -11,18 +11,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
-from opacus.grad_sample import GradSampleModuleFastGradientClipping
-from opacus.optimizers import DPOptimizerFastGradientClipping
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
-from torch import Tensor, nn
 
 from dpmi.backbones import backbone
+from dpmi.benchmarks import ghost
 from dpmi.mechanisms.dpsgd import DPSGD
-from dpmi.mechanisms.layers import SAMPLERS
 from dpmi.models.gradient import MeanGradient
 from dpmi.models.network import build_network
+from dpmi.privacy.gradients import PrivateGradient
 from dpmi.privacy.plan import PrivacyPlan
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.run.memory import keep_freed_memory, peak_resident_mb
@@ -32,8 +30,6 @@ METHODS = (PLAIN, "fast", "opacus hooks", "opacus ghost")
 # Opacus keeps a gradient for each image: more at once than this, and a small machine swaps.
 _OPACUS_PIECE = 16
 _CLASSES = 2
-
-Step = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,19 @@ class Options:
     precision: str = "32-true"  # or "bf16-mixed"
     channels_last: bool = False
     compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, on images of its own.
+
+    Attributes:
+        run: gradient, and SGD's update.
+        images_in_a_pass: of the batch; fewer from when memory ran out.
+    """
+
+    run: Callable[[], object]
+    images_in_a_pass: Callable[[], int]
 
 
 @dataclass(frozen=True)
@@ -83,13 +92,14 @@ def measure(shape: Shape, options: Options, rounds: int, methods: tuple[str, ...
         names = tuple(m for m in names if not m.startswith("opacus"))
     peaks = {name: _peak_in_own_process(name, shape, options) for name in names}
     keep_freed_memory()
-    steps = {name: _make_step(name, shape, options) for name in names}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    steps = {name: make_step(name, shape, options, device).run for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for step in steps.values():
         step()
     for _ in range(rounds):
         for name, step in steps.items():
-            seconds[name].append(_timed(step))
+            seconds[name].append(timed(step))
     return [
         Row(
             method=name,
@@ -106,10 +116,11 @@ def measure(shape: Shape, options: Options, rounds: int, methods: tuple[str, ...
     ]
 
 
-def _timed(step: Step) -> float:
+def timed(work: Callable[[], object]) -> float:
+    """Seconds until it is done, also on a GPU, which works on when a call returns."""
     _wait()
     started = time.perf_counter()
-    step()
+    work()
     _wait()
     return time.perf_counter() - started
 
@@ -119,11 +130,25 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def _make_step(method: str, shape: Shape, options: Options) -> Step:
-    """One step on fixed images: gradient, and SGD's update."""
+def make_step(
+    method: str,
+    shape: Shape,
+    options: Options,
+    device: torch.device,
+    piece: int | Literal["auto"] | None = None,
+) -> Step:
+    """A method on a network, images and labels of its own.
+
+    Args:
+        method: of METHODS.
+        shape: of the batch.
+        options: of all methods.
+        device: where.
+        piece: most images in a pass of the private methods, "auto" (not for ghost clipping) as
+            training chooses it; None for the whole batch, or 16 of Opacus' hooks.
+    """
     # Opacus' hooks sit on the first layer too, whose input needs no gradient.
     warnings.filterwarnings("ignore", message="Full backward hook is firing")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     side, norms = shape.image_size, backbone(options.model).norms
     start = build_network(options.model, _CLASSES, norms[0], None, side=side).net.state_dict()
@@ -135,9 +160,11 @@ def _make_step(method: str, shape: Shape, options: Options) -> Step:
     labels = torch.arange(shape.batch_size, device=device) % _CLASSES
     optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, weight_decay=1e-3)
     if method == "opacus ghost":
-        return partial(_ghost_step, *_ghost(net, optimizer, shape), images, labels)
+        pieces = shape.batch_size if piece is None else int(piece)
+        clipping = ghost.prepared(net, optimizer, shape.batch_size)
+        return Step(partial(ghost.step, *clipping, images, labels, pieces), lambda: pieces)
     if method == PLAIN:
-        gradient: Callable[[Tensor, Tensor], Tensor] = MeanGradient(net)
+        gradient: MeanGradient | PrivateGradient = MeanGradient(net)
     else:
         plan = PrivacyPlan(
             n=100 * shape.batch_size, expected_batch_size=shape.batch_size, max_grad_norm=1.0,
@@ -147,7 +174,7 @@ def _make_step(method: str, shape: Shape, options: Options) -> Step:
         gradient = DPSGD(
             plan,
             steps_per_epoch=100,
-            max_physical_batch_size=shape.batch_size if fast else _OPACUS_PIECE,
+            max_physical_batch_size=piece or (shape.batch_size if fast else _OPACUS_PIECE),
             input_shape=(3, shape.image_size, shape.image_size),
             engine="fast" if fast else "opacus",
             noise=NoiseSource(0),
@@ -163,40 +190,10 @@ def _make_step(method: str, shape: Shape, options: Options) -> Step:
             gradient(images, labels)
         optimizer.step()
 
-    return step
-
-
-def _ghost(
-    net: nn.Module, optimizer: torch.optim.Optimizer, shape: Shape
-) -> tuple[DPLossFastGradientClipping, DPOptimizerFastGradientClipping]:
-    GradSampleModuleFastGradientClipping.GRAD_SAMPLERS.update(SAMPLERS)
-    module = GradSampleModuleFastGradientClipping(
-        net,
-        batch_first=True,
-        loss_reduction="mean",
-        strict=False,  # which would refuse constant statistics
-        max_grad_norm=1.0,
-        use_ghost_clipping=True,
-    )
-    private = DPOptimizerFastGradientClipping(
-        optimizer,
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        expected_batch_size=shape.batch_size,
-        loss_reduction="mean",
-    )
-    return DPLossFastGradientClipping(module, private, nn.CrossEntropyLoss()), private
-
-
-def _ghost_step(
-    criterion: DPLossFastGradientClipping,
-    optimizer: DPOptimizerFastGradientClipping,
-    images: Tensor,
-    labels: Tensor,
-) -> None:
-    optimizer.zero_grad()
-    criterion(criterion.module(images), labels).backward()
-    optimizer.step()
+    if isinstance(gradient, PrivateGradient):
+        private = gradient
+        return Step(step, lambda: min(private.physical_batch_size, shape.batch_size))
+    return Step(step, lambda: shape.batch_size)
 
 
 def _peak_in_own_process(method: str, shape: Shape, options: Options) -> float:
@@ -206,16 +203,12 @@ def _peak_in_own_process(method: str, shape: Shape, options: Options) -> float:
 
 def _peak_mb(method: str, shape: Shape, options: Options) -> float:
     """Most memory that two steps held, less what the process held before it had a network."""
-    if torch.cuda.is_available():
-        step = _make_step(method, shape, options)
-        for _ in range(2):
-            step()
-        return torch.cuda.max_memory_allocated() / 2**20
-    before = peak_resident_mb()
-    step = _make_step(method, shape, options)
+    cuda = torch.cuda.is_available()
+    before = 0.0 if cuda else peak_resident_mb()
+    step = make_step(method, shape, options, torch.device("cuda" if cuda else "cpu"))
     for _ in range(2):
-        step()
-    return peak_resident_mb() - before
+        step.run()
+    return torch.cuda.max_memory_allocated() / 2**20 if cuda else peak_resident_mb() - before
 
 
 def machine() -> dict[str, object]:
