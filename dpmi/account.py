@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dpmi.base.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.loading import loading
 from dpmi.base.places import cache_folder
 
 
@@ -38,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show(cache_dir: Path, console: Console) -> None:
-    # Slow to import: not for --help.
-    from dpmi.privacy.account import FOLDER, Accounts, total_of
-    from dpmi.privacy.spending import RESERVED, Spending
-    from dpmi.privacy.total import total
+    with loading():  # not for --help
+        from dpmi.privacy.account import FOLDER, Accounts, total_of
+        from dpmi.privacy.spending import RESERVED, Spending
+        from dpmi.privacy.total import total
 
     @cache
     def told(spending: Spending) -> str:

@@ -19,6 +19,7 @@ import argparse
 import sys
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
 ATTACKS = ("membership", "linkage", "reconstruction")
@@ -62,9 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     asked = parser.parse_args(arguments)
     let_idle_threads_sleep()
-    # Slow to import: not for --help.
-    from dpmi.attacking.command import attack
-    from dpmi.reporting.attacks import save_figures
+    with loading():  # not for --help
+        from dpmi.attacking.command import attack
+        from dpmi.reporting.attacks import save_figures
 
     count = asked.models if asked.attack == "membership" else asked.images
     try:

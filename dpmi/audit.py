@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
 SECONDS = 60.0
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     asked = parser.parse_args(arguments)
     let_idle_threads_sleep()
-    from dpmi.auditing.command import audit_default, audit_folders  # slow to import: not for --help
+    with loading():  # not for --help
+        from dpmi.auditing.command import audit_default, audit_folders
 
     try:
         found = (

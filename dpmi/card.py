@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.loading import loading
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.out and len(asked.runs) > 1:
         parser.error("--out takes a single RUN: the cards of several would have the same names")
-    from dpmi.cards.making import Wishes, make_card  # slow to import: not for --help
-    from dpmi.cards.schema import FILES
+    with loading():  # not for --help
+        from dpmi.cards.making import Wishes, make_card
+        from dpmi.cards.schema import FILES
 
     wishes = Wishes(asked.with_ledger, asked.intended_use, asked.cache)
     try:

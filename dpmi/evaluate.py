@@ -25,6 +25,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError
+from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
 
@@ -43,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     asked = parser.parse_intermixed_args(arguments)
     let_idle_threads_sleep()
-    from dpmi.using.evaluating import evaluate  # slow to import: not for --help
-    from dpmi.using.showing import show
+    with loading():  # not for --help
+        from dpmi.using.evaluating import evaluate
+        from dpmi.using.showing import show
 
     warnings.simplefilter("ignore")  # what libraries advise is no matter of who evaluates
     # Libraries may have set it up in their own way while they were imported.

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError
+from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
 
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     asked = parser.parse_args(arguments)
     let_idle_threads_sleep()
-    from dpmi.using.exporting import export  # slow to import: not for --help
+    with loading():  # not for --help
+        from dpmi.using.exporting import export
 
     try:
         for path in export(asked.run, asked.kind, asked.output, asked.backbone):

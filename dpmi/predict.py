@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
 
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     asked = parser.parse_args(arguments)
     let_idle_threads_sleep()
-    from dpmi.using.predicting import predict  # slow to import: not for --help
+    with loading():  # not for --help
+        from dpmi.using.predicting import predict
 
     try:
         unreadable = predict(asked.run, asked.paths, asked.output, asked.backbone)

@@ -22,6 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.loading import loading
 
 DEFAULT_FOLDER = Path("outputs")
 
@@ -50,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     folders = asked.folders or [DEFAULT_FOLDER]
     out = asked.out or folders[0] / ("report-public" if asked.public else "report")
-    from dpmi.reporting.full_report import PAGE, write_report  # slow to import: not for --help
+    with loading():  # not for --help
+        from dpmi.reporting.full_report import PAGE, write_report
 
     try:
         cards = {}

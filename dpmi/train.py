@@ -36,6 +36,7 @@ from dpmi.base.errors import (
     EXIT_RESUMABLE,
     UserError,
 )
+from dpmi.base.loading import loading
 from dpmi.base.redaction import redact_logs, redacted, secret_within
 from dpmi.base.threads import let_idle_threads_sleep
 from dpmi.config.composition import TARGETS, guard_hydra
@@ -59,9 +60,9 @@ def job(composed: DictConfig) -> str:
     _keep_libraries_in(Path(config.cache_dir).expanduser())
     let_idle_threads_sleep()
     refuse_on_this_machine(config)  # again: a launcher may have taken the job to another
-    # torch: not loaded to print help or to compose a config
-    from dpmi.run.durability.stopping import StoppedByRequest
-    from dpmi.run.screen.terminal import BUSY, run_job
+    with loading():  # torch: not to print help or to compose a config
+        from dpmi.run.durability.stopping import StoppedByRequest
+        from dpmi.run.screen.terminal import BUSY, run_job
 
     hydra_config = HydraConfig.get()
     try:

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dpmi.base.errors import EXIT_BAD_INPUT, UserError
+from dpmi.base.loading import loading
 
 EXIT_DOES_NOT_HOLD = 1
 _STYLES = {"passed": "green", "failed": "bold red", "cannot be checked": "yellow"}
@@ -33,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="model.safetensors")
     asked = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module="opacus")  # of a logarithm of zero, at a rate of 1
-    from dpmi.cards.checks import verify  # slow to import: not for --help
-    from dpmi.cards.sections import CANNOT
+    with loading():  # not for --help
+        from dpmi.cards.checks import verify
+        from dpmi.cards.sections import CANNOT
 
     try:
         found = verify(asked.card, asked.weights)

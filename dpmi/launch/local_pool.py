@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from dpmi.base.errors import EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.loading import loading
 from dpmi.data.parallel import cpu_count
 from dpmi.launch.jobs import Ending, Job, ended_by, work
 from dpmi.launch.launcher import SideBySideLauncher, devices_of, whole_number
@@ -80,7 +81,8 @@ def make_slots(
 
 def visible_gpus() -> list[str]:
     """GPUs that this process may use, by the names that CUDA_VISIBLE_DEVICES knows."""
-    import torch  # slow, and not needed where nothing trains on a GPU
+    with loading():  # not where nothing trains on a GPU
+        import torch
 
     count = torch.cuda.device_count()
     named = os.environ.get(_CUDA)

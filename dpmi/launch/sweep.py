@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
+from dpmi.base.loading import loading
 from dpmi.config.extras import require_extras
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
@@ -75,7 +76,8 @@ class SweepCallback(Callback):
         """Print and write the table of the sweep's records; exit with 1 if a run failed."""
         if _searches(config):  # which has printed what it found
             return
-        from dpmi.reporting.sweep_report import report_sweep  # slow to import: not for --help
+        with loading():  # not for --help
+            from dpmi.reporting.sweep_report import report_sweep
 
         failed = report_sweep(Path(config.hydra.sweep.dir), Console())
         if failed:

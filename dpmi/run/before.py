@@ -13,6 +13,7 @@ import sysconfig
 from pathlib import Path
 
 from dpmi.base.errors import UserError
+from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 from dpmi.config.schema import Config
 from dpmi.config.sections import NAMED_WEIGHTS, LdpMechanism
@@ -81,7 +82,8 @@ def _exists(place: Path) -> bool:
 
 def _check_gpus(accelerator: str, devices: int) -> None:
     let_idle_threads_sleep()
-    import torch  # slow, and not needed where a run says that it is for the processor
+    with loading():  # not where a run says that it is for the processor
+        import torch
 
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not here and accelerator == "gpu":
