@@ -54,7 +54,7 @@ def killed_after(folder, words, steps, number=signal.SIGKILL):
             time.sleep(0.002)
         os.kill(process.pid, number)
     finally:
-        process.join(60)
+        process.join(600)
     return process.exitcode
 
 

@@ -102,7 +102,7 @@ class Place:
         """The same, to its end."""
         process = self.start(*words, **options)
         try:
-            out, err = process.communicate(timeout=240)
+            out, err = process.communicate(timeout=600)
         finally:
             process.kill()
         return subprocess.CompletedProcess(words, process.returncode, out, err)
@@ -121,7 +121,7 @@ class Place:
                 args=(words, self.cwd, self._environment() | variables, out, err),
             )
             process.start()
-            process.join(240)
+            process.join(600)
             ended = process.exitcode is not None
             process.kill()
             assert ended

@@ -72,7 +72,7 @@ def start(folder: Path, *overrides: str, environment: dict[str, str] | None = No
 def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> int:
     """The same, to its end; return the exit status."""
     process = start(folder, *overrides, environment=environment)
-    process.join(120)
+    process.join(600)
     assert process.exitcode is not None
     return process.exitcode
 

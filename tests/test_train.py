@@ -175,7 +175,7 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
         while process.poll() is None and len(list(place.outputs.glob("*/*/record.json"))) < 3:
             time.sleep(0.05)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
@@ -290,13 +290,13 @@ def test_an_interrupted_run_leaves_a_record_of_what_was_spent(place, tiny):
         *tiny, "mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.max_epochs=1000"
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not any("epoch" in line for line in metrics_lines(place)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=600)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -322,7 +322,7 @@ def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
     words = (*own, "data.batch_size=10", *tiny[6:], "mechanism=none", "trainer.max_epochs=15")
     process = place.start(*words)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not metrics_lines(place):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline

@@ -19,6 +19,8 @@ DPSGD_OF_BETA = (*RUN, "mechanism=dpsgd", "mechanism.accountant=rdp")
 # Noise that is given: to search for it takes longer than to train.
 DPSGD = (*DPSGD_OF_BETA, "mechanism.calibration=noise_multiplier", "beta=2.5")
 STEPS = 12
+# Of runs that nothing kills: each checkpoint is of 90 MB.
+RARELY = "trainer.checkpoint_seconds=1000"
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def killed_when(reached, folder, *words, number=signal.SIGKILL):
     while process.is_alive() and not reached():
         time.sleep(0.001)
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(600)
     return process.exitcode
 
 
@@ -58,7 +60,7 @@ def test_a_run_is_one_entry_reserved_by_its_plan_and_then_what_it_took(words, ac
     (entry,) = account.entries.values()
     assert (entry.status, steps(entry.spending)) == ("reserved", STEPS)
     assert not (folder / "journal.jsonl").exists()
-    assert job_processes.run(folder, *command) == 0
+    assert job_processes.run(folder, *command, RARELY) == 0
     (again,) = accounts.read()
     (settled,) = again.entries.values()
     assert (again.id, settled.spending.entry) == (account.id, entry.spending.entry)
@@ -80,7 +82,7 @@ def test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_tells
     assert (killed.status, steps(killed.spending)) == ("reserved", STEPS)
     journal = max(r.last for r in read_journal(folder / "journal.jsonl"))
     done = latest(folder)
-    assert job_processes.run(folder, *command, "rerun=true") == 0
+    assert job_processes.run(folder, *command, "rerun=true", RARELY) == 0
     (account,) = accounts.read()
     old, new = account.entries.values()
     assert (old.status, new.status) == ("superseded", "completed")
@@ -114,7 +116,7 @@ def test_keys_and_checkpoints_of_superseded_attempts_are_destroyed(words, accoun
     shelf = folder / "superseded" / "1" / "entry.json"
     killed_when(lambda: shelf.exists() and latest(folder) >= 2, folder, *command)
     again = json.loads((folder / "resume.json").read_text())["noise_key"]
-    assert job_processes.run(folder, *command, "rerun=true") == 0
+    assert job_processes.run(folder, *command, "rerun=true", RARELY) == 0
     for path in folder.rglob("*"):
         assert path.suffix != ".ckpt"
         assert path.name not in ("resume.json", "checkpoints")
@@ -130,7 +132,7 @@ def test_keys_and_checkpoints_of_superseded_attempts_are_destroyed(words, accoun
 def test_a_run_that_ends_early_counts_what_an_attempt_before_it_may_have_released(words, tmp_path):
     """Resumed from its start, it is stopped before it comes to where the first was killed."""
     folder = tmp_path / "job"
-    command = words(*DPSGD, "trainer.checkpoint_seconds=1000", "trainer.max_epochs=20")
+    command = words(*DPSGD, RARELY, "trainer.max_epochs=20")
     journal = folder / "journal.jsonl"
     killed_when(lambda: len(read_journal(journal)) > 3, folder, *command)
     released = max(r.last for r in read_journal(journal))
@@ -151,7 +153,7 @@ def test_every_kind_of_run_is_entered_with_its_epsilon_or_why_it_has_none(
     kinds = {
         "none": ("mechanism=none",),
         "ldp": ("mechanism=ldp", "beta=2"),
-        "seeded": (*DPSGD, "trainer.max_epochs=1", "noise_seed=3"),
+        "seeded": (*DPSGD, "trainer.max_epochs=1", "noise_seed=3", RARELY),
         "published": ("mechanism=ldp_published",),
     }
     took = {}
@@ -203,7 +205,7 @@ def test_a_run_that_would_pass_the_budget_of_all_is_refused_before_its_first_ste
     words, accounts, tmp_path
 ):
     budget = "privacy.max_total_epsilon=1.05"  # one at ε = 1, and not two
-    command = words(*DPSGD_OF_BETA, "trainer.max_epochs=1", budget)
+    command = words(*DPSGD_OF_BETA, "trainer.max_epochs=1", RARELY, budget)
     assert job_processes.run(tmp_path / "one", *command) == 0
     assert job_processes.run(tmp_path / "two", *command, "seed=2") == 1
     record = read_record(tmp_path / "two" / "record.json")
