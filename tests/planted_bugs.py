@@ -738,8 +738,8 @@ STATISTICS = (
     Planted(
         "the sums of the classes' logits have no noise",
         "dpmi/mechanisms/dpsgd.py",
-        "decide_midway(net, released, self.plan.n, planned.noise_std)",
-        "decide_midway(net, exact, self.plan.n, planned.noise_std)",
+        "decide_midway(net, released, self._train, planned.noise_std)",
+        "decide_midway(net, exact, self._train, planned.noise_std)",
         f"{_PLANNED}::test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps",
     ),
     Planted(
@@ -811,7 +811,7 @@ STATISTICS = (
     ),
     Planted(
         "vectors are brought to length one after they are summed",
-        "dpmi/privacy/statistics.py",
+        "dpmi/privacy/rows.py",
         "    kept = vectors * norms.clamp(min=1.0).reciprocal()\n",
         "    kept = vectors\n",
         "tests/privacy/test_statistics.py::"

@@ -180,7 +180,7 @@ def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(bu
     """Chi-squared over 40,000 values: a false alarm in ten thousand."""
     told, train = [], training_set(n=400, d=256, classes=200)
     monkeypatch.setattr(
-        "dpmi.mechanisms.dpsgd.decide_midway", lambda _, sums, n, std: told.append((sums, std))
+        "dpmi.mechanisms.dpsgd.decide_midway", lambda _, sums, train, std: told.append((sums, std))
     )
     mechanism = build("dpsgd", "model.prior=midway", train=train)
     net = run(mechanism, train)
@@ -235,7 +235,7 @@ def test_a_threshold_that_training_displaced_is_found_and_noise_that_hides_it_is
     for noise_std, threshold in ((0.0, -2.0), (1e4, 0.0)):
         net = FeatureHead(2, 2, "linear")
         net.set_class_counts(train.class_counts())
-        decide_midway(net, sums, 200, noise_std)
+        decide_midway(net, sums, train, noise_std)
         assert float(net.log_shares[1] - net.log_shares[0]) == pytest.approx(threshold, abs=0.05)
 
 

@@ -42,7 +42,8 @@ CONFIG = frozenset({
     *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
     *(f"data.{key}" for key in ("bit_depth", "window", "value_range")),
-    "data.augment", "data.multiplicity", "data.finding", "data.uncertain", "data.views",
+    "data.augment", "data.multiplicity", "data.uncertain", "data.views",
+    "data.task", "data.finding", "data.findings",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "count_scale",
         "moment_scale", "shares.centre", "shares.head", "shares.counts", "shares.logits",
