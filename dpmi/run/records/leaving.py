@@ -147,6 +147,11 @@ def tested_metrics(metrics: Mapping[str, Value]) -> dict[str, Value]:
     }
 
 
+def public_test_images(data: Mapping[str, Any] | None, reliability: Sequence[Any]) -> int | None:
+    """The number of test images, which a reliability diagram tells where there is one."""
+    return None if data is None or reliability else data["counts"].get("test")
+
+
 def public_groups(groups: Sequence[Group], config: Mapping[str, Any]) -> list[Group]:
     """Metrics by group, of public data; of a user's own none, whatever ``logger.nonprivate``."""
     return [] if is_own(config) else list(groups)
