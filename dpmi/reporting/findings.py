@@ -24,39 +24,39 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class FindingRow:
-    """One measure of one finding, or of their mean, in each cell of a panel.
+class FindingTable:
+    """Measures of each finding, and of their mean, in the cells of a panel that have results.
 
     Attributes:
-        finding: its name; "mean" of all.
-        measure: its title.
-        shown: mean over the runs of each cell, in the order of the panel's columns.
+        columns: titles of the cells.
+        rows: measure, finding ("mean" of all), and the mean over the runs of each cell.
     """
 
-    finding: str
-    measure: str
-    shown: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
 
 
-def finding_rows(panel: Panel) -> list[FindingRow]:
-    """A row for the mean and each finding and measure; none of a panel of classes."""
-    if not panel.multilabel:
-        return []
-    tests = [cells["test"] for cells in panel.columns.values()]
+def finding_table(panel: Panel) -> FindingTable | None:
+    """Measure by measure; None of a panel of classes, and where no run completed."""
+    tests = {column.title: cells["test"] for column, cells in panel.columns.items()}
+    tests = {title: cell for title, cell in tests.items() if cell.completed}
+    if not (panel.multilabel and tests):
+        return None
     prefix = "test/auroc/"
-    names = dict.fromkeys(
+    findings = dict.fromkeys(
         name.removeprefix(prefix)
-        for cell in tests
+        for cell in tests.values()
         for run in cell.completed
         for name in run.metrics
         if name.startswith(prefix)
     )
-    return [
-        FindingRow(
-            finding or "mean",
+    rows = tuple(
+        (
             title,
-            tuple(cell.shown(f"{name}/{finding}" if finding else name, form) for cell in tests),
+            of or "mean",
+            *(cell.shown(f"{name}/{of}" if of else name, form) for cell in tests.values()),
         )
-        for finding in ("", *names)
         for name, (title, form) in MEASURES.items()
-    ]
+        for of in ("", *findings)
+    )
+    return FindingTable(tuple(tests), rows)

@@ -14,7 +14,7 @@ from dpmi.models.names import UNDEFINED
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Column, Panel, protected
 from dpmi.reporting.findings import SHORT as FINDINGS
-from dpmi.reporting.findings import finding_rows
+from dpmi.reporting.findings import finding_table
 from dpmi.reporting.intervals import Interval
 from dpmi.reporting.risk import CSV_HEADER as _RISK_HEADER
 from dpmi.reporting.risk import csv_values
@@ -149,10 +149,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         if any(audited := [cell.audited for cell in tests]):
             rows.append(["audited", *audited])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
-        if found := finding_rows(panel):
-            of_findings = [[row.finding, row.measure, *row.shown] for row in found]
-            header = ["finding", "on test images", *[c.title for c in panel.columns]]
-            parts += [markdown_table(header, of_findings), ""]
+        if found := finding_table(panel):
+            parts += [markdown_table(["test", "finding", *found.columns], found.rows), ""]
     totals = as_text(panels)
     return "\n".join([*parts, *([totals, ""] if totals else []), footnote(panels), ""])
 

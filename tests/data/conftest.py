@@ -38,14 +38,17 @@ OWN = {
     "max_left_out": 0.1,
 }
 ARCHIVE = {"on_missing": "error", "max_left_out": 0.1, "val_fraction": 0.25, "split_seed": 42}
+ONE = {"task": "classes", "findings": None}
+SEVERAL = {"task": "multilabel", "finding": None}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "chest_xray": {"test": "official", "max_left_out": 0.1},
     "aptos": {"test": "official", "max_left_out": 0.1},
     "folder": OWN,
-    "csv": OWN | {"csv": "labels.csv"},
-    "nih": ARCHIVE | {"finding": "Mass"},
-    "chexpert": ARCHIVE | {"finding": "Edema", "uncertain": "ignore", "views": "frontal"},
-    "mimic_cxr": {
+    "csv": OWN | {"csv": "labels.csv", "task": "classes", "findings": None},
+    "nih": ARCHIVE | ONE | {"finding": "Mass"},
+    "chexpert": ARCHIVE | ONE | {"finding": "Edema", "uncertain": "ignore", "views": "frontal"},
+    "mimic_cxr": ONE
+    | {
         "on_missing": "error",
         "max_left_out": 0.1,
         "finding": "Edema",
