@@ -81,7 +81,6 @@ ChexpertFinding = Literal[
     "Fracture", "Lung Lesion", "Lung Opacity", "Pleural Effusion", "Pleural Other", "Pneumonia",
     "Pneumothorax", "Support Devices",
 ]  # fmt: skip
-_NoFinding = Literal["No Finding"]
 _FIRST = "Pneumonia"  # the finding of task=classes where none is given
 
 
@@ -122,7 +121,7 @@ class NihData(_ArchiveData, _Findings):
     """NIH ChestX-ray14."""
 
     name: Literal["nih"]
-    finding: NihFinding | _NoFinding | None
+    finding: Literal[NihFinding, "No Finding"] | None
     findings: Annotated[Annotated[list[NihFinding], EachOnce] | None, BeforeValidator(listed)]
     every = get_args(NihFinding)
     val_fraction: Fraction
@@ -130,7 +129,7 @@ class NihData(_ArchiveData, _Findings):
 
 
 class _LabelledReports(_ArchiveData, _Findings):
-    finding: ChexpertFinding | _NoFinding | None
+    finding: Literal[ChexpertFinding, "No Finding"] | None
     findings: Annotated[Annotated[list[ChexpertFinding], EachOnce] | None, BeforeValidator(listed)]
     every = get_args(ChexpertFinding)
     uncertain: Literal["ignore", "positive", "negative"]
