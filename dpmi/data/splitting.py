@@ -117,10 +117,11 @@ def patient_split(
     for row, patient in enumerate(patients):
         group = f"patient {patient}" if patient else f"image {row}"
         groups.setdefault(group, []).append(row)
+    each = "patient" if any(patients) else "image"
     if len(groups) < len(shares):
         raise UserError(
-            f"{len(groups)} patients cannot be divided into {' and '.join(shares)} without a "
-            "patient in two of them: add patients, set data.val_fraction=0, or give the splits "
+            f"{len(groups)} {each}s cannot be divided into {' and '.join(shares)} without a "
+            f"{each} in two of them: add {each}s, set data.val_fraction=0, or give the splits "
             "in a split column."
         )
 
@@ -137,8 +138,8 @@ def patient_split(
         splits[rows] = list(shares)[chosen]
     if missing := set(shares) - set(splits.tolist()):
         raise UserError(
-            f"{len(groups)} patients are too few: no patient is left for "
-            f"{' and '.join(split for split in SPLITS if split in missing)}. Add patients, change "
+            f"{len(groups)} {each}s are too few: no {each} is left for "
+            f"{' and '.join(split for split in SPLITS if split in missing)}. Add {each}s, change "
             "data.val_fraction and data.test_fraction, or give the splits in a split column."
         )
     return tuple(splits.tolist())

@@ -153,7 +153,8 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
             f"data={data.name}: does not label {', '.join(others)}, which the run learned; its "
             f"findings are {', '.join(known)}"
         )
-    return {"task": "multilabel", "finding": None, "findings": list(findings)}
+    asked = {"task": "multilabel", "findings": list(findings)}
+    return asked if isinstance(data, CsvData) else asked | {"finding": None}
 
 
 def _trained_on(left: Left, digests: Sequence[str]) -> int | None:
