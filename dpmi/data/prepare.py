@@ -231,19 +231,24 @@ def _check_classes(catalogue: Catalogue, rows: NDArray[np.int64], which: str) ->
     labels, splits = catalogue.labels[rows], np.asarray(catalogue.splits)[rows]
     if catalogue.multilabel:
         check_findings(catalogue, labels[splits == "train"], which)
-    present = Counter([] if catalogue.multilabel else labels[splits == "train"].tolist())
-    for label, name in enumerate(() if catalogue.multilabel else catalogue.classes):
+    else:
+        _check_present(catalogue, labels[splits == "train"], which)
+    if not (splits == "test").any():
+        raise UserError(
+            f"data={catalogue.name}: there are no test images{which}. Put some in the test split, "
+            "or, for your own images without splits, set data.test_fraction above 0."
+        )
+
+
+def _check_present(catalogue: Catalogue, train: Labels, which: str) -> None:
+    present = Counter(train.tolist())
+    for label, name in enumerate(catalogue.classes):
         if not present[label]:
             raise UserError(
                 f"data={catalogue.name}: class {name!r} has no training image{which}. Every one "
                 f"of the classes ({', '.join(catalogue.classes)}) needs at least one in train: "
                 "add images of it, or remove the class."
             )
-    if not (splits == "test").any():
-        raise UserError(
-            f"data={catalogue.name}: there are no test images{which}. Put some in the test split, "
-            "or, for your own images without splits, set data.test_fraction above 0."
-        )
 
 
 def _without_copies(digests: Sequence[str], splits: Sequence[str]) -> list[int]:
