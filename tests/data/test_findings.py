@@ -144,7 +144,7 @@ def test_a_table_that_does_not_tell_findings_is_refused_in_one_line(
 def test_several_findings_in_a_table_of_classes_name_the_task_that_takes_them(
     read: Read, table: Table
 ) -> None:
-    table("label", "Mass|Effusion", "Mass", "Effusion")
+    table("label,split", "Mass|Effusion,train", "Mass,train", "Effusion,test")
     with pytest.raises(UserError, match=r"line 2: label 'Mass\|Effusion' .*data.task=multilabel"):
         read("csv")
 
