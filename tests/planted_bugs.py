@@ -40,6 +40,14 @@ CLIPPING = (
         "tests/privacy/test_gradients.py::test_no_example_contributes_more_than_the_clip_norm",
     ),
     Planted(
+        "the loss of an example's findings depends on how many the others have",
+        "dpmi/base/targets.py",
+        "    return (each * known).sum(1) / known.sum(1).clamp(min=1)\n",
+        "    return (each * known).sum(1) / known.sum(1).float().mean().clamp(min=1)\n",
+        "tests/privacy/engines/test_findings_clipped.py::"
+        "test_an_examples_findings_are_clipped_together_as_in_a_loop_over_examples",
+    ),
+    Planted(
         "a gradient that is not finite is added",
         "dpmi/privacy/engines/clipping.py",
         "return torch.where(finite, factors, torch.zeros_like(factors)), finite",
@@ -651,8 +659,8 @@ LEAVING = (
     Planted(
         "a loss of private images is not named so",
         "dpmi/models/classifier.py",
-        'f"{NONPRIVATE}/loss": loss',
-        '"train_loss": loss',
+        'values = {f"{NONPRIVATE}/{k}": v for',
+        'values = {"train_loss" if k == "loss" else f"{NONPRIVATE}/{k}": v for',
         "tests/run/test_wiring.py::"
         "test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan",
     ),
@@ -738,8 +746,8 @@ STATISTICS = (
     Planted(
         "the sums of the classes' logits have no noise",
         "dpmi/mechanisms/dpsgd.py",
-        "decide_midway(net, released, self.plan.n, planned.noise_std)",
-        "decide_midway(net, exact, self.plan.n, planned.noise_std)",
+        "decide_midway(net, released, self._train, planned.noise_std)",
+        "decide_midway(net, exact, self._train, planned.noise_std)",
         f"{_PLANNED}::test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps",
     ),
     Planted(
@@ -756,6 +764,26 @@ STATISTICS = (
         "rows = weighted((logits - logits.mean(1, keepdim=True)).double() / LOGIT_BOUND, weights)",
         "tests/privacy/test_statistics.py::"
         "test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity",
+    ),
+    Planted(
+        "an image of several findings moves each of their counts by one",
+        "dpmi/privacy/finding_statistics.py",
+        "    rows = _sides(findings, torch.ones_like(findings)) / math.sqrt(findings.shape[1])\n"
+        "    return weighted(bounded(rows), weights).sum(0)\n",
+        "    rows = _sides(findings, torch.ones_like(findings)).double()\n"
+        "    return weighted(rows, weights).sum(0)\n",
+        "tests/privacy/test_finding_statistics.py::"
+        "test_dropping_any_one_image_moves_counts_and_logit_sums_by_at_most_their_sensitivity",
+    ),
+    Planted(
+        "an image's logits of its findings are not bounded",
+        "dpmi/privacy/finding_statistics.py",
+        "    rows = _sides(findings, logits) / (LOGIT_BOUND * math.sqrt(findings.shape[1]))\n"
+        "    return weighted(bounded(rows), weights).sum(0)\n",
+        "    rows = _sides(findings, logits) / (LOGIT_BOUND * math.sqrt(findings.shape[1]))\n"
+        "    return weighted(rows.double(), weights).sum(0)\n",
+        "tests/privacy/test_finding_statistics.py::"
+        "test_dropping_any_one_patient_moves_them_by_at_most_their_sensitivity",
     ),
     Planted(
         "a mean of a class is by its exact count",
@@ -811,7 +839,7 @@ STATISTICS = (
     ),
     Planted(
         "vectors are brought to length one after they are summed",
-        "dpmi/privacy/statistics.py",
+        "dpmi/privacy/rows.py",
         "    kept = vectors * norms.clamp(min=1.0).reciprocal()\n",
         "    kept = vectors\n",
         "tests/privacy/test_statistics.py::"

@@ -161,7 +161,7 @@ def _of_answers(config: Config, data: PreparedData, console: Console) -> Values:
     assert features is not None  # ldp_features trains a head
     return answered(
         features.vectors["train"].double().numpy(),
-        data.splits["train"].labels,
+        np.asarray(data.splits["train"].labels, np.int64),
         len(data.classes),
         RandomizedResponse(config.beta),
         NoiseSource(None).stream("answer"),

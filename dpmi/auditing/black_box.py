@@ -83,7 +83,11 @@ def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) 
     net = network(config, len(CLASSES), first.pretrained, None, real.channels)
     with TemporaryDirectory(prefix="dpmi-audit-") as name:
         own = replica(config, Path(name), trainer={"devices": 1})
-        execute(own, Path(name), Given(auditors_data(train.pixels, train.labels), net))
+        execute(
+            own,
+            Path(name),
+            Given(auditors_data(train.pixels, np.asarray(train.labels, np.int64)), net),
+        )
     size = config.data.image_size
     scores, unseen = (-_losses(net, one, size) for one in (canaries, held_out))
     error = (1 - confidence) / 2

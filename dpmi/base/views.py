@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from dpmi.base.targets import are_findings
+
 
 def as_one_batch(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     """What a network can be given, and how many views of each example it has.
@@ -18,11 +20,11 @@ def as_one_batch(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
     Args:
         images: (B, K, C, H, W) or (B, K, D), K views of each; or with one of each, (B, C, H, W) or
             (B, D).
-        labels: (B,), or of each view (B, K).
+        labels: classes (B,), or of each view (B, K); findings (B, F), or of each view (B, K, F).
 
     Returns:
         (B K, C, H, W) or (B K, D), the views of an example next to one another, their labels
-        (B K,), and K.
+        (B K,) or (B K, F), and K.
     """
     views = images.shape[1] if images.ndim in (3, 5) else 1
     together = images.flatten(0, 1) if images.ndim in (3, 5) else images
@@ -30,5 +32,7 @@ def as_one_batch(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, int]:
 
 
 def labels_of_views(labels: Tensor, views: int) -> Tensor:
-    """(B,), or of each of K views (B, K), to (B K,)."""
-    return labels.flatten() if labels.ndim == 2 else labels.repeat_interleave(views)
+    """(B,) or (B, F), or of each of K views (B, K) or (B, K, F), to (B K,) or (B K, F)."""
+    if labels.ndim == (3 if are_findings(labels) else 2):
+        return labels.flatten(0, 1)
+    return labels.repeat_interleave(views, 0)

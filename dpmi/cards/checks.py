@@ -11,11 +11,12 @@ from dpmi.base.errors import UserError
 from dpmi.cards.check import Check, compare, failed, passed, unknown
 from dpmi.cards.check_config import config_checks
 from dpmi.cards.check_promise import promise_checks
+from dpmi.cards.findings import findings_of, mean_checks
 from dpmi.cards.making import weights_file
 from dpmi.cards.rendering import read_card, rendered
 from dpmi.cards.schema import Card
 from dpmi.cards.wording import LIMITS, described, shares, test_images
-from dpmi.models.groups import Subgroup
+from dpmi.models.groups import OF_FINDINGS, Subgroup
 from dpmi.run.first_weights import Provenance
 from dpmi.run.left import read_kept
 from dpmi.run.records.code import code_digest
@@ -23,7 +24,8 @@ from dpmi.run.records.leaving import public_guarantee
 from dpmi.run.records.public import PublicRecord
 
 _FLOAT = 1e-5  # metrics are in single precision
-_PROBABILITIES = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece")
+_PROBABILITIES = ("accuracy", "balanced_accuracy", "auroc", "average_precision", "f1", "ece")
+_OF_EACH = ("recall", *OF_FINDINGS)  # of a class or a finding: NAME/CLASS
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def metric_checks(card: Card) -> Iterator[Check]:
     accuracy = record.metrics.get("test_images/accuracy")
     if record.groups:
         yield _groups(record.groups, accuracy, images)
+    if findings := findings_of(record):
+        yield from mean_checks(record, findings)
+        return
     name = "accuracy is that of the reliability diagram"
     if accuracy is None or not images:
         yield unknown(name, "the record has no reliability diagram")
@@ -177,14 +182,19 @@ def _groups(groups: Sequence[Subgroup], accuracy: float | None, images: int) -> 
                 and value <= 1
             ):
                 return failed(name, f"{group.title}: {measure} {value} is not in its interval")
-        if sum(group.class_counts.values()) != group.images:
+        if "accuracy" not in group.measures:  # findings, of which an image has any number
+            if max(group.class_counts.values(), default=0) > group.images:
+                return failed(name, f"{group.title}: a finding of more than {group.images} images")
+        elif sum(group.class_counts.values()) != group.images:
             return failed(name, f"{group.title}: its classes are not {group.images} images")
     for column in dict.fromkeys(group.column for group in groups):
         its_own = [group for group in groups if group.column == column]
         if sum(group.images for group in its_own) != images:
             return failed(name, f"{column}: its groups are not {images} images")
+        if accuracy is None:
+            continue
         right = sum(g.images * (g.measures["accuracy"].value or 0.0) for g in its_own)
-        if accuracy is not None and abs(right / images - accuracy) > _FLOAT:
+        if abs(right / images - accuracy) > _FLOAT:
             return failed(name, f"{column}: accuracy of all is {right / images:.4f}")
     return passed(name, f"{len(groups)} groups")
 
@@ -193,7 +203,8 @@ def _possible(name: str, value: float) -> bool:
     """Whether a metric can have a value; what is not a number was not defined."""
     if math.isnan(value):
         return True
-    if name.rpartition("/")[2] in _PROBABILITIES or "/recall/" in name:
+    of_each = any(f"/{metric}/" in name for metric in _OF_EACH)
+    if name.rpartition("/")[2] in _PROBABILITIES or of_each:
         return 0 <= value <= 1
     return -1 <= value <= 1 if name.endswith("/kappa") else True
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from dpmi.run.records.public import PublicRecord
 
-SCHEMA, VERSION = "dpmi.card", 2
+SCHEMA, VERSION = "dpmi.card", 3
 FILES = {"html": "card.html", "md": "card.md", "json": "card.json"}
 
 
@@ -88,7 +88,7 @@ class Card(_Part):
     """
 
     schema_name: Literal["dpmi.card"] = "dpmi.card"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     made: str
     trust: Literal["central", "local", "none"]
     mechanism: str

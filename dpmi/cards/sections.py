@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dpmi.cards.findings import facts_of, findings_of, plain
 from dpmi.cards.schema import Card, Share
 from dpmi.cards.wording import TRUSTED, test_images
 from dpmi.models.groups import Measured, Subgroup
@@ -178,18 +179,21 @@ def _elsewhere(card: Card) -> Section:
 def _accuracy(card: Card) -> Section:
     with_interval = {share.metric: _share(share) for share in card.shares}
     facts = list(with_interval.items())
-    others = [f"{m} {v:.3f}" for m, v in card.record.metrics.items() if m not in with_interval]
-    if others:
+    of_each = findings_of(card.record)
+    others = [f"{m} {plain(v)}" for m, v in card.record.metrics.items() if m not in with_interval]
+    if of_each:
+        facts += facts_of(card.record, of_each)
+    elif others:
         facts.append(("Other metrics", "; ".join(others)))
     facts += [(group.title, _group(group)) for group in card.record.groups]
     picked = any(name.startswith("selected_on") for name in card.record.metrics)
-    notes = [
-        f"{test_images(card.record)} test images, which no ε covers; 95 % intervals by Wilson's "
-        "score, over the sampling of test images."
-    ]
+    covered = f"{test_images(card.record)} test images, which no ε covers"
+    intervals = "95 % intervals by Wilson's score, over the sampling of test images"
+    means = "the mean is over the findings of which a metric is defined"
+    notes = [f"{covered}; {means if of_each else intervals}."]
     if picked:
         notes.append("Values selected on the test images are too high.")
-    return Section("Accuracy", tuple(facts), tuple(notes))
+    return Section("Metrics" if of_each else "Accuracy", tuple(facts), tuple(notes))
 
 
 def _implementation(card: Card) -> Section:
@@ -218,12 +222,13 @@ def _data(card: Card) -> Section:
     data, model = config["data"], config["model"]
     name = data["name"]
     whose = f"{name}, lent by agreement" if name in LENT else f"{name}, public"
+    findings = findings_of(card.record)
     classes = [m.rpartition("/")[2] for m in card.record.metrics if "/recall/" in m]
     before = model["weights"] or "drawn"
     facts = [
         ("Training images", "a user's own" if name in OWN_DATA - LENT else whose),
         ("Size", f"{data['image_size']} x {data['image_size']} pixels"),
-        ("Classes", ", ".join(classes)),
+        ("Findings" if findings else "Classes", ", ".join(findings or classes)),
         ("Test images", f"{test_images(card.record)}{_split(data.get('test'))}"),
         ("Network", f"{model['name']}; trained: {model['train']}; weights before: {before}"),
     ]  # fmt: skip
@@ -246,8 +251,9 @@ def _is_of_implementation(assumption: str) -> bool:
 
 def _group(group: Subgroup) -> str:
     """Accuracy with its interval, AUROC and calibration error, and how many images it has."""
-    accuracy = group.measures["accuracy"]
-    told = [f"{group.images} images", f"accuracy {_of_group(accuracy)}"]
+    accuracy = group.measures.get("accuracy")
+    told = [f"{group.images} images"]
+    told += [f"accuracy {_of_group(accuracy)}"] if accuracy else []
     told += [
         f"{name} {measured.value:.3f}"
         for name, measured in group.measures.items()

@@ -94,6 +94,8 @@ _WITHOUT = {
 
 def test_images(record: PublicRecord) -> int:
     """How many there were: the reliability diagram counts each once."""
+    if record.test_images is not None:
+        return record.test_images
     return sum(number for _, _, number in record.reliability)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from dpmi.config.values import (
     Count,
     CountOrAll,
     DepthOrAuto,
     Drawn,
+    EachOnce,
     Fraction,
     Names,
     Range,
@@ -18,6 +19,7 @@ from dpmi.config.values import (
     Seed,
     TruthOrAuto,
     Window,
+    listed,
 )
 
 SMALLEST_IMAGE = 32  # most networks halve an image five times: 32 px leave one value a channel
@@ -70,16 +72,44 @@ class MedmnistData(_Images):
     size: Literal[28, 64, 128, 224]
 
 
-_NihFinding = Literal[
+NihFinding = Literal[
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis",
     "Hernia", "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-    "No Finding",
 ]  # fmt: skip
-_ChexpertFinding = Literal[
+ChexpertFinding = Literal[
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum",
     "Fracture", "Lung Lesion", "Lung Opacity", "Pleural Effusion", "Pleural Other", "Pneumonia",
-    "Pneumothorax", "Support Devices", "No Finding",
+    "Pneumothorax", "Support Devices",
 ]  # fmt: skip
+_FIRST = "Pneumonia"  # the finding of task=classes where none is given
+
+
+class _Task(Section):
+    """One class an image, or several findings."""
+
+    task: Literal["classes", "multilabel"]
+
+
+class _Findings(_Task):
+    """One finding against the rest, or several."""
+
+    every: ClassVar[tuple[str, ...]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _which(cls, given: Any) -> Any:
+        """So that a record says which finding it was."""
+        if isinstance(given, dict) and given.get("task") == "classes":
+            return given | {"finding": given.get("finding") or _FIRST}
+        return given
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The findings that are learned."""
+        given: Any = self
+        if self.task == "classes":
+            return (given.finding,)
+        return tuple(given.findings or self.every)
 
 
 class _ArchiveData(_Files):
@@ -87,23 +117,27 @@ class _ArchiveData(_Files):
     on_missing: Literal["error", "skip"]
 
 
-class NihData(_ArchiveData):
-    """NIH ChestX-ray14: one finding against the rest."""
+class NihData(_ArchiveData, _Findings):
+    """NIH ChestX-ray14."""
 
     name: Literal["nih"]
-    finding: _NihFinding
+    finding: Literal[NihFinding, "No Finding"] | None
+    findings: Annotated[Annotated[list[NihFinding], EachOnce] | None, BeforeValidator(listed)]
+    every = get_args(NihFinding)
     val_fraction: Fraction
     split_seed: Seed
 
 
-class _LabelledReports(_ArchiveData):
-    finding: _ChexpertFinding
+class _LabelledReports(_ArchiveData, _Findings):
+    finding: Literal[ChexpertFinding, "No Finding"] | None
+    findings: Annotated[Annotated[list[ChexpertFinding], EachOnce] | None, BeforeValidator(listed)]
+    every = get_args(ChexpertFinding)
     uncertain: Literal["ignore", "positive", "negative"]
     views: Literal["frontal", "all"]
 
 
 class ChexpertData(_LabelledReports):
-    """CheXpert: one finding against the rest."""
+    """CheXpert."""
 
     name: Literal["chexpert"]
     val_fraction: Fraction
@@ -111,7 +145,7 @@ class ChexpertData(_LabelledReports):
 
 
 class MimicData(_LabelledReports):
-    """MIMIC-CXR-JPG: one finding against the rest."""
+    """MIMIC-CXR-JPG."""
 
     name: Literal["mimic_cxr"]
 
@@ -147,11 +181,12 @@ class FolderData(_OwnData):
     name: Literal["folder"]
 
 
-class CsvData(_OwnData):
+class CsvData(_OwnData, _Task):
     """A user's images, listed in a CSV file."""
 
     name: Literal["csv"]
     csv: str
+    findings: Names
 
 
 DataConfig = Annotated[

@@ -28,6 +28,7 @@ from dpmi.config.sections import (
     PrivacyConfig,
     TrainerConfig,
 )
+from dpmi.config.tasks import check_task
 from dpmi.config.values import CountOrAuto, Scale, Section, Seed
 
 WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
@@ -82,6 +83,7 @@ class Config(Section):
                 "keep statistics of its own part of a batch; allowed are group and frozen_batch"
             )
         check_network(self)
+        check_task(self)
         check_heads(self)
         self._can_show_views()
         self._can_be_frozen()
@@ -126,6 +128,11 @@ class Config(Section):
                 "model.weights=null has none; allowed are batch and group, or give model.weights"
             )
         return self
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image has several findings, in place of one class."""
+        return getattr(self.data, "task", "classes") == "multilabel"
 
     @property
     def draws_patients(self) -> bool:

@@ -43,7 +43,7 @@ def _each_once(names: list[str]) -> list[str]:
     raise ValueError("name one or more, each once")
 
 
-def _names(value: object) -> object:
+def listed(value: object) -> object:
     """A name, or several with commas between them, as a list."""
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
@@ -60,7 +60,7 @@ CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 EachOnce = AfterValidator(_each_once)
 Name = Annotated[str, Field(min_length=1)]
-Names = Annotated[Annotated[list[Name], EachOnce] | None, BeforeValidator(_names)]
+Names = Annotated[Annotated[list[Name], EachOnce] | None, BeforeValidator(listed)]
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
+Labels = NDArray[np.int64] | NDArray[np.float32]  # classes (n,); findings (n, K), see targets
 UNKNOWN = "unknown"  # the group of images of which it is not known
 
 
@@ -34,11 +35,11 @@ class Catalogue:
     """A data set as its reader found it; row i of every sequence speaks of the same image."""
 
     name: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # or findings, of which an image may have any number
     graded: bool  # the classes are ordered, so that quadratic weighted kappa makes sense
     channels: int  # 1 gray, 3 colour
     paths: tuple[str, ...]  # unique, in the source's terms; for files: posix, below the root
-    labels: NDArray[np.int64]  # (n,), an index into classes
+    labels: Labels  # (n,) indices into classes; or (n, K) findings: 1, 0, NaN where not known
     patients: tuple[str, ...]  # "" where unknown
     splits: tuple[str, ...]  # "train", "val" or "test"
     source: Source
@@ -55,8 +56,15 @@ class Catalogue:
         lengths = {len(column) for column in columns}
         if len(lengths) != 1:
             raise ValueError(f"catalogue {self.name}: columns of different lengths {lengths}")
+        if self.multilabel and self.labels.shape[1] != len(self.classes):
+            raise ValueError(f"catalogue {self.name}: findings of shape {self.labels.shape}")
         if unknown := set(self.splits) - set(SPLITS):
             raise ValueError(f"catalogue {self.name}: unknown splits {unknown}")
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether the labels are several findings of an image."""
+        return self.labels.ndim == 2
 
     def of_rows(self, rows: Sequence[int]) -> Catalogue:
         """The catalogue of these images alone, in this order."""

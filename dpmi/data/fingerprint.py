@@ -9,6 +9,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_high
+from typing import Any
+
+import numpy as np
 
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.decoding.settings import PREPROCESSING_VERSION
@@ -24,7 +27,7 @@ class DataFingerprint:
     image_side: int  # R, in pixels
     channels: int
     counts: dict[str, int]  # images by split
-    class_counts: dict[str, dict[str, int]]  # images by split and class
+    class_counts: dict[str, dict[str, int]]  # images by split and class, or finding that they show
     duplicates_removed: int  # byte-identical to an image of a split that is kept in their place
     duplicates_within_split: int  # kept
     patients_in_two_splits: int
@@ -74,11 +77,11 @@ def fingerprint_of(
     ]
     sha256.update(json.dumps(preprocessing, sort_keys=True).encode())
     for row in rows:
-        split, label, patient = catalogue.splits[row], int(catalogue.labels[row]), ""
-        patient = catalogue.patients[row]
+        split, patient = catalogue.splits[row], catalogue.patients[row]
+        label, shown = _told(catalogue.labels[row])
         sha256.update(json.dumps([digests[row], label, patient, split]).encode())
         contents[split].append(digests[row])
-        labels[split][label] += 1
+        labels[split].update(shown)
         if patient:
             patients[split][patient] += 1
 
@@ -109,6 +112,14 @@ def fingerprint_of(
         most_copies_of_an_image=max(Counter(contents["train"]).values(), default=0),
         groups=_digest_of_groups(catalogue, [r for r in rows if catalogue.splits[r] == "test"]),
     )
+
+
+def _told(label: Any) -> tuple[int | list[int | None], list[int]]:
+    """An image's label in JSON's values, and of which classes, or findings known, it is."""
+    if not np.ndim(label):
+        return int(label), [int(label)]
+    known = [None if np.isnan(value) else int(value) for value in label]
+    return known, [number for number, value in enumerate(known) if value]
 
 
 def _digest_of_groups(catalogue: Catalogue, rows: Sequence[int]) -> str | None:

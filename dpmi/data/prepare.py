@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
 from dpmi.config.data_sets import CsvData, DataConfig, FolderData
-from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.catalogue import SPLITS, Catalogue, Labels
 from dpmi.data.digests import content_digests
+from dpmi.data.findings import NO_FINDING, check_findings
 from dpmi.data.fingerprint import DataFingerprint, fingerprint_of
 from dpmi.data.left_out import check_share, note_of_undecoded, note_of_unknown
 from dpmi.data.pixel_cache import ImageList, cached_pixels
@@ -30,7 +31,7 @@ class Split:
     """The images of one split; row i of every field speaks of the same image."""
 
     pixels: NDArray[np.uint8]  # (n, C, R, R), memory-mapped, read-only
-    labels: NDArray[np.int64]  # (n,)
+    labels: Labels  # (n,) classes, or (n, K) findings: 1, 0, NaN where not known
     patients: tuple[str, ...]  # "" where unknown
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # asked for, by column
 
@@ -57,6 +58,19 @@ class PreparedData:
     fingerprint: DataFingerprint
     train_contents: tuple[str, ...] = ()  # SHA-256 of each training image's content, row by row
     notes: tuple[str, ...] = ()  # what the user should know of how the set was read, a line each
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether the labels are several findings of an image, not one class."""
+        return next(iter(self.splits.values())).labels.ndim == 2
+
+    def label_of(self, split: str, row: int) -> str:
+        """In words: the class of an image, or the findings that it is known to show."""
+        label = self.splits[split].labels[row]
+        if not self.multilabel:
+            return self.classes[int(label)]
+        shown = [name for name, there in zip(self.classes, label, strict=True) if there == 1]
+        return "|".join(shown) or NO_FINDING
 
 
 def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> PreparedData:
@@ -109,7 +123,7 @@ def prepare_test(
     Args:
         config: the ``data`` section of a config.
         cache_dir: where decoded images are kept.
-        classes: that the classifier knows, in its order.
+        classes: that the classifier knows, in its order; or findings, in theirs.
         graded: whether they are ordered.
 
     Returns:
@@ -129,10 +143,13 @@ def prepare_test(
             f"the classifier ({', '.join(classes)}), which does not know {', '.join(unknown)}. "
             "Name them alike."
         )
-    order = np.asarray([classes.index(name) for name in catalogue.classes], dtype=np.int64)
-    catalogue = replace(
-        catalogue, classes=tuple(classes), labels=order[catalogue.labels], graded=graded
-    )
+    if catalogue.multilabel:
+        columns = [catalogue.classes.index(name) for name in classes]
+        labels: Labels = catalogue.labels[:, columns]
+    else:
+        order = np.asarray([classes.index(name) for name in catalogue.classes], dtype=np.int64)
+        labels = order[catalogue.labels]
+    catalogue = replace(catalogue, classes=tuple(classes), labels=labels, graded=graded)
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
     every = list(range(len(digests)))
     prepared, rows = _decoded(config, catalogue, every, digests, cache_dir, removed=0)
@@ -212,7 +229,19 @@ def _check_delta(delta: float, catalogue: Catalogue) -> None:
 def _check_classes(catalogue: Catalogue, rows: NDArray[np.int64], which: str) -> None:
     """Refuse rows of which a class has no training image, or none is a test image."""
     labels, splits = catalogue.labels[rows], np.asarray(catalogue.splits)[rows]
-    present = Counter(labels[splits == "train"].tolist())
+    if catalogue.multilabel:
+        check_findings(catalogue, labels[splits == "train"], which)
+    else:
+        _check_present(catalogue, labels[splits == "train"], which)
+    if not (splits == "test").any():
+        raise UserError(
+            f"data={catalogue.name}: there are no test images{which}. Put some in the test split, "
+            "or, for your own images without splits, set data.test_fraction above 0."
+        )
+
+
+def _check_present(catalogue: Catalogue, train: Labels, which: str) -> None:
+    present = Counter(train.tolist())
     for label, name in enumerate(catalogue.classes):
         if not present[label]:
             raise UserError(
@@ -220,11 +249,6 @@ def _check_classes(catalogue: Catalogue, rows: NDArray[np.int64], which: str) ->
                 f"of the classes ({', '.join(catalogue.classes)}) needs at least one in train: "
                 "add images of it, or remove the class."
             )
-    if not (splits == "test").any():
-        raise UserError(
-            f"data={catalogue.name}: there are no test images{which}. Put some in the test split, "
-            "or, for your own images without splits, set data.test_fraction above 0."
-        )
 
 
 def _without_copies(digests: Sequence[str], splits: Sequence[str]) -> list[int]:

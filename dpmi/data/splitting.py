@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.catalogue import SPLITS, Catalogue, Labels
 
 HELD_OUT = 0.25  # of the training images
 _HELD_OUT_SEED = 42
@@ -58,25 +58,25 @@ def stratified_split(
 
 
 def random_split(
-    labels: NDArray[np.int64],
+    labels: Labels,
     patients: Sequence[str],
     *,
     val_fraction: float,
     test_fraction: float,
     seed: int,
 ) -> tuple[str, ...]:
-    """``patient_split`` where some patient is known, else ``stratified_split``."""
-    if any(patients):
+    """``patient_split`` where some patient is known, or of findings, else ``stratified_split``."""
+    if any(patients) or labels.ndim == 2:
         return patient_split(
             labels, patients, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
         )
     return stratified_split(
-        labels, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+        labels.astype(np.int64), val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
     )
 
 
 def patient_split(
-    labels: NDArray[np.int64],
+    labels: Labels,
     patients: Sequence[str],
     *,
     val_fraction: float,
@@ -90,7 +90,9 @@ def patient_split(
     unlike there, the shares may be any fractions.
 
     Args:
-        labels: (n,), each an index of a class.
+        labels: (n,), each an index of a class; or (n, K) findings, each of which is dealt out in
+            proportion, as are all images (after Sechidis et al. 2011, "On the Stratification of
+            Multi-Label Data").
         patients: (n,); an image whose patient is unknown ("") is taken for a patient of its own.
         val_fraction: share of the images to validate on; 0 makes no validation split.
         test_fraction: share of the images to test on; 1, which no config for training has: all.
@@ -107,19 +109,19 @@ def patient_split(
     _check_fractions(val_fraction, test_fraction)
     shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     shares = {split: share for split, share in shares.items() if share}
-    classes = int(labels.max()) + 1
-    totals = np.bincount(labels, minlength=classes)
-    target = np.outer(list(shares.values()), totals)  # (splits, classes), images
+    members = _members(labels)
+    target = np.outer(list(shares.values()), members.sum(0))  # (splits, classes), images
     dealt = np.zeros_like(target)
 
     groups: dict[str, list[int]] = {}
     for row, patient in enumerate(patients):
         group = f"patient {patient}" if patient else f"image {row}"
         groups.setdefault(group, []).append(row)
+    each = "patient" if any(patients) else "image"
     if len(groups) < len(shares):
         raise UserError(
-            f"{len(groups)} patients cannot be divided into {' and '.join(shares)} without a "
-            "patient in two of them: add patients, set data.val_fraction=0, or give the splits "
+            f"{len(groups)} {each}s cannot be divided into {' and '.join(shares)} without a "
+            f"{each} in two of them: add {each}s, set data.val_fraction=0, or give the splits "
             "in a split column."
         )
 
@@ -128,7 +130,7 @@ def patient_split(
     splits = np.full(len(labels), "train", dtype="U5")
     for name in sorted(names.tolist(), key=lambda name: -len(groups[name])):
         rows = groups[name]
-        images = np.bincount(labels[rows], minlength=classes)
+        images = members[rows].sum(0)
         # The rise of sum((dealt - target)^2 / target): a chi-squared distance to the shares.
         rise = images * (2 * (dealt - target) + images) / np.maximum(target, 1e-9)
         chosen = int(rise.sum(axis=1).argmin())
@@ -136,11 +138,19 @@ def patient_split(
         splits[rows] = list(shares)[chosen]
     if missing := set(shares) - set(splits.tolist()):
         raise UserError(
-            f"{len(groups)} patients are too few: no patient is left for "
-            f"{' and '.join(split for split in SPLITS if split in missing)}. Add patients, change "
+            f"{len(groups)} {each}s are too few: no {each} is left for "
+            f"{' and '.join(split for split in SPLITS if split in missing)}. Add {each}s, change "
             "data.val_fraction and data.test_fraction, or give the splits in a split column."
         )
     return tuple(splits.tolist())
+
+
+def _members(labels: Labels) -> NDArray[np.int64]:
+    """(n, K) of which class each image is; or which findings it shows, and that it is an image."""
+    if labels.ndim == 2:
+        every = np.ones((len(labels), 1), bool)
+        return np.hstack([labels == 1, every]).astype(np.int64)
+    return np.eye(int(labels.max()) + 1, dtype=np.int64)[labels.astype(np.int64)]
 
 
 def held_out_patients(catalogue: Catalogue) -> Catalogue:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from dpmi.launch.jobs import Ending, Job
+from dpmi.models.names import in_one_number
 from dpmi.privacy.guarantee import printed_epsilon
 from dpmi.run.records.record import RunRecord
 from dpmi.run.screen.status import RunStatus, read_status
@@ -144,14 +145,13 @@ def _order(state: str) -> int:
 def _cells(row: Row) -> tuple[str, ...]:
     status, record = row.status, row.record
     if row.state != "running":
-        accuracy = record.metrics.get("test/accuracy") if record else None
-        done = "" if accuracy is None else f"{accuracy:.1%} test"
+        done = _short(in_one_number(record.metrics, "test"), "test") if record else ""
         promise = record.guarantee if record else None  # spent, also where the run was interrupted
         epsilon = _epsilon(promise.epsilon, promise.unit) if promise else ""
         return (row.label, row.device, row.state, done, epsilon, "")
     if status is None or status.epoch is None:
         return (row.label, row.device, "preparing", "", "", "")
-    latest = "" if status.accuracy is None else f"{status.accuracy:.1%} {status.accuracy_of}"
+    latest = _short(_latest(status), str(status.of))
     if status.phase == "evaluating":
         return (row.label, row.device, "evaluating", "", "", "")
     return (
@@ -164,6 +164,17 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
+def _latest(status: RunStatus) -> str | None:
+    if status.latest is None:
+        return None
+    return in_one_number({f"{status.of}/{status.metric}": status.latest}, str(status.of))
+
+
+def _short(number: str | None, of: str) -> str:
+    """As "81.2% val", in a column that says accuracy; or "AUROC 0.812 val"."""
+    return f"{number.removeprefix('accuracy ')} {of}" if number else ""
+
+
 def _epsilon(epsilon: float | None, unit: str | None) -> str:
     if epsilon is None:
         return "none"
@@ -173,8 +184,8 @@ def _epsilon(epsilon: float | None, unit: str | None) -> str:
 def _line(status: RunStatus) -> str:
     """One plain line of how far a run is."""
     words = [f"epoch {status.epochs_done}/{status.epochs}"]
-    if status.accuracy is not None:
-        words.append(f"{status.accuracy_of} accuracy {status.accuracy:.3f}")
+    if latest := _latest(status):
+        words.append(f"{status.of} {latest}")
         promise = _epsilon(status.epsilon, status.unit)
         words.append("no ε" if promise == "none" else f"ε {promise}")
     if status.seconds_left is not None:
@@ -187,8 +198,8 @@ def _result(record: RunRecord | None) -> str:
         return ""
     if record.status != "completed":
         return f": {record.reason}"
-    accuracy = record.metrics["test/accuracy"]
-    return f": test accuracy {accuracy:.1%}; {record.guarantee}; {record.timings['total']:.0f} s"
+    test = in_one_number(record.metrics, "test")
+    return f": test {test}; {record.guarantee}; {record.timings['total']:.0f} s"
 
 
 def _where(status: RunStatus) -> str:

@@ -74,7 +74,7 @@ class DPSGD(PlannedMechanism):
         size = min(row[0] for row in self.ranks.gather(piece))  # one for all, for the journal
         if any(planned.name == CLASS_LOGITS for planned in self.plan.statistics):
             assert self._train is not None
-            refuse_delta(self.plan, self._train.num_classes**2)
+            refuse_delta(self.plan, self._train.num_logit_sums)
         if not first_step:
             self._release_statistics(net, size)
         self._gradient = PrivateGradient(
@@ -98,7 +98,7 @@ class DPSGD(PlannedMechanism):
                 piece = self._gradient.physical_batch_size if self._gradient else self._piece
                 assert piece != "auto"  # this process trained, or took it over
                 released = self._release_statistic(planned, exact, piece)
-                decide_midway(net, released, self.plan.n, planned.noise_std)
+                decide_midway(net, released, self._train, planned.noise_std)
 
     def _make_engine(self, net: nn.Module) -> ClippingEngine:
         bound = self.plan.max_grad_norm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -9,15 +10,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dpmi.base.targets import are_findings
 from dpmi.models.discriminant import first_head
 from dpmi.models.head import FeatureHead
 from dpmi.models.network import ImageNetwork
-from dpmi.models.prior import DecidingNetwork, midway
+from dpmi.models.prior import DecidingNetwork, between, midway
+from dpmi.privacy import finding_statistics
 from dpmi.privacy.statistics import (
     COUNT_SCALE,
     LOGIT_BOUND,
     TrainingSet,
-    class_logit_sums,
     class_sensitivity,
 )
 
@@ -66,6 +68,10 @@ def hand_over(
             count_std=noise_std * scale / COUNT_SCALE,
         )
         cast(ImageNetwork, net).set_head(weight / train.length, bias)
+    elif are_findings(train.labels):
+        unit, deciding = math.sqrt(train.num_classes), cast(DecidingNetwork, net)
+        present, absent = (value * unit).split(train.num_classes)
+        deciding.set_finding_counts(present, absent, train.n, noise_std * unit)
     else:
         cast(DecidingNetwork, net).set_class_counts(value)
 
@@ -78,11 +84,16 @@ def logit_sums(train: TrainingSet | None, logits: Logits) -> Tensor:
     """
     if train is None:
         raise ValueError(f"{CLASS_LOGITS} is of training images, and none were given")
-    return class_logit_sums(logits().cpu(), train.labels, train.num_classes, train.weights)
+    return train.logit_sums(logits().cpu())
 
 
-def decide_midway(net: nn.Module, sums: Tensor, n: int, noise_std: float) -> None:
+def decide_midway(
+    net: nn.Module, sums: Tensor, train: TrainingSet | None, noise_std: float
+) -> None:
     """Let a network decide midway between the classes' mean logits (``models.prior.midway``).
+
+    Of findings, midway between the means of those that show one and those that do not, each by
+    itself (``models.prior.between``).
 
     The numbers of the classes are those that the network was given before its first step. Where
     noise is large beside what a threshold is expected to be off by, the shift is shrunk: its mean
@@ -90,18 +101,25 @@ def decide_midway(net: nn.Module, sums: Tensor, n: int, noise_std: float) -> Non
 
     Args:
         net: its buffers keep the shift.
-        sums: (K K,) as from ``class_logit_sums``, noised or not.
-        n: training images.
+        sums: as from ``logit_sums``, noised or not.
+        train: what they are of; used for its number of images, and of what is public, alone.
         noise_std: standard deviation of the noise of a sum.
     """
+    assert train is not None
     deciding = cast(DecidingNetwork, net)
-    counts = n * deciding.log_shares.double().cpu().softmax(0)
-    classes = len(counts)
-    scale = (LOGIT_BOUND / counts)[:, None]
-    shift = midway(sums.view(classes, classes) * scale)
-    ones = torch.eye(classes**2, dtype=sums.dtype).view(-1, classes, classes)
-    moved = torch.stack([midway(one * scale * noise_std) for one in ones])
-    variance = moved.square().sum(0).mean()
+    log_shares, classes = deciding.log_shares.double().cpu(), train.num_classes
+    if are_findings(train.labels):
+        odds = torch.stack([log_shares, -log_shares]).sigmoid()  # (2, K): shown, and not
+        counts = train.n * deciding.known.double().cpu() * odds
+        scale = finding_statistics.LOGIT_BOUND * math.sqrt(classes) / counts
+        shift = between(sums.view(2, classes) * scale)
+        variance = between((scale * noise_std).square()) / 2  # of a mean of two
+    else:
+        scale = (LOGIT_BOUND / (train.n * log_shares.softmax(0)))[:, None]
+        shift = midway(sums.view(classes, classes) * scale)
+        ones = torch.eye(classes**2, dtype=sums.dtype).view(-1, classes, classes)
+        moved = torch.stack([midway(one * scale * noise_std) for one in ones])
+        variance = moved.square().sum(0).mean()
     deciding.take_off(shift * (_EXPECTED_SHIFT**2 / (_EXPECTED_SHIFT**2 + variance)))
 
 
@@ -136,7 +154,7 @@ class ExactStatistics:
         """
         if CLASS_LOGITS in self.names:
             assert self.train is not None
-            decide_midway(net, logit_sums(self.train, logits), self.train.n, 0.0)
+            decide_midway(net, logit_sums(self.train, logits), self.train, 0.0)
 
 
 NO_STATISTICS = ExactStatistics()

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpmi.models.groups import MEASURES, Measured, Subgroup
-from dpmi.models.intervals import Ends, of_auroc, of_ece, of_mean, of_share
+from dpmi.base.targets import are_findings
+from dpmi.models.finding_metrics import PRESENT, finding_metrics
+from dpmi.models.groups import MEASURES, OF_FINDINGS, Measured, Subgroup
+from dpmi.models.intervals import Ends, of_areas, of_auroc, of_ece, of_mean, of_share
 from dpmi.models.metrics import ECE, classification_metrics
 
 
@@ -23,10 +25,10 @@ def by_group(
     """Measure each group of each column, in the order of their names.
 
     Args:
-        tested: probabilities (n, K) and labels (n,).
+        tested: probabilities (n, K) and labels (n,), or findings (n, K).
         groups: column to the group of each image.
         patients: of each image, "" where unknown.
-        classes: names of the K classes.
+        classes: names of the K classes, or findings.
     """
     probabilities, labels = (its.cpu() for its in tested)
     found = []
@@ -37,7 +39,12 @@ def by_group(
         for name, rows in sorted(members.items()):
             whose = [f"patient {patients[r]}" if patients[r] else f"image {r}" for r in rows]
             numbers = _numbered(whose)
-            counts = np.bincount(labels[rows].numpy(), minlength=len(classes)).tolist()
+            if are_findings(labels):
+                counts = (labels[rows] == 1).sum(0).tolist()
+                measures = _of_findings(probabilities[rows], labels[rows], numbers)
+            else:
+                counts = np.bincount(labels[rows].numpy(), minlength=len(classes)).tolist()
+                measures = _measured(probabilities[rows], labels[rows], numbers)
             found.append(
                 Subgroup(
                     column=column,
@@ -45,7 +52,7 @@ def by_group(
                     images=len(rows),
                     patients=int(numbers.max()) + 1 if any(patients[r] for r in rows) else None,
                     class_counts=dict(zip(classes, counts, strict=True)),
-                    measures=_measured(probabilities[rows], labels[rows], numbers),
+                    measures=measures,
                 )
             )
     return found
@@ -69,6 +76,23 @@ def _measured(
         ECE: of_ece(p.max(1), right, patients),
     }
     return {name: _defined(float(values[name]), ends[name]) for name in MEASURES}
+
+
+def _of_findings(
+    probabilities: Tensor, findings: Tensor, patients: NDArray[np.int64]
+) -> dict[str, Measured]:
+    """Means over the findings of which each is defined; average precision without an interval."""
+    metrics = finding_metrics()
+    metrics.update(probabilities, findings)
+    values = {name: float(value.nanmean()) for name, value in metrics.compute().items()}
+    p, truth = probabilities.double().numpy(), findings.double().numpy()
+    both = (truth == 1).any(0) & (truth == 0).any(0)
+    ends: dict[str, Ends | None] = dict.fromkeys(OF_FINDINGS)
+    if both.any():
+        ends["auroc"] = of_areas(p[:, both], truth[:, both], patients)
+        decided = (p[:, both] >= PRESENT).astype(float)
+        ends["balanced_accuracy"] = of_areas(decided, truth[:, both], patients)
+    return {name: _defined(values[name], ends[name]) for name in OF_FINDINGS}
 
 
 def _of_class(

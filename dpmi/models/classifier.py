@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from dpmi.base.ranks import ALONE, Ranks
+from dpmi.base.targets import example_losses, probabilities
 from dpmi.base.views import labels_of_views
 from dpmi.models.gradient import Gradient
-from dpmi.models.metrics import classification_metrics, counted_images, reliability
+from dpmi.models.metrics import counted_images, metrics_of, named, reliability
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.schedule import make_schedule
@@ -26,8 +27,9 @@ class ImageClassifier(L.LightningModule):
 
     Args:
         net: (B, C, H, W) images in [0, 1], or (B, D) vectors, to (B, K) logits.
-        classes: names of the K classes, in the order of the labels.
+        classes: names of the K classes, or findings, in the order of the labels.
         graded: the classes are ordered.
+        multilabel: labels are findings (B, K), not classes (B,): see ``dpmi.base.targets``.
         make_gradient: given the network, on its device, and the number of the first step ahead,
             returns how a batch becomes a gradient.
         learning_rate, weight_decay, momentum: of SGD.
@@ -39,9 +41,9 @@ class ImageClassifier(L.LightningModule):
         shift: (K,), what was taken off the logits of all images but the training images
             (:meth:`decide_clean`).
         reliability: of the test images, as :func:`reliability` tells it; empty before they were
-            evaluated.
-        tested: probabilities (n, K) and labels (n,) of the test images, in their order; None
-            before they were evaluated.
+            evaluated, and of findings.
+        tested: probabilities (n, K) and labels (n,), or findings (n, K), of the test images, in
+            their order; None before they were evaluated.
     """
 
     shift: Tensor
@@ -52,6 +54,7 @@ class ImageClassifier(L.LightningModule):
         *,
         classes: tuple[str, ...],
         graded: bool,
+        multilabel: bool = False,
         make_gradient: Callable[[nn.Module, int], Gradient],
         learning_rate: float,
         weight_decay: float,
@@ -63,7 +66,7 @@ class ImageClassifier(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False  # a batch may take several backward passes, one step
         self.net = net
-        self.classes = classes
+        self.classes, self.multilabel = classes, multilabel
         self.register_buffer("shift", torch.zeros(len(classes)), persistent=False)
         self.reliability: list[tuple[float, float, int]] = []
         self.tested: tuple[Tensor, Tensor] | None = None
@@ -73,7 +76,7 @@ class ImageClassifier(L.LightningModule):
         self._make_sgd = partial(
             torch.optim.SGD, lr=learning_rate, weight_decay=weight_decay, momentum=momentum
         )
-        metrics = classification_metrics(len(classes), graded)
+        metrics = metrics_of(len(classes), graded, multilabel=multilabel)
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.train_metrics = metrics.clone(prefix=f"{TRAIN_METRICS}/")
@@ -122,19 +125,18 @@ class ImageClassifier(L.LightningModule):
         optimizer.step()
         schedule: Any = self.lr_schedulers()
         schedule.step()
-        means = torch.zeros(2, device=images.device)
+        names = ("loss",) if self.multilabel else ("loss", "accuracy")
+        means = torch.zeros(len(names), device=images.device)
         if len(labels):
             of_views = labels_of_views(labels, len(logits) // len(labels))
-            loss = nn.functional.cross_entropy(logits, of_views)
-            accuracy = (logits.argmax(1) == of_views).float().mean()
-            means = torch.stack([loss, accuracy])
-        (loss, accuracy), count = self._ranks.mean(means, len(labels))
+            told = [example_losses(logits, of_views).mean()]
+            if not self.multilabel:
+                told.append((logits.argmax(1) == of_views).float().mean())
+            means = torch.stack(told)
+        means, count = self._ranks.mean(means, len(labels))
         if count:
-            self.log_dict(
-                {f"{NONPRIVATE}/loss": loss, f"{NONPRIVATE}/accuracy": accuracy},
-                prog_bar=True,
-                batch_size=count,
-            )
+            values = {f"{NONPRIVATE}/{k}": v for k, v in zip(names, means, strict=True)}
+            self.log_dict(values, prog_bar=True, batch_size=count)
         return {"images": count}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -169,19 +171,12 @@ class ImageClassifier(L.LightningModule):
         images, labels = batch
         # In float32 whatever trained it: logits of 8 bits would tie, and AUROC ranks them.
         with torch.autocast(images.device.type, enabled=False):
-            metrics.update((self.net(images) + back).softmax(1), labels)
+            logits = self.net(images) + back
+            metrics.update(probabilities(logits, multilabel=self.multilabel), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
-        values: dict[str, Tensor] = metrics.compute()
+        values = named(metrics, self.classes)
         metrics.reset()
+        shown = "val/auroc" if self.multilabel else "val/accuracy"
         for name, value in values.items():
-            if value.ndim:  # one value a class
-                for label, of_class in zip(self.classes, value, strict=True):
-                    self.log(f"{name}/{label}", of_class, add_dataloader_idx=False)
-            else:
-                self.log(
-                    name,
-                    value,
-                    prog_bar=name == "val/accuracy",
-                    add_dataloader_idx=False,
-                )
+            self.log(name, value, prog_bar=name == shown, add_dataloader_idx=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.base.ranks import ALONE, Ranks
+from dpmi.base.targets import example_losses
 from dpmi.base.views import as_one_batch
 
 
@@ -20,7 +21,8 @@ class Gradient(Protocol):
         Args:
             images: (B, C, H, W) in [0, 1]; or K views of each, (B, K, C, H, W), whose mean loss
                 is the example's.
-            labels: (B,) class indices, or of each view (B, K).
+            labels: (B,) class indices, or of each view (B, K); (B, F) findings, or of each view
+                (B, K, F).
 
         Returns:
             Detached logits, (B, classes), or of all views (B K, classes).
@@ -29,7 +31,7 @@ class Gradient(Protocol):
 
 
 class MeanGradient:
-    """The plain mean gradient of the cross-entropy over the batch.
+    """The plain mean gradient of the examples' losses over the batch.
 
     Args:
         net: the network.
@@ -46,7 +48,7 @@ class MeanGradient:
         if self._ranks.size > 1:
             return self._shared(images, labels)
         logits: Tensor = self._net(images).float()
-        nn.functional.cross_entropy(logits, labels).backward()
+        example_losses(logits, labels).mean().backward()
         return logits.detach()
 
     def _shared(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class MeanGradient:
         logits = images.new_zeros((0, 0))
         if len(labels):
             logits = self._net(images).float()
-            (nn.functional.cross_entropy(logits, labels, reduction="sum") / count).backward()
+            (example_losses(logits, labels).sum() / count).backward()
         trained = [p for p in self._net.parameters() if p.requires_grad]
         flat = torch.cat(
             [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in trained]

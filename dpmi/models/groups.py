@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MEASURES = ("auroc", "balanced_accuracy", "accuracy", "ece")
+OF_FINDINGS = ("auroc", "average_precision", "balanced_accuracy")  # means over findings
 BY_GROUP = "by_group/"
 SMALL = 10  # images: a group of fewer is told, and not called the worst
 
@@ -33,9 +34,9 @@ class Subgroup:
         images: how many.
         patients: whose they are; None where it is known of none. One whose patient is not known
             counts as a patient of its own.
-        class_counts: images by class.
-        measures: by name, those of ``MEASURES``, with intervals over patients, or over images
-            where patients are not known (see ``dpmi.models.intervals``).
+        class_counts: images by class, or finding that they show.
+        measures: by name, those of ``MEASURES`` or ``OF_FINDINGS``, with intervals over patients,
+            or over images where patients are not known (see ``dpmi.models.intervals``).
     """
 
     column: str
@@ -74,7 +75,8 @@ def worst_groups(groups: Sequence[Subgroup]) -> dict[str, Worst]:
     told: dict[str, Worst] = {}
     for metric in MEASURES:
         for group in groups:
-            value = group.measures[metric].value
+            its = group.measures.get(metric)
+            value = its.value if its else None
             if value is None or group.is_small:
                 continue
             best = told.get(metric)

@@ -77,11 +77,7 @@ def of_difference(one: float, its: Ends, other: float, others: Ends) -> Ends:
 
 
 def of_auroc(probabilities: Floats, labels: NDArray[np.int64], patients: Patients) -> Ends:
-    """Of the mean AUROC of the classes that are there, two or more.
-
-    By its structural components (DeLong et al. 1988), summed by patient (Obuchowski 1997,
-    Biometrics 53), on the logit scale. Where these do not vary, as where all images are in order:
-    Wilson's score of as many disjoint pairs as the scarcer side has patients.
+    """Of the mean AUROC of the classes that are there, two or more; see :func:`of_areas`.
 
     Args:
         probabilities: (n, K).
@@ -89,20 +85,38 @@ def of_auroc(probabilities: Floats, labels: NDArray[np.int64], patients: Patient
         patients: (n,).
     """
     there = np.unique(labels)
-    areas, parts, scarcest = [], np.zeros(len(labels)), len(labels)
-    for k in there:
-        ill = labels == k
-        sides = [len(np.unique(patients[side])) for side in (ill, ~ill)]
+    return of_areas(probabilities[:, there], (labels[:, None] == there).astype(float), patients)
+
+
+def of_areas(scores: Floats, findings: Floats, patients: Patients) -> Ends:
+    """Of the mean, over K findings, of the area under each one's ROC curve.
+
+    Where scores are decisions, 0 or 1, that area is the balanced accuracy.
+
+    By its structural components (DeLong et al. 1988), summed by patient (Obuchowski 1997,
+    Biometrics 53), on the logit scale. Where these do not vary, as where all images are in order:
+    Wilson's score of as many disjoint pairs as the scarcer side has patients.
+
+    Args:
+        scores: (n, K).
+        findings: (n, K): 1, 0, NaN where not known; of each some are 1 and some 0.
+        patients: (n,).
+    """
+    areas, parts, scarcest = [], np.zeros(len(scores)), len(scores)
+    for score, truth in zip(scores.T, findings.T, strict=True):
+        ill, well = truth == 1, truth == 0
+        sides = [len(np.unique(patients[side])) for side in (ill, well)]
         scarcest = min(scarcest, *sides)
-        ranks = rankdata(probabilities[:, k])
-        passed = np.empty(len(labels))  # share of the other side that an image is ranked right to
-        passed[ill] = (ranks[ill] - rankdata(probabilities[ill, k])) / (~ill).sum()
-        passed[~ill] = 1 - (ranks[~ill] - rankdata(probabilities[~ill, k])) / ill.sum()
+        ranks = np.zeros(len(scores))
+        ranks[ill | well] = rankdata(score[ill | well])
+        passed = np.zeros(len(scores))  # share of the other side that an image is ranked right to
+        passed[ill] = (ranks[ill] - rankdata(score[ill])) / well.sum()
+        passed[well] = 1 - (ranks[well] - rankdata(score[well])) / ill.sum()
         areas.append(float(passed[ill].mean()))
         if min(sides) > 1:
-            for side, m in zip((ill, ~ill), sides, strict=True):
+            for side, m in zip((ill, well), sides, strict=True):
                 scale = math.sqrt(m / (m - 1)) / side.sum()
-                parts[side] += scale * (passed[side] - areas[-1]) / len(there)
+                parts[side] += scale * (passed[side] - areas[-1]) / scores.shape[1]
     area = float(np.mean(areas))
     deviation = math.sqrt(float((np.bincount(patients, parts) ** 2).sum()))
     if scarcest < 2 or not 0 < area < 1 or deviation == 0:

@@ -7,6 +7,7 @@ those that the images have, "the classes that are there".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torchmetrics.classification import (
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities.data import dim_zero_cat
 
+from dpmi.models.finding_metrics import OfFindings, finding_metrics
 from dpmi.models.names import BINS
 
 AUROC, ECE = "auroc", "ece"
@@ -110,8 +112,33 @@ def classification_metrics(num_classes: int, graded: bool) -> MetricCollection:
     return MetricCollection(metrics)
 
 
+def metrics_of(classes: int, graded: bool, *, multilabel: bool) -> MetricCollection:
+    """What is reported of K classes, or of K findings."""
+    return finding_metrics() if multilabel else classification_metrics(classes, graded)
+
+
+def named(metrics: MetricCollection, classes: Sequence[str]) -> dict[str, Tensor]:
+    """The values of a collection, each a scalar.
+
+    A value for each class or finding stands under ``NAME/CLASS``. Of findings their mean stands
+    under ``NAME`` beside them, over those of which it is defined.
+    """
+    values: dict[str, Tensor] = {}
+    for name, value in metrics.compute().items():
+        if not value.ndim:
+            values[name] = value
+            continue
+        if isinstance(metrics[name], OfFindings):
+            values[name] = value.nanmean()
+        values |= {f"{name}/{of}": its for of, its in zip(classes, value, strict=True)}
+    return values
+
+
 def counted_images(metrics: MetricCollection) -> tuple[Tensor, Tensor]:
-    """What a collection was given, before it is reset: probabilities (n, K) and labels (n,)."""
+    """What a collection was given, before it is reset: probabilities (n, K) and labels (n,).
+
+    Of findings, labels (n, K).
+    """
     auroc: Any = metrics[AUROC]
     return dim_zero_cat(auroc.preds), dim_zero_cat(auroc.target)
 
@@ -121,8 +148,10 @@ def reliability(metrics: MetricCollection) -> list[tuple[float, float, int]]:
 
     Returns:
         Mean confidence, accuracy and number of images of each bin of the ECE that has any, by
-        confidence: Σ number/n |accuracy - confidence| is the ECE.
+        confidence: Σ number/n |accuracy - confidence| is the ECE. Of findings nothing.
     """
+    if not any(isinstance(metric, MulticlassCalibrationError) for metric in metrics.values()):
+        return []
     ece: Any = metrics[ECE]
     confidences, right = dim_zero_cat(ece.confidences), dim_zero_cat(ece.accuracies)
     # As torchmetrics sorts them: a bin has its lower edge, and certainty is a bin of its own.

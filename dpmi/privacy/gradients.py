@@ -121,7 +121,8 @@ class PrivateGradient:
         Args:
             images: (B, C, H, W) in [0, 1], or (B, D); or several views of each, (B, K, ...), which
                 go through the network together; B may be 0.
-            labels: (B,) class indices, or of each view (B, K).
+            labels: (B,) class indices, or of each view (B, K); (B, F) findings, or of each view
+                (B, K, F).
 
         Returns:
             Logits (B, classes), or of all views (B K, classes), detached: computed on private data

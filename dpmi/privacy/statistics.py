@@ -15,6 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dpmi.base.targets import are_findings
+from dpmi.privacy.finding_statistics import finding_counts, finding_logit_sums
+from dpmi.privacy.rows import bounded, weighted
+
 SENSITIVITY = 1.0  # of a sum of unit vectors, and of a count of classes: an image has one class
 COUNT_SCALE = 0.3  # weight of a count beside a sum of unit vectors, a priori
 LOGIT_BOUND = 4.0  # L2 norm of an image's centred logits in a sum of them, a priori
@@ -28,8 +32,8 @@ class TrainingSet:
     images: a patient adds the mean of what their images would add, of norm at most its bound.
 
     Attributes:
-        labels: (N,) class indices.
-        num_classes: K.
+        labels: (N,) class indices; or (N, K) findings (``dpmi.base.targets``).
+        num_classes: K, or findings.
         vectors: (N, D) of norm at most 1; None where no statistic is made of any.
         length: public; what a network's own features have where these have length 1.
         patients: (N,) numbers of the images' patients, each from 0 up; None where an image is
@@ -107,8 +111,25 @@ class TrainingSet:
         return sha256.hexdigest()
 
     def class_counts(self) -> Tensor:
-        """(K,) float64: images of each class, of sensitivity 1."""
+        """(K,) float64: images of each class; or (2 K,), ``finding_counts``. Of sensitivity 1."""
+        if are_findings(self.labels):
+            return finding_counts(self.labels, self.weights)
         return _class_counts(self.labels, self.num_classes, self.weights)
+
+    def logit_sums(self, logits: Tensor) -> Tensor:
+        """(K K,) float64, ``class_logit_sums``; or (2 K,), ``finding_logit_sums``: sensitivity 1.
+
+        Args:
+            logits: (N, K).
+        """
+        if are_findings(self.labels):
+            return finding_logit_sums(logits, self.labels, self.weights)
+        return class_logit_sums(logits, self.labels, self.num_classes, self.weights)
+
+    @property
+    def num_logit_sums(self) -> int:
+        """How many values ``logit_sums`` has."""
+        return self.num_classes * (2 if are_findings(self.labels) else self.num_classes)
 
 
 def class_logit_sums(
@@ -130,19 +151,6 @@ def class_logit_sums(
     rows = weighted(bounded((logits - logits.mean(1, keepdim=True)) / LOGIT_BOUND), weights)
     sums = rows.new_zeros(num_classes, num_classes)
     return sums.index_add_(0, labels, rows).flatten()
-
-
-def bounded(vectors: Tensor) -> Tensor:
-    """(n, D) to float64 rows of norm at most 1."""
-    vectors = vectors.double()
-    norms = vectors.norm(dim=1, keepdim=True)
-    kept = vectors * norms.clamp(min=1.0).reciprocal()
-    return torch.where(norms.isfinite(), kept, torch.zeros_like(kept))
-
-
-def weighted(rows: Tensor, weights: Tensor | None) -> Tensor:
-    """(n, D) times (n,), or as they are."""
-    return rows if weights is None else rows * weights[:, None]
 
 
 def _class_counts(labels: Tensor, num_classes: int, weights: Tensor | None) -> Tensor:

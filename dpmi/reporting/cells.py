@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
@@ -26,6 +26,11 @@ TITLES = {
     "dpsgd_published": "DP-SGD as published",
 }
 WORST_RECALL = "worst_recall"
+
+
+def is_multilabel(config: Mapping[str, Any]) -> bool:
+    """Whether a run's classes are findings; not all data sets have both tasks."""
+    return config["data"].get("task") == "multilabel"
 
 
 @dataclass(frozen=True, order=True)
@@ -113,14 +118,20 @@ class Cell:
         return mean(values) if values else None
 
     @property
+    def multilabel(self) -> bool:
+        """Whether its runs learned several findings of an image."""
+        return any(is_multilabel(run.config) for run in self.runs)
+
+    @property
     def accuracies(self) -> list[float]:
-        """Of the completed runs, in [0, 1]."""
-        return self.values("accuracy")
+        """Of the completed runs, in [0, 1]; of findings, which have none, their AUROC."""
+        return self.values("auroc" if self.multilabel else "accuracy")
 
     @property
     def mean(self) -> float | None:
-        """Accuracy, mean over the completed runs."""
-        return self.mean_of("accuracy")
+        """Accuracy, mean over the completed runs; of findings AUROC."""
+        values = self.accuracies
+        return mean(values) if values else None
 
     @property
     def best_on_test(self) -> float | None:
@@ -136,7 +147,7 @@ class Cell:
 
     @property
     def interval(self) -> Interval | None:
-        """95 % of the accuracy: over seeds where there are several, else over the images.
+        """95 % of accuracy, or AUROC: over seeds where there are several, else over the images.
 
         None where runs of one seed differ in their noise alone, or where nothing was counted.
         """
@@ -148,9 +159,9 @@ class Cell:
     @property
     def image_interval(self) -> Interval | None:
         """95 % of the mean accuracy, had other images been drawn for the networks as they are."""
-        return (
-            over_images(self.mean, self.images) if self.mean is not None and self.images else None
-        )
+        if self.mean is None or not self.images or self.multilabel:  # AUROC is no share of images
+            return None
+        return over_images(self.mean, self.images)
 
     @property
     def images(self) -> int | None:
@@ -162,10 +173,10 @@ class Cell:
 
     @property
     def accuracy(self) -> str:
-        """Mean over the completed runs, or how the run ended."""
+        """Mean over the completed runs, as "81.2%" or "AUROC 0.812"; or how the run ended."""
         if self.mean is None:
             return self.status
-        told = f"{100 * self.mean:.1f}%"
+        told = f"AUROC {self.mean:.3f}" if self.multilabel else f"{100 * self.mean:.1f}%"
         n = len(self.accuracies)
         return told if n == 1 else f"{told} ({n} {'seeds' if self.seeds == n else 'runs'})"
 
@@ -297,9 +308,19 @@ class Panel:
         """All its runs."""
         return [run for cells in self.columns.values() for run in cells["test"].runs]
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether its runs learned several findings of an image."""
+        return any(is_multilabel(run.config) for run in self.runs)
+
+    @property
+    def measure(self) -> str:
+        """What its cells are compared by."""
+        return "AUROC" if self.multilabel else "accuracy"
+
     def majority(self, split: str) -> float | None:
-        """Share of the largest class: what guessing it would score."""
-        for run in self.runs:
+        """Share of the largest class: what guessing it would score; None of findings."""
+        for run in () if self.multilabel else self.runs:
             counts = ((run.data or {}).get("class_counts") or {}).get(split)
             if counts:
                 return float(max(counts.values()) / sum(counts.values()))

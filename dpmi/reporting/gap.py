@@ -52,7 +52,9 @@ class Gap:
 
 
 def gaps(panel: Panel) -> list[Gap]:
-    """Those of the panel's own cells, then those of the poster's on the same data set."""
+    """Those of the panel's own cells, then those of the poster's; none of findings."""
+    if panel.multilabel:
+        return []
     ours, posters = [], {}
     original = train_accuracy_of_original(panel)
     for column, cells in panel.columns.items():

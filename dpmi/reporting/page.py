@@ -8,6 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from dpmi.models.names import in_one_number
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting import attacks
 from dpmi.reporting.as_public import MADE_OF
@@ -16,6 +17,7 @@ from dpmi.reporting.attacks import Tried
 from dpmi.reporting.charts.figure4 import tip
 from dpmi.reporting.charts.style import Chart, inline_svg
 from dpmi.reporting.figure2 import DRAWS
+from dpmi.reporting.findings import EXPLANATION as OF_FINDINGS
 from dpmi.reporting.gap import EXPLANATION
 from dpmi.reporting.risk import EXPLANATION as WHAT_RISK_IS
 from dpmi.reporting.risk import bound, of_most
@@ -85,6 +87,8 @@ def page(
         explanation=EXPLANATION,
         who_pays_words=(WHO_PAYS, INTERVALS),
         absent=absent([its.panel for its in sections]),
+        finding_words=OF_FINDINGS,
+        one_number=in_one_number,
         what_risk_is=WHAT_RISK_IS,
         of_most=of_most,
         tried=tried,

@@ -16,6 +16,7 @@ from dpmi.reporting.charts.tradeoff import tradeoff_chart
 from dpmi.reporting.charts.who_pays import who_pays_chart
 from dpmi.reporting.cost import Cost, cost_chart, costs
 from dpmi.reporting.figure2 import Figure2, figure2, figure2_chart
+from dpmi.reporting.findings import FindingTable, finding_table
 from dpmi.reporting.gap import Gap, gap_chart, gaps
 from dpmi.reporting.risk import CellRisk, cell_risks
 from dpmi.reporting.who_pays import Group, Payer, groups_of, payers
@@ -32,6 +33,7 @@ class Sections:
     risk: Chart | None
     risks: list[CellRisk]
     reliability: Chart | None
+    findings: FindingTable | None
     curves: Chart | None
     authors: Chart | None
     gap: Chart | None
@@ -81,6 +83,7 @@ def sections(panels: Sequence[Panel]) -> list[Sections]:
                 risk=risk_chart(panel, risks, f"risk-{number}"),
                 risks=risks,
                 reliability=reliability_chart(panel, f"reliability-{number}"),
+                findings=finding_table(panel),
                 curves=curves_chart(panel, f"curves-{number}"),
                 authors=own,
                 gap=gap_chart(panel, found, f"gap-{number}"),

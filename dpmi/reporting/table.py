@@ -13,6 +13,8 @@ from rich.table import Table
 from dpmi.models.names import UNDEFINED
 from dpmi.reporting.as_published import PUBLISHED_FOOTNOTE, published_rows, why_no_epsilon
 from dpmi.reporting.cells import SPLITS, WORST_RECALL, Cell, Column, Panel, protected
+from dpmi.reporting.findings import SHORT as FINDINGS
+from dpmi.reporting.findings import finding_table
 from dpmi.reporting.intervals import Interval
 from dpmi.reporting.risk import CSV_HEADER as _RISK_HEADER
 from dpmi.reporting.risk import csv_values
@@ -24,7 +26,7 @@ _PROMISE_HEADER = (
     *("epsilon", "delta", "unit", "adjacency", "claimed_epsilon"),
     *("replace_one_epsilon", "epsilon_at_1e-5", "epsilon_at_1e-6"),
 )
-_BESIDE = ("balanced_accuracy", "auroc", "ece", "kappa", WORST_RECALL)
+_BESIDE = ("balanced_accuracy", "auroc", "average_precision", "ece", "kappa", WORST_RECALL)
 _RUN_HEADER = (
     *("dataset", "setup", "split", "mechanism", "beta", "seed", "status", "accuracy", "auroc"),
     "poster_accuracy",
@@ -63,7 +65,7 @@ def terminal_table(panel: Panel) -> Table:
     """One panel's rows for the terminal: the seven columns fit in 80 characters."""
     columns = panel.columns
     table = Table(
-        title=f"{panel.title}: accuracy by mechanism and β",
+        title=f"{panel.title}: {panel.measure} by mechanism and β",
         show_lines=True,
         show_edge=False,
         # Long titles: every character counts where seven columns share 80.
@@ -105,6 +107,8 @@ def _ranked_first(panel: Panel) -> list[tuple[str, list[str]]]:
     tests = [cells["test"] for cells in panel.columns.values()]
     balanced = [cell.balanced for cell in tests]
     rows = [("test AUROC", [cell.auroc for cell in tests])]
+    if panel.multilabel:  # AUROC stands where accuracy would
+        rows = [("test AP", [cell.shown("average_precision") for cell in tests])]
     return [*rows, ("test balanced", balanced)] if any(balanced) else rows
 
 
@@ -145,6 +149,8 @@ def as_markdown(panels: Sequence[Panel]) -> str:
         if any(audited := [cell.audited for cell in tests]):
             rows.append(["audited", *audited])
         parts += [markdown_table(["", *[c.title for c in panel.columns]], rows), ""]
+        if found := finding_table(panel):
+            parts += [markdown_table(["test", "finding", *found.columns], found.rows), ""]
     totals = as_text(panels)
     return "\n".join([*parts, *([totals, ""] if totals else []), footnote(panels), ""])
 
@@ -168,6 +174,7 @@ def footnote(panels: Sequence[Panel]) -> str:
     train = any("train" in panel.splits for panel in panels)
     parts = [
         FOOTNOTE,
+        *([FINDINGS] if any(panel.multilabel for panel in panels) else []),
         *(f"Protocol: {', '.join(told)}." for told in protocols(panels)),
         *([TRAIN] if train else []),
         *absent(panels),
@@ -237,13 +244,14 @@ def cells_csv(panels: Sequence[Panel]) -> str:
     """A line a cell and split, missing and failed ones too."""
     lines = []
     for panel, split, column, cell in _each(panels):
-        interval, majority = cell.interval, panel.majority(split)
+        majority = panel.majority(split)
+        interval = None if panel.multilabel else cell.interval  # of accuracy
         lines.append(
             [
                 *(panel.dataset, panel.setup, split, column.mechanism),
                 *("" if column.mechanism == "none" else f"{column.beta:g}", column.variant),
                 *(cell.status, len(cell.completed), cell.seeds),
-                _places(cell.mean),
+                _places(cell.mean_of("accuracy")),
                 *(
                     (f"{interval.low:.6f}", f"{interval.high:.6f}", interval.over)
                     if interval

@@ -14,13 +14,14 @@ from dpmi.reporting.cells import Column, Panel
 from dpmi.reporting.intervals import around_mean
 from dpmi.run.records.record import RunRecord
 
-BY = "balanced_accuracy"  # what a loss is a loss of: defined in every group
+BY = "balanced_accuracy"  # what a loss is a loss of: of classes it is defined in every group
 TITLES = {"auroc": "AUROC", BY: "balanced accuracy", "accuracy": "accuracy", "ece": "ECE"}
 EXPLANATION = (
     "A mean over all test images hides who bears the cost of the noise. A loss is the balanced "
     "accuracy of the original, of the same seed and data, minus that of the cell. Balanced "
     "accuracy is the mean recall of the classes that a group has: in a group of one class it is "
-    "accuracy, and AUROC is not defined."
+    "accuracy, and AUROC is not defined. Of several findings it is their mean, over the findings "
+    "that some images of the group show and others do not; accuracy and ECE are of classes alone."
 )
 INTERVALS = (
     "Intervals are of 95 %, over the patients of the test images (over the images, where patients "
@@ -86,6 +87,8 @@ class Group:
 
     def shown(self, metric: str, form: str = "{:.3f}") -> str:
         """A measure, and over how many runs, where it is not defined in all."""
+        if metric not in self.measures:
+            return ""
         value = self.measures[metric].value
         if value is None:
             return UNDEFINED
@@ -134,7 +137,13 @@ def payers(panel: Panel, groups: Sequence[Group]) -> list[Payer]:
     told = []
     for column in dict.fromkeys(group.column for group in groups):
         for cell in panel.columns:
-            its = [g for g in groups if (g.column, g.cell) == (column, cell) and not g.is_small]
+            its = [
+                g
+                for g in groups
+                if (g.column, g.cell) == (column, cell)
+                and not g.is_small
+                and g.measures[BY].value is not None
+            ]
             if not any((g.column, g.cell) == (column, cell) for g in groups):
                 continue
             told.append(
@@ -158,7 +167,7 @@ def lost(group: Group) -> float:
 def balanced_accuracy(group: Group) -> float:
     """What a group is called the worst by."""
     value = group.measures[BY].value
-    assert value is not None  # defined in every group
+    assert value is not None  # of those that are ranked
     return value
 
 
@@ -175,7 +184,10 @@ def _group(
         if cell.mechanism != "none" and (original := originals.get(_pair(run)))
         for its in original.groups
         if its.title == title
+        and group.measures[BY].value is not None
+        and its.measures[BY].value is not None
     ]
+    measured = [name for name in MEASURES if name in first.measures]
     over = "images" if first.patients is None else "patients"
     return Group(
         cell=cell,
@@ -184,10 +196,10 @@ def _group(
         images=first.images,
         patients=first.patients,
         classes=tuple(name for name, count in first.class_counts.items() if count),
-        measures={name: _mean([group.measures[name] for _, group in found]) for name in MEASURES},
+        measures={name: _mean([group.measures[name] for _, group in found]) for name in measured},
         defined={
             name: sum(group.measures[name].value is not None for _, group in found)
-            for name in MEASURES
+            for name in measured
         },
         runs=len(found),
         loss=_loss(pairs, over) if pairs else None,
@@ -224,7 +236,7 @@ def _loss(pairs: Sequence[tuple[Measured, Measured, RunRecord]], over: str) -> L
 
 
 def _defined(measured: Measured) -> tuple[float, tuple[float, float]]:
-    """Of balanced accuracy, which is defined in every group."""
+    """Of balanced accuracy, where it is defined: it has an interval then."""
     assert measured.value is not None
     assert measured.low is not None
     assert measured.high is not None

@@ -40,7 +40,9 @@ def _patients(group: Group) -> str:
 
 
 def _measured(group: Group, name: str) -> tuple[str, ...]:
-    its = group.measures[name]
+    its = group.measures.get(name)
+    if its is None:
+        return ("",) * 3
     absent = UNDEFINED if its.value is None else ""
     ends = (absent if end is None else f"{end:.6f}" for end in (its.low, its.high))
     return group.shown(name, "{:.6f}"), *ends
@@ -83,8 +85,8 @@ def _row(group: Group) -> list[str]:
         *(group.shown(BY, "{:.1%}"), _ends(measures[BY])),
         *("" if loss is None else f"{100 * loss.value:.1f}", _ends(loss)),
         *(group.shown("auroc"), _ends(measures["auroc"], 1)),
-        *(group.shown("accuracy", "{:.1%}"), _ends(measures["accuracy"])),
-        *(group.shown("ece"), _ends(measures["ece"], 1)),
+        *(group.shown("accuracy", "{:.1%}"), _ends(measures.get("accuracy"))),
+        *(group.shown("ece"), _ends(measures.get("ece"), 1)),
     ]
 
 

@@ -155,6 +155,7 @@ def classifier(
         net,
         classes=data.classes,
         graded=data.graded,
+        multilabel=data.multilabel,
         make_gradient=mechanism.make_gradient,
         learning_rate=config.model.learning_rate,
         weight_decay=config.model.weight_decay,

@@ -12,12 +12,13 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.base.errors import UserError
+from dpmi.base.targets import probabilities
 from dpmi.config.sections import FeatureSettings
 from dpmi.features.extract import vectors_of
 from dpmi.features.projection import Projection
 from dpmi.models.by_group import by_group
 from dpmi.models.groups import worst_groups
-from dpmi.models.metrics import classification_metrics, counted_images, reliability
+from dpmi.models.metrics import counted_images, metrics_of, named, reliability
 from dpmi.models.network import Pretrained
 from dpmi.run.first_weights import WEIGHTS_FILE
 from dpmi.run.left import Left, read_left
@@ -54,8 +55,8 @@ def evaluate(
     labelled = labelled_images(left, words)
     device = device_of(left)
     model = built(left, reads).to(device)
-    probabilities = _probabilities(left, model, reads, labelled, device, console)
-    found = _measured(left, labelled, probabilities, device)
+    batches = _probabilities(left, model, reads, labelled, device, console)
+    found = _measured(left, labelled, batches, device)
     path = output or run / found.file_name
     try:
         found.write(path)
@@ -80,7 +81,8 @@ def _probabilities(
         asked = settings, model.image_size, backbone, labelled.cache_dir, console, device
         vectors, projection = vectors_of(data, *asked)["test"], Projection.kept(left.state)
         vectors = projection(vectors) if projection else vectors
-        return [model.net(vectors.to(device)).softmax(1)]
+        logits = model.net(vectors.to(device))
+        return [probabilities(logits, multilabel=model.multilabel)]
     pixels, size = data.splits["test"].pixels, _batch_size(left) if labelled.own else _BATCH
     found = []
     with progress(console, "evaluating", len(pixels)) as advance:
@@ -100,22 +102,17 @@ def _batch_size(left: Left) -> int:
 
 
 def _measured(
-    left: Left, labelled: LabelledImages, probabilities: list[Tensor], device: str
+    left: Left, labelled: LabelledImages, batches: list[Tensor], device: str
 ) -> Evaluation:
     data, classes = labelled.data, left.told.classes
     split = data.splits["test"]
     labels = torch.from_numpy(split.labels).to(device)
-    metrics = classification_metrics(len(classes), data.graded).to(device)
+    metrics = metrics_of(len(classes), data.graded, multilabel=data.multilabel).to(device)
     start = 0
-    for batch in probabilities:
+    for batch in batches:
         metrics.update(batch, labels[start : start + len(batch)])
         start += len(batch)
-    values: dict[str, float] = {}
-    for name, value in metrics.compute().items():
-        if value.ndim:  # one value a class
-            values |= {f"{name}/{k}": float(v) for k, v in zip(classes, value, strict=True)}
-        else:
-            values[name] = float(value)
+    values = {name: float(value) for name, value in named(metrics, classes).items()}
     tested = counted_images(metrics)
     (whole,) = by_group(tested, {"": ("",) * len(labels)}, split.patients, classes)
     groups = by_group(tested, split.groups, split.patients, classes) if split.groups else []

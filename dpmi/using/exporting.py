@@ -96,7 +96,9 @@ def _told(left: Left, model: TrainedModel) -> dict[str, str]:
         "guarantee": str(model.guarantee),
         "input": f"uint8 (batch, {model.channels}, {side}, {side}): {colour}, shorter edge resized "
         f"to {side} px (bilinear, antialiased, as Pillow does), centre square",
-        "output": "probability of each class; the decision is the highest",
+        "output": "probability of each finding; it is present from 0.5 on"
+        if model.multilabel
+        else "probability of each class; the decision is the highest",
         "run": left.record.run,
     }
 

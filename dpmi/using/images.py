@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dpmi.base.errors import UserError
 from dpmi.base.places import cache_folder
 from dpmi.config.composing import composed
-from dpmi.config.data_sets import CsvData, FolderData
+from dpmi.config.data_sets import (
+    ChexpertData,
+    CsvData,
+    DataConfig,
+    FolderData,
+    MimicData,
+    NihData,
+)
 from dpmi.data.prepare import PreparedData, prepare_test
 from dpmi.data.readers import CHANNELS
 from dpmi.privacy.account import Accounts
@@ -17,7 +25,7 @@ from dpmi.run.left import Left
 from dpmi.run.parts import prepared_data
 from dpmi.run.records.reading import config_of
 from dpmi.run.records.record import RECORD_FILE
-from dpmi.using.loading import channels_of
+from dpmi.using.loading import channels_of, is_multilabel
 
 # What the user may say of the images; all else is as it was in the run.
 _KEYS = frozenset({
@@ -107,19 +115,46 @@ def _others(left: Left, words: Sequence[str]) -> LabelledImages:
     sizes = [f"data.image_size={run['image_size']}", f"data.resize={run['resize'] or 'null'}"]
     given = composed([*words, *sizes])
     data_config, channels = given.data, channels_of(run)
+    learned = _task_of_the_run(left, data_config)
     if isinstance(data_config, FolderData | CsvData):
         fixed = {"channels": channels, "test_fraction": 1.0, "val_fraction": 0.0}
-        data_config = data_config.model_copy(update=fixed)
+        data_config = data_config.model_copy(update=fixed | learned)
     elif CHANNELS[data_config.name] > channels:
         raise UserError(
             f"data={data_config.name}: has images in colour, and the run was trained on gray ones"
         )
+    else:
+        data_config = data_config.model_copy(update=learned)
     named = any(word.startswith("cache_dir=") for word in words)
     cache_dir = cache_folder(given.cache_dir) if named else left.cache_dir
     graded = any(metric.endswith("/kappa") for metric in left.record.metrics)
     data, digests = prepare_test(data_config, cache_dir, left.told.classes, graded=graded)
     trained_on = _trained_on(left, digests)
     return LabelledImages(data, False, trained_on, cache_dir)
+
+
+def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
+    """What changes in the config of others' images, so that they are labelled as the run's were.
+
+    Raises:
+        UserError: their labels are of another task, or do not tell of all of the run's findings.
+    """
+    if not is_multilabel(left.record.config["data"]):
+        return {}
+    if not isinstance(data, NihData | ChexpertData | MimicData | CsvData):
+        raise UserError(
+            f"data={data.name}: each image is of one class, and the run learned several findings; "
+            "allowed are csv, nih, chexpert and mimic_cxr"
+        )
+    findings = left.told.classes
+    known = findings if isinstance(data, CsvData) else data.every
+    if others := [name for name in findings if name not in known]:
+        raise UserError(
+            f"data={data.name}: does not label {', '.join(others)}, which the run learned; its "
+            f"findings are {', '.join(known)}"
+        )
+    asked = {"task": "multilabel", "findings": list(findings)}
+    return asked if isinstance(data, CsvData) else asked | {"finding": None}
 
 
 def _trained_on(left: Left, digests: Sequence[str]) -> int | None:

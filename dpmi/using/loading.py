@@ -80,6 +80,7 @@ def built(left: Left, backbone: Pretrained | None) -> TrainedModel:
         ),
         decoding=Decoding.of_values(channels_of(data), data),
         classes=left.told.classes,
+        multilabel=is_multilabel(data),
         guarantee=guarantee,
         run=left.record.run,
     )
@@ -88,6 +89,11 @@ def built(left: Left, backbone: Pretrained | None) -> TrainedModel:
 def channels_of(data: dict[str, Any]) -> int:
     """Of decoded images, by the ``data`` section of a config."""
     return CHANNELS[data["name"]] if data["name"] in CHANNELS else int(data["channels"])
+
+
+def is_multilabel(data: dict[str, Any]) -> bool:
+    """Whether classes are findings, by the ``data`` section of a config; not all sets have both."""
+    return data.get("task") == "multilabel"
 
 
 def _network(left: Left, model: dict[str, Any], side: int) -> DecidingNetwork:

@@ -12,16 +12,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dpmi.base.errors import UserError
+from dpmi.base.targets import probabilities
 from dpmi.data.decoding.image import decode_image, opened
 from dpmi.data.decoding.settings import BadImageError, Decoding
 from dpmi.data.parallel import in_threads
 from dpmi.data.pixel_cache import bombs_are_errors
 from dpmi.features.network import ImageFeatures
+from dpmi.models.finding_metrics import PRESENT
 from dpmi.models.prior import DecidingNetwork
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.using.pixels import Pixels
 
 _BATCH = 32
+NONE = "none"  # of the findings is decided to be present
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Prediction:
 
     Attributes:
         path: as it was given.
-        probabilities: by class; None where the image cannot be read.
-        decision: the class of the highest probability; None likewise.
+        probabilities: by class, or finding; None where the image cannot be read.
+        decision: the class of the highest probability; or the findings of a probability of 0.5 or
+            more, as "Effusion|Mass", "none" of none. None where the image cannot be read.
         error: why it cannot be read; None where it can.
     """
 
@@ -45,14 +49,16 @@ class TrainedModel(nn.Module):
     """A run's network in evaluation, as its test images were evaluated.
 
     The decision rule of the run (its prior, and under local DP the correction for clean images) is
-    in the biases: the class of the highest probability is the decision.
+    in the biases: the class of the highest probability is the decision. Of several findings each
+    has a probability of its own, and is present from 0.5 on.
 
     Args:
         net: with the kept weights.
         features: what it reads, of a head; None of a network that reads images.
         pixels: from decoded pixels to images.
         decoding: of image files, as in the run.
-        classes: names of the K classes.
+        classes: names of the K classes, or findings.
+        multilabel: they are findings.
         guarantee: what holds of the training images.
         run: name of the run.
 
@@ -68,12 +74,14 @@ class TrainedModel(nn.Module):
         *,
         decoding: Decoding,
         classes: tuple[str, ...],
+        multilabel: bool,
         guarantee: Guarantee,
         run: str,
     ) -> None:
         super().__init__()
         self.net, self.features, self.pixels = net, features, pixels
         self.decoding, self.channels, self.classes = decoding, decoding.channels, classes
+        self.multilabel = multilabel
         self.guarantee, self.run, self.image_size = guarantee, run, pixels.image_size
         self.requires_grad_(False)
         self.eval()
@@ -82,10 +90,10 @@ class TrainedModel(nn.Module):
         """Images (B, 1 or 3, S, S) in [0, 1], as ``preprocess`` makes them, to probabilities.
 
         Returns:
-            (B, K) float32; each row of its image alone, and of sum 1.
+            (B, K) float32; each row of its image alone, and of sum 1, unless they are of findings.
         """
         logits: Tensor = self.net(images if self.features is None else self.features(images))
-        return logits.softmax(1)
+        return probabilities(logits, multilabel=self.multilabel)
 
     def preprocess(self, image: str | Path | Image.Image) -> Tensor:
         """Decode, resize, crop and scale one image as the run's were.
@@ -156,8 +164,13 @@ class TrainedModel(nn.Module):
                 yield Prediction(path, error=str(pixels))
                 continue
             row = next(rows)
-            decision = self.classes[max(range(len(row)), key=row.__getitem__)]
-            yield Prediction(path, dict(zip(self.classes, row, strict=True)), decision)
+            found = dict(zip(self.classes, row, strict=True))
+            yield Prediction(path, found, self._decided(found))
+
+    def _decided(self, found: dict[str, float]) -> str:
+        if not self.multilabel:
+            return max(found, key=found.__getitem__)
+        return "|".join(name for name, p in found.items() if p >= PRESENT) or NONE
 
     def _decoded(self, image: str | Path | Image.Image) -> Tensor:
         """uint8 (C, R, R); raises BadImageError."""

@@ -21,7 +21,7 @@ from dpmi.using.progress import progress
 
 
 def predict(run: Path, words: Sequence[str], output: Path | None, backbone: Path | None) -> int:
-    """Write a row for each image: path, a probability for each class, decision, error.
+    """Write a row for each image: path, a probability for each class (or finding), decision, error.
 
     Args:
         run: the folder of a run.

@@ -9,11 +9,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dpmi.models.groups import MEASURES, Measured, Subgroup
+from dpmi.models.groups import Measured, Subgroup
 from dpmi.models.names import UNDEFINED
 from dpmi.using.evaluation import Evaluation
 
-_NAMES = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy", "ece": "calibration error"}
+_NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "balanced_accuracy": "balanced accuracy",
+    "ece": "calibration error",
+}
 
 
 def show(found: Evaluation, path: Path, console: Console) -> None:
@@ -29,7 +34,9 @@ def show(found: Evaluation, path: Path, console: Console) -> None:
     for name, value in found.metrics.items():
         its = found.intervals.get(name)
         ends = _ends(its) if its and its.value is not None else ""
-        table.add_row(Text(_NAMES.get(name, name.replace("/", " of "))), _number(value), ends)
+        metric, _, of = name.partition("/")
+        title = _NAMES.get(metric, metric) + (f" of {of}" if of else "")
+        table.add_row(Text(title), _number(value), ends)
     console.print(table)
     if found.groups:
         console.print(_groups(found.groups))
@@ -54,11 +61,12 @@ def show(found: Evaluation, path: Path, console: Console) -> None:
 
 def _groups(groups: list[Subgroup]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("group", "images", *(_NAMES.get(name, name) for name in MEASURES)):
+    measured = list(groups[0].measures)
+    for heading in ("group", "images", *(_NAMES.get(name, name) for name in measured)):
         table.add_column(heading, justify="left" if heading == "group" else "right")
     for group in groups:
         small = " (few)" if group.is_small else ""
-        measures = (group.measures[name] for name in MEASURES)
+        measures = (group.measures[name] for name in measured)
         table.add_row(
             Text(group.title + small), str(group.images), *(_with_ends(its) for its in measures)
         )

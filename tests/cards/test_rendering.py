@@ -72,6 +72,7 @@ def test_a_card_without_guarantee_says_so_first_with_the_reason_and_the_false_cl
 PAGES = {
     1: "8afd73cfa2c5bccc00504f5ab32fd875a12c038a01a8722614bbb46759598a66",
     2: "3e02f280dc1ac8cab98b3310f9c4137e27a5c52190a21e904de4ef074590dda4",
+    3: "6a94da648dbd56235b79d11d9827d1a031750a12c8228b77e24617a658165481",
 }
 
 

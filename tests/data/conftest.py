@@ -1,7 +1,8 @@
-"""Real images where they are at hand, and images made on the fly."""
+"""Real images where they are at hand, images made on the fly, and public archives in small."""
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from dpmi.config.data_sets import DataConfig
+from dpmi.data.catalogue import Catalogue
+from dpmi.data.readers import read_catalogue
 from dpmi.data.readers.medmnist_sets import MEDMNIST
+
+Read = Callable[..., Catalogue]
+Draw = Callable[..., Path]
 
 COMMON = {
     "image_size": 32,
@@ -38,14 +44,16 @@ OWN = {
     "max_left_out": 0.1,
 }
 ARCHIVE = {"on_missing": "error", "max_left_out": 0.1, "val_fraction": 0.25, "split_seed": 42}
+ONE = {"task": "classes", "findings": None}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "chest_xray": {"test": "official", "max_left_out": 0.1},
     "aptos": {"test": "official", "max_left_out": 0.1},
     "folder": OWN,
-    "csv": OWN | {"csv": "labels.csv"},
-    "nih": ARCHIVE | {"finding": "Mass"},
-    "chexpert": ARCHIVE | {"finding": "Edema", "uncertain": "ignore", "views": "frontal"},
-    "mimic_cxr": {
+    "csv": OWN | {"csv": "labels.csv", "task": "classes", "findings": None},
+    "nih": ARCHIVE | ONE | {"finding": "Mass"},
+    "chexpert": ARCHIVE | ONE | {"finding": "Edema", "uncertain": "ignore", "views": "frontal"},
+    "mimic_cxr": ONE
+    | {
         "on_missing": "error",
         "max_left_out": 0.1,
         "finding": "Edema",
@@ -106,3 +114,82 @@ def classes(tmp_path: Path, draw: Callable[..., Path]) -> Path:
                 draw(root / split / name / f"{number}.png", seed)
                 seed += 1
     return root
+
+
+@pytest.fixture
+def read(config: Callable[..., DataConfig], tmp_path: Path) -> Read:
+    """Read a set below ``tmp_path``: ``read("nih", finding="Mass")``."""
+    return lambda name, **changes: read_catalogue(
+        config(name, **{"root": tmp_path} | changes), tmp_path
+    )
+
+
+NIH_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
+)
+
+
+@pytest.fixture
+def nih(tmp_path: Path, draw: Draw) -> Path:
+    """Twelve patients of two images each; the last four patients are in the test list."""
+    lines, lists = [NIH_HEADER], {"train_val_list.txt": [], "test_list.txt": []}
+    for patient in range(1, 13):
+        for visit in range(2):
+            name = f"{patient:08}_{visit:03}.png"
+            findings = ("No Finding", "Mass|Effusion", "Effusion", "Pleural_Thickening|Mass")[
+                (patient + visit) % 4
+            ]
+            lines.append(
+                f"{name},{findings},{visit},{patient},57,{'MF'[patient % 2]},{('PA', 'AP')[visit]},"
+                "2682,2749,0.14300000000000002,0.14300000000000002,"
+            )
+            draw(tmp_path / f"images_{1 + patient // 6:03}" / "images" / name, patient * 2 + visit)
+            lists["test_list.txt" if patient > 8 else "train_val_list.txt"].append(name)
+    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join(lines) + "\n")
+    for name, names in lists.items():
+        (tmp_path / name).write_text("\n".join(names) + "\n")
+    return tmp_path
+
+
+CHEXPERT_HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema,Pleural Effusion"
+
+
+@pytest.fixture
+def chexpert(tmp_path: Path, draw: Draw) -> Path:
+    """Twelve patients to train on, with a lateral view each, and four in valid."""
+    root = tmp_path / "CheXpert-v1.0-small"
+    for table, patients in (("train", range(1, 13)), ("valid", range(64541, 64545))):
+        lines = [CHEXPERT_HEADER]
+        for patient in patients:
+            for number, view in ((1, "frontal"), (2, "lateral")):
+                path = f"{table}/patient{patient:05}/study1/view{number}_{view}.jpg"
+                value = ("1.0", "", "0.0", "-1.0")[patient % 4] if table == "train" else "1.0"
+                side = "AP" if view == "frontal" else ""
+                lines.append(f"{root.name}/{path},Female,68,{view.title()},{side},,{value},")
+                draw(root / path, patient * 2 + number)
+        (root / f"{table}.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+@pytest.fixture
+def mimic(tmp_path: Path, draw: Draw) -> Path:
+    """Eight patients with a study of two views; of the last there are no labels."""
+    split = ["dicom_id,study_id,subject_id,split"]
+    metadata = ["dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows"]
+    labels = ["subject_id,study_id,Atelectasis,Edema"]
+    for number in range(8):
+        patient, study = 10000032 + number * 1000000, 50414267 + number
+        for view in ("PA", "LATERAL"):
+            image = f"02aa804e-bde0afdd-{number}-{view}"
+            where = ("train", "train", "train", "train", "validate", "validate", "test", "test")
+            split.append(f"{image},{study},{patient},{where[number]}")
+            metadata.append(f'{image},{patient},{study},"CHEST (PA, LAT)",{view},3056')
+            folder = f"files/p{str(patient)[:2]}/p{patient}/s{study}"
+            draw(tmp_path / folder / f"{image}.jpg", number * 2 + len(view))
+        if number < 7:
+            labels.append(f"{patient},{study},,{('1.0', '', '-1.0')[number % 3]}")
+    for kind, lines in (("split", split), ("metadata", metadata), ("chexpert", labels)):
+        packed = gzip.compress(("\n".join(lines) + "\n").encode())
+        (tmp_path / f"mimic-cxr-2.0.0-{kind}.csv.gz").write_bytes(packed)
+    return tmp_path

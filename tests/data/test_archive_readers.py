@@ -9,20 +9,10 @@ from pathlib import Path
 import pytest
 
 from dpmi.base.errors import UserError
-from dpmi.config.data_sets import DataConfig
 from dpmi.data.catalogue import Catalogue
-from dpmi.data.readers import read_catalogue
 
 Read = Callable[..., Catalogue]
 Draw = Callable[..., Path]
-
-
-@pytest.fixture
-def read(config: Callable[..., DataConfig], tmp_path: Path) -> Read:
-    """Read a set below ``tmp_path``: ``read("nih", finding="Mass")``."""
-    return lambda name, **changes: read_catalogue(
-        config(name, **{"root": tmp_path} | changes), tmp_path
-    )
 
 
 def homes(catalogue: Catalogue) -> dict[str, set[str]]:
@@ -36,34 +26,6 @@ def homes(catalogue: Catalogue) -> dict[str, set[str]]:
 def label_of(catalogue: Catalogue, name: str) -> str:
     (row,) = (row for row, path in enumerate(catalogue.paths) if name in path)
     return catalogue.classes[catalogue.labels[row]]
-
-
-NIH_HEADER = (
-    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
-    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y],"
-)
-
-
-@pytest.fixture
-def nih(tmp_path: Path, draw: Draw) -> Path:
-    """Twelve patients of two images each; the last four patients are in the test list."""
-    lines, lists = [NIH_HEADER], {"train_val_list.txt": [], "test_list.txt": []}
-    for patient in range(1, 13):
-        for visit in range(2):
-            name = f"{patient:08}_{visit:03}.png"
-            findings = ("No Finding", "Mass|Effusion", "Effusion", "Pleural_Thickening|Mass")[
-                (patient + visit) % 4
-            ]
-            lines.append(
-                f"{name},{findings},{visit},{patient},57,{'MF'[patient % 2]},{('PA', 'AP')[visit]},"
-                "2682,2749,0.14300000000000002,0.14300000000000002,"
-            )
-            draw(tmp_path / f"images_{1 + patient // 6:03}" / "images" / name, patient * 2 + visit)
-            lists["test_list.txt" if patient > 8 else "train_val_list.txt"].append(name)
-    (tmp_path / "Data_Entry_2017.csv").write_text("\n".join(lines) + "\n")
-    for name, names in lists.items():
-        (tmp_path / name).write_text("\n".join(names) + "\n")
-    return tmp_path
 
 
 def test_nih_is_one_finding_against_the_rest_by_its_own_lists(read: Read, nih: Path) -> None:
@@ -124,26 +86,6 @@ def test_images_that_are_not_there_are_told_or_left_out_as_asked(read: Read, nih
         read("nih", on_missing="skip")
 
 
-CHEXPERT_HEADER = "Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Edema,Pleural Effusion"
-
-
-@pytest.fixture
-def chexpert(tmp_path: Path, draw: Draw) -> Path:
-    """Twelve patients to train on, with a lateral view each, and four in valid."""
-    root = tmp_path / "CheXpert-v1.0-small"
-    for table, patients in (("train", range(1, 13)), ("valid", range(64541, 64545))):
-        lines = [CHEXPERT_HEADER]
-        for patient in patients:
-            for number, view in ((1, "frontal"), (2, "lateral")):
-                path = f"{table}/patient{patient:05}/study1/view{number}_{view}.jpg"
-                value = ("1.0", "", "0.0", "-1.0")[patient % 4] if table == "train" else "1.0"
-                side = "AP" if view == "frontal" else ""
-                lines.append(f"{root.name}/{path},Female,68,{view.title()},{side},,{value},")
-                draw(root / path, patient * 2 + number)
-        (root / f"{table}.csv").write_text("\n".join(lines) + "\n")
-    return root
-
-
 def test_chexpert_is_read_with_patients_from_paths_and_radiologists_images_to_test_on(
     read: Read, chexpert: Path
 ) -> None:
@@ -194,29 +136,6 @@ def test_a_table_of_chexpert_that_cannot_be_used_is_told(
     with pytest.raises(UserError, match=rf"train\.csv.*{message}") as caught:
         read("chexpert")
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def mimic(tmp_path: Path, draw: Draw) -> Path:
-    """Eight patients with a study of two views; of the last there are no labels."""
-    split = ["dicom_id,study_id,subject_id,split"]
-    metadata = ["dicom_id,subject_id,study_id,PerformedProcedureStepDescription,ViewPosition,Rows"]
-    labels = ["subject_id,study_id,Atelectasis,Edema"]
-    for number in range(8):
-        patient, study = 10000032 + number * 1000000, 50414267 + number
-        for view in ("PA", "LATERAL"):
-            image = f"02aa804e-bde0afdd-{number}-{view}"
-            where = ("train", "train", "train", "train", "validate", "validate", "test", "test")
-            split.append(f"{image},{study},{patient},{where[number]}")
-            metadata.append(f'{image},{patient},{study},"CHEST (PA, LAT)",{view},3056')
-            folder = f"files/p{str(patient)[:2]}/p{patient}/s{study}"
-            draw(tmp_path / folder / f"{image}.jpg", number * 2 + len(view))
-        if number < 7:
-            labels.append(f"{patient},{study},,{('1.0', '', '-1.0')[number % 3]}")
-    for kind, lines in (("split", split), ("metadata", metadata), ("chexpert", labels)):
-        packed = gzip.compress(("\n".join(lines) + "\n").encode())
-        (tmp_path / f"mimic-cxr-2.0.0-{kind}.csv.gz").write_bytes(packed)
-    return tmp_path
 
 
 def test_mimic_is_read_by_its_own_splits_with_a_studys_labels(read: Read, mimic: Path) -> None:

@@ -193,7 +193,9 @@ def test_a_label_of_several_classes_is_refused_with_what_to_do(
     read: Read, config: Callable[..., DataConfig], draw: Callable[..., Path], tmp_path: Path
 ) -> None:
     text = written().replace("3.png,b", "3.png,Effusion|Mass")
-    with pytest.raises(UserError, match=r"line 5: label 'Effusion\|Mass' names several .*Choose"):
+    with pytest.raises(
+        UserError, match=r"line 5: label 'Effusion\|Mass' names several .*set data=csv"
+    ):
         read(text)
     for name in ("Effusion|Mass", "Mass"):
         draw(tmp_path / "folders" / name / "0.png")

@@ -15,7 +15,7 @@ CELLS = (
 )  # fmt: skip
 TRAINING = RunStatus(
     phase="training", pid=1, host="node-17", device="gpu 3", epoch=3, epochs=50, epochs_done=2,
-    accuracy=0.912, accuracy_of="val", epsilon=0.53213, unit="image", seconds_left=3723.4,
+    latest=0.912, of="val", epsilon=0.53213, unit="image", seconds_left=3723.4,
 )  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def test_without_a_terminal_there_is_a_line_for_the_start_each_epoch_and_the_end
     assert lines[0] == "1 jobs in outputs/sweep"
     assert lines[1] == f"{job.label}  started on gpu 3"
     assert [line.split("  ")[1] for line in lines[2:5]] == [f"epoch {e}/50" for e in (1, 2, 3)]
-    assert lines[2].endswith("val accuracy 0.912  ε 0.533 per image  1:02:03 left")
+    assert lines[2].endswith("val accuracy 91.2%  ε 0.533 per image  1:02:03 left")
     assert lines[5].startswith(f"{job.label}  completed: test accuracy ")
     assert str(record.guarantee) in lines[5]
     assert len(lines) == 6

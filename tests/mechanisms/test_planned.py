@@ -10,7 +10,7 @@ from scipy import stats
 
 from dpmi.base.errors import UserError
 from dpmi.mechanisms import build_mechanism
-from dpmi.mechanisms.statistics import decide_midway
+from dpmi.mechanisms.statistics import decide_midway, hand_over
 from dpmi.models.discriminant import discriminant, first_head, pooled_discriminant
 from dpmi.models.head import FeatureHead
 from dpmi.models.network import build_network
@@ -180,7 +180,7 @@ def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(bu
     """Chi-squared over 40,000 values: a false alarm in ten thousand."""
     told, train = [], training_set(n=400, d=256, classes=200)
     monkeypatch.setattr(
-        "dpmi.mechanisms.dpsgd.decide_midway", lambda _, sums, n, std: told.append((sums, std))
+        "dpmi.mechanisms.dpsgd.decide_midway", lambda _, sums, train, std: told.append((sums, std))
     )
     mechanism = build("dpsgd", "model.prior=midway", train=train)
     net = run(mechanism, train)
@@ -235,8 +235,58 @@ def test_a_threshold_that_training_displaced_is_found_and_noise_that_hides_it_is
     for noise_std, threshold in ((0.0, -2.0), (1e4, 0.0)):
         net = FeatureHead(2, 2, "linear")
         net.set_class_counts(train.class_counts())
-        decide_midway(net, sums, 200, noise_std)
+        decide_midway(net, sums, train, noise_std)
         assert float(net.log_shares[1] - net.log_shares[0]) == pytest.approx(threshold, abs=0.05)
+
+
+def test_each_finding_has_a_threshold_of_its_own_and_noise_that_hides_it_is_ignored():
+    generator = torch.Generator().manual_seed(0)
+    findings = (torch.arange(600)[:, None] % torch.tensor([2, 3]) == 0).float()
+    findings[torch.rand(600, 2, generator=generator) < 0.25] = math.nan  # of which less is known
+    middle = torch.tensor([-2.0, 1.0])
+    logits = 2 * findings.nan_to_num() - 1 + middle + 0.1 * torch.randn(600, 2, generator=generator)
+    train = TrainingSet(findings, 2)
+    for noise_std, threshold in ((0.0, middle), (1e4, torch.zeros(2))):
+        net = FeatureHead(2, 2, "linear")
+        hand_over(net, "class_counts", train.class_counts(), train, 0.0)
+        odds = net.log_shares.clone()
+        assert odds.tolist() == pytest.approx([0.0, -math.log(2)], abs=0.3)
+        decide_midway(net, train.logit_sums(logits), train, noise_std)
+        torch.testing.assert_close(net.log_shares - odds, threshold, atol=0.1, rtol=0)
+
+
+def test_of_findings_counts_and_logits_are_released_with_the_plans_noise(build, monkeypatch):
+    """Chi-squared over 600 values each: a false alarm in ten thousand."""
+    given, k = {}, 300
+    train = training_set(n=400, d=16, classes=2)
+    findings = (torch.rand(400, k, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    train = dataclasses.replace(train, labels=findings, num_classes=k)
+
+    def keep(net, name, value, train, std):
+        given[name] = (value, std)
+
+    monkeypatch.setattr("dpmi.mechanisms.planned.hand_over", keep)
+    monkeypatch.setattr(
+        "dpmi.mechanisms.dpsgd.decide_midway",
+        lambda _, sums, train, std: given.update(class_logits=(sums, std)),
+    )
+    words = ("model.prior=midway", "model.features.centre=false")
+    mechanism, net = build("dpsgd", *words, train=train), FeatureHead(16, k, "linear")
+    gradient = mechanism.make_gradient(net)
+    for step in range(mechanism.plan.steps):
+        rows = mechanism.train_batches().draw(step)
+        gradient(train.vectors[rows], train.labels[rows])
+    logits = torch.randn(400, k, generator=torch.Generator().manual_seed(1))
+    mechanism.settle(net, lambda: logits)
+    assert 0.998 <= mechanism.guarantee().epsilon <= 1
+    planned = {one.name: one.noise_multiplier for one in mechanism.plan.statistics}
+    assert list(planned) == list(given) == ["class_counts", "class_logits"]
+    exact = {"class_counts": train.class_counts(), "class_logits": train.logit_sums(logits)}
+    for name, (released, std) in given.items():
+        assert std == pytest.approx(planned[name], rel=2 * ROUNDING)
+        noise = (released - exact[name]) / std
+        low, high = stats.chi2.interval(1 - 1e-4, len(noise))
+        assert (len(noise), low < float(noise.square().sum()) < high) == (2 * k, True)
 
 
 def test_class_means_use_what_was_released_and_nothing_else(build, monkeypatch):

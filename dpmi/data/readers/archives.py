@@ -12,7 +12,7 @@ import numpy as np
 
 from dpmi.base.errors import UserError
 from dpmi.config.data_sets import ArchiveData
-from dpmi.data.catalogue import Catalogue
+from dpmi.data.catalogue import Catalogue, Labels
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, no_data
 from dpmi.data.splitting import patient_split
@@ -24,7 +24,7 @@ class Listed:
 
     Attributes:
         path: posix, below the root; "" where no folder holds a file of the name.
-        label: index of its class.
+        label: index of its class; or of each finding 1, 0, or NaN where it is not known.
         patient: "" where unknown.
         split: "train", "val" or "test".
         where: the table, the line and the name, for messages.
@@ -32,7 +32,7 @@ class Listed:
     """
 
     path: str
-    label: int
+    label: int | tuple[float, ...]
     patient: str
     split: str
     where: str
@@ -81,13 +81,21 @@ def archive_catalogue(
         graded=graded,
         channels=channels,
         paths=tuple(image.path for image in there),
-        labels=np.asarray([image.label for image in there], np.int64),
+        labels=labels_of(there),
         patients=tuple(image.patient for image in there),
         splits=tuple(image.split for image in there),
         source=FileSource(root, Decoding(channels)),
         groups={name: tuple(image.groups[name] for image in there) for name in there[0].groups},
         notes=tuple(notes),
     )
+
+
+def labels_of(images: Sequence[Listed]) -> Labels:
+    """(n,) classes, or (n, K) findings."""
+    labels = [image.label for image in images]
+    if isinstance(labels[0], int):
+        return np.asarray(labels, np.int64)
+    return np.asarray(labels, np.float32)
 
 
 def with_validation(images: Sequence[Listed], fraction: float, seed: int) -> list[Listed]:
@@ -105,7 +113,7 @@ def with_validation(images: Sequence[Listed], fraction: float, seed: int) -> lis
     if not fraction or not train:
         return list(images)
     splits = patient_split(
-        np.asarray([images[number].label for number in train]),
+        labels_of([images[number] for number in train]),
         [images[number].patient for number in train],
         val_fraction=0,
         test_fraction=fraction,

@@ -14,7 +14,7 @@ from dpmi.data.readers.archives import (
     no_archive,
     with_validation,
 )
-from dpmi.data.readers.findings import finding_classes, finding_label, left_out
+from dpmi.data.readers.findings import classes_of, left_out, report_label, unknown_findings
 from dpmi.data.tables import read_table
 
 _TABLES = {"train.csv": "train", "valid.csv": "test"}
@@ -48,7 +48,7 @@ def read_chexpert(config: ChexpertData) -> Catalogue:
     notes: list[str] = []
     for name, split in _TABLES.items():
         file, undecided = root / name, 0
-        table = read_table(file, ["Path", _VIEW, config.finding], ["Sex", "AP/PA"], others=False)
+        table = read_table(file, ["Path", _VIEW, *config.learned], ["Sex", "AP/PA"], others=False)
         notes += table.notes
         for row in table.rows:
             where = f"{file}, line {row.line}: {row.values['Path']}"
@@ -60,7 +60,7 @@ def read_chexpert(config: ChexpertData) -> Catalogue:
                 )
             if config.views == "frontal" and row.values[_VIEW] != "Frontal":
                 continue
-            label = finding_label(row, config.finding, file, config.uncertain)
+            label = report_label(row, config, file)
             if label is None:
                 undecided += 1
                 continue
@@ -68,12 +68,13 @@ def read_chexpert(config: ChexpertData) -> Catalogue:
             groups = {"sex": row.values.get("Sex", ""), "view": view}
             images.append(Listed(match[1], label, match[2], split, where, groups))
         if undecided:
-            notes.append(left_out(file, undecided, config.finding))
+            notes.append(left_out(file, undecided, config.learned[0]))
+    notes += unknown_findings(images, root, config.learned)
     return archive_catalogue(
         config,
         root,
         with_validation(images, config.val_fraction, config.split_seed),
-        classes=finding_classes(config.finding),
+        classes=classes_of(config),
         graded=False,
         channels=1,
         notes=notes,

@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
 from dpmi.config.data_sets import CsvData
-from dpmi.data.catalogue import SPLITS, Catalogue
+from dpmi.data.catalogue import SPLITS, Catalogue, Labels
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data
 from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.listed import ListedPaths, leads_out
+from dpmi.data.readers.listed_findings import listed_findings
 from dpmi.data.readers.own import order_classes, several_findings
 from dpmi.data.splitting import random_split
 from dpmi.data.tables import Row, Table, read_table
@@ -25,7 +25,8 @@ _OF_ITS_OWN = ("path", "label", "patient", "split")  # every other column can be
 def read_csv_file(config: CsvData) -> Catalogue:
     """Read a table with the columns path and label and, where there are, patient and split.
 
-    Any other column tells which group an image is of.
+    Under ``data.task=multilabel`` findings may be in columns of their own, in place of label. Any
+    other column tells which group an image is of.
 
     Paths are relative to ``root`` and stay below it. Without a split column the images are split
     at random: by patient where patients are known, else each class in the same proportions. Without
@@ -35,7 +36,8 @@ def read_csv_file(config: CsvData) -> Catalogue:
         UserError: the table or an image it names cannot be used.
     """
     root = Path(config.root).expanduser()
-    table = read_table(_find_table(config, root), _OF_ITS_OWN[:2], _OF_ITS_OWN[2:])
+    needed = _OF_ITS_OWN[: 1 if config.task == "multilabel" else 2]
+    table = read_table(_find_table(config, root), needed, _OF_ITS_OWN[len(needed) :])
     rows, listed = table.rows, ListedPaths(root)
 
     paths: dict[str, Row] = {}
@@ -51,12 +53,7 @@ def read_csv_file(config: CsvData) -> Catalogue:
     if (outside := first_outside(root, paths)) is not None:
         line = paths[outside].line
         raise leads_out(paths[outside].values["path"], root, f"{table.file}, line {line}")
-    names, notes = _labels(table)
-    classes = order_classes(
-        names, names, graded=config.graded, many=config.many_classes, where=str(table.file)
-    )
-    index = {name: label for label, name in enumerate(classes)}
-    labels = np.asarray([index[name] for name in names], dtype=np.int64)
+    classes, labels, columns, notes = _labels(config, table)
     settings = Decoding.of(config)
     patients = tuple(row.values.get("patient", "") for row in rows)
     of_files: tuple[str, ...] = ()
@@ -76,7 +73,7 @@ def read_csv_file(config: CsvData) -> Catalogue:
         groups={
             column: tuple(row.values[column] for row in rows)
             for column in rows[0].values
-            if column and column not in _OF_ITS_OWN
+            if column and column not in (*_OF_ITS_OWN, *columns)
         },
         notes=(*table.notes, *listed.notes(table.file), *notes, *of_files),
     )
@@ -110,7 +107,22 @@ def _value(table: Table, row: Row, column: str) -> str:
     return value
 
 
-def _labels(table: Table) -> tuple[list[str], tuple[str, ...]]:
+def _labels(
+    config: CsvData, table: Table
+) -> tuple[tuple[str, ...], Labels, tuple[str, ...], tuple[str, ...]]:
+    """Classes or findings, labels by them, the columns that hold these, and notes on them."""
+    if config.task == "multilabel":
+        found = listed_findings(config, table)
+        return found.names, found.labels, found.columns, found.notes
+    names, notes = _class_names(table)
+    classes = order_classes(
+        names, names, graded=config.graded, many=config.many_classes, where=str(table.file)
+    )
+    index = {name: label for label, name in enumerate(classes)}
+    return classes, np.asarray([index[name] for name in names], np.int64), (), notes
+
+
+def _class_names(table: Table) -> tuple[list[str], tuple[str, ...]]:
     """The class of each row, and a note where it is not as written."""
     names = [_value(table, row, "label") for row in table.rows]
     for name, row in zip(names, table.rows, strict=True):
@@ -125,7 +137,7 @@ def _labels(table: Table) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _splits(
-    config: CsvData, table: Table, labels: NDArray[np.int64], patients: tuple[str, ...]
+    config: CsvData, table: Table, labels: Labels, patients: tuple[str, ...]
 ) -> tuple[str, ...]:
     if "split" in table.rows[0].values:
         for row in table.rows:

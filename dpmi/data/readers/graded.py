@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from dpmi.base.errors import UserError
 from dpmi.config.data_sets import GradedData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.files import image_files
 from dpmi.data.readers.aptos import CLASSES
-from dpmi.data.readers.archives import Listed, archive_catalogue, no_archive
+from dpmi.data.readers.archives import Listed, archive_catalogue, labels_of, no_archive
 from dpmi.data.splitting import patient_split
 from dpmi.data.tables import Row, Table, read_table
 
@@ -129,7 +127,7 @@ def _catalogue(
     config: GradedData, root: Path, images: Sequence[Listed], notes: Sequence[str]
 ) -> Catalogue:
     splits = patient_split(
-        np.asarray([image.label for image in images]),
+        labels_of(images),
         [image.patient for image in images],
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,

@@ -9,7 +9,7 @@ from dpmi.base.errors import UserError
 from dpmi.config.data_sets import MimicData
 from dpmi.data.catalogue import Catalogue
 from dpmi.data.readers.archives import Listed, archive_catalogue, first_file, no_archive
-from dpmi.data.readers.findings import finding_classes, finding_label, left_out
+from dpmi.data.readers.findings import classes_of, left_out, report_label, unknown_findings
 from dpmi.data.tables import read_table
 
 _SPLITS = {"train": "train", "validate": "val", "test": "test"}
@@ -41,10 +41,9 @@ def read_mimic_cxr(config: MimicData) -> Catalogue:
             "-chexpert.csv.gz, and its folder files/",
             "phantom_xray",
         )
-    labelled = read_table(label_file, ["study_id", config.finding], others=False)
+    labelled = read_table(label_file, ["study_id", *config.learned], others=False)
     labels = {
-        row.values["study_id"]: finding_label(row, config.finding, label_file, config.uncertain)
-        for row in labelled.rows
+        row.values["study_id"]: report_label(row, config, label_file) for row in labelled.rows
     }
     metadata = read_table(metadata_file, ["dicom_id", "ViewPosition"], others=False)
     views = {row.values["dicom_id"]: row.values["ViewPosition"] for row in metadata.rows}
@@ -76,12 +75,13 @@ def read_mimic_cxr(config: MimicData) -> Catalogue:
     if unlabelled:
         notes.append(f"{label_file}: {unlabelled} images of studies without labels are left out.")
     if undecided:
-        notes.append(left_out(label_file, undecided, config.finding))
+        notes.append(left_out(label_file, undecided, config.learned[0]))
+    notes += unknown_findings(images, label_file, config.learned)
     return archive_catalogue(
         config,
         root,
         images,
-        classes=finding_classes(config.finding),
+        classes=classes_of(config),
         graded=False,
         channels=1,
         notes=notes,

@@ -15,7 +15,7 @@ from dpmi.data.readers.archives import (
     no_archive,
     with_validation,
 )
-from dpmi.data.readers.findings import finding_classes
+from dpmi.data.readers.findings import classes_of
 from dpmi.data.tables import read_table
 
 _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
@@ -27,8 +27,9 @@ _VIEW = "View Position"
 def read_nih(config: NihData) -> Catalogue:
     """Read the table, both lists and ``images_001/images`` to ``images_012/images``, or ``images``.
 
-    An image is of the second class where its labels, which ``|`` separates, name the finding. The
-    official lists share no patient; some of the training patients are to validate on.
+    An image shows the findings that its labels name, which ``|`` separates; where one is asked for,
+    it is of the second of two classes where they name that one. The official lists share no
+    patient; some of the training patients are to validate on.
 
     Raises:
         UserError: the table, the lists or the images are not there, or do not fit together.
@@ -58,7 +59,9 @@ def read_nih(config: NihData) -> Catalogue:
     table = read_table(file, required, [*_SEX, _VIEW], others=False)
     images = []
     for row in table.rows:
-        name, findings = row.values["Image Index"], row.values["Finding Labels"].split("|")
+        name = row.values["Image Index"]
+        named = {finding.strip() for finding in row.values["Finding Labels"].split("|")}
+        shown = [finding in named for finding in config.learned]
         where = f"{file}, line {row.line}: {name}"
         if name not in splits:
             raise UserError(f"{where} is neither in train_val_list.txt nor in test_list.txt.")
@@ -66,7 +69,7 @@ def read_nih(config: NihData) -> Catalogue:
         images.append(
             Listed(
                 path=places.get(name, ""),
-                label=int(config.finding in (finding.strip() for finding in findings)),
+                label=int(shown[0]) if config.task == "classes" else tuple(map(float, shown)),
                 patient=row.values["Patient ID"],
                 split=splits[name],
                 where=where,
@@ -77,7 +80,7 @@ def read_nih(config: NihData) -> Catalogue:
         config,
         root,
         with_validation(images, config.val_fraction, config.split_seed),
-        classes=finding_classes(config.finding),
+        classes=classes_of(config),
         graded=False,
         channels=1,
         notes=table.notes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
 from dpmi.base.errors import UserError
 
@@ -33,7 +34,7 @@ def order_classes(
             f"{where}: there is only one class, {', '.join(unique)}; training needs two or more."
         )
     if not many:
-        _check_number(unique, Counter(images), where)
+        check_number(unique, Counter(images), where)
     if all(re.fullmatch(r"[+-]?\d+", name) for name in unique):
         return tuple(sorted(unique, key=lambda name: (int(name), name)))
     if graded:
@@ -51,24 +52,37 @@ def several_findings(name: str) -> str | None:
         return None
     findings = [finding.strip() for finding in name.split("|")]
     return (
-        f"label {name!r} names several classes, and here each image is of one. Choose one finding "
-        f"and label every image by whether it shows it ({findings[0]} or no {findings[0]}), or "
-        "remove images of several."
+        f"label {name!r} names several findings, and here each image is of one class. To learn all "
+        "of them, list the images in a table and set data=csv data.task=multilabel; to learn one, "
+        f"label every image by whether it shows it ({findings[0]} or no {findings[0]})."
     )
 
 
-def _check_number(classes: set[str], images: Counter[str], where: str) -> None:
-    """Refuse what a column of names, numbers or dates looks like when it is taken for labels."""
+def check_number(
+    classes: set[str], images: Counter[str], where: str, of: Literal["class", "finding"] = "class"
+) -> None:
+    """Refuse what a column of names, numbers or dates looks like when it is taken for labels.
+
+    Args:
+        classes: names.
+        images: of each.
+        where: the file or folder that names them, for messages.
+        of: what they are names of.
+
+    Raises:
+        UserError: they are more than 50, or most of them are of one image.
+    """
+    several = {"class": "classes", "finding": "findings"}[of]
     single = sorted(name for name in classes if images[name] == 1)
     if len(classes) > MOST_CLASSES:
         first = ", ".join(repr(name) for name in sorted(classes)[:3])
-        found = f"there are {len(classes)} classes ({first}, ...), more than {MOST_CLASSES}"
+        found = f"there are {len(classes)} {several} ({first}, ...), more than {MOST_CLASSES}"
     elif len(classes) > 2 and len(single) > len(classes) / 2:
         first = ", ".join(repr(name) for name in single[:3])
-        found = f"{len(single)} of {len(classes)} classes have one image ({first})"
+        found = f"{len(single)} of {len(classes)} {several} have one image ({first})"
     else:
         return
     raise UserError(
-        f"{where}: {found}. Is something else than the class taken for it? If they are meant, set "
+        f"{where}: {found}. Is something else than the {of} taken for it? If they are meant, set "
         "data.many_classes=true."
     )

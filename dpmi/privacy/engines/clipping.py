@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from dpmi.base.targets import example_losses
 
 _ROUNDING = 1e-6  # added to a norm before dividing by it, as Opacus does: stays below the bound
 
@@ -30,7 +32,8 @@ class ClippingEngine(Protocol):
 
         Args:
             images: (B, C, H, W) or (B, D), or K views of each, (B, K, ...); B at least 1.
-            labels: (B,), or of each view (B, K).
+            labels: (B,) classes, or of each view (B, K); (B, F) findings, or of each view
+                (B, K, F).
             sums: to add to.
             scale: of what is added.
 
@@ -54,14 +57,14 @@ def precise(x: Tensor) -> Tensor:
 
 
 def total_loss(logits: Tensor, labels: Tensor, views: int) -> Tensor:
-    """Σ_i of the examples' losses, each the mean cross-entropy of its views.
+    """Σ_i of the examples' losses, each the mean of those of its views.
 
     Args:
         logits: (B K, classes), the views of an example next to one another.
-        labels: (B K,), of the views.
+        labels: (B K,) classes, or (B K, F) findings, of the views.
         views: K.
     """
-    return nn.functional.cross_entropy(logits, labels, reduction="sum") / views
+    return example_losses(logits, labels).sum() / views
 
 
 def of_examples(rows: Tensor, views: int) -> Tensor:

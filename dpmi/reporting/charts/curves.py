@@ -27,10 +27,13 @@ from dpmi.run.records.record import RunRecord
 
 _ROWS = {
     "val/accuracy": "validation (%)",
+    "val/auroc": "validation AUROC (%)",
     "nonprivate/accuracy": "train, at the step (%)",
+    "nonprivate/loss": "train loss, at the step",
     "test/accuracy": "test (%)",
     "epsilon": "ε spent",
 }
+_AS_THEY_ARE = ("epsilon", "nonprivate/loss")  # the others are in per cent
 
 
 def curves_chart(panel: Panel, name: str) -> Chart | None:
@@ -58,14 +61,14 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
                 curve = mean_curve([run.curves[row] for run in runs if row in run.curves])
                 if not curve:
                     continue
-                scale = 1 if row == "epsilon" else 100
+                scale, unit = (1, "") if row in _AS_THEY_ARE else (100, " %")
                 axes[y][x].plot(
                     range(1, len(curve) + 1), [scale * value for value in curve],
                     line.get(column.beta, "-"), color=COLOURS[mechanism], linewidth=1.5,
                     marker="." if len(curve) < 12 else "",
                 )  # fmt: skip
                 if row == rows[0]:
-                    told.append(f"{column.title} ends at {scale * curve[-1]:.1f} % ({row})")
+                    told.append(f"{column.title} ends at {scale * curve[-1]:.1f}{unit} ({row})")
         if "epsilon" in rows:
             promise = cells[0][1][-1].guarantee
             of = f"per {promise.unit}" if promise and promise.unit else "no ε"

@@ -41,7 +41,9 @@ def figure4_chart(panels: Sequence[Panel], name: str = "figure4") -> Chart:
     width, height = 1.1 + _INCHES_A_CELL * longest, _INCHES_A_LINE * len(lines)
     figure, axes = new_figure(len(lines), 1, width, height, share_y=True)
     titles = ", ".join(panel.title for panel in panels)
-    chart = Chart(name, f"Accuracy by mechanism and β: {titles}", _words(panels), figure)
+    measures = " and ".join(dict.fromkeys(panel.measure for panel in panels))
+    heading = f"{measures[:1].upper()}{measures[1:]} by mechanism and β: {titles}"
+    chart = Chart(name, heading, _words(panels), figure)
     lows = [62.0]
     for (each,), (panel, columns) in zip(axes, lines, strict=True):
         lows += _line(chart, each, panel, columns)
@@ -83,7 +85,7 @@ def _line(chart: Chart, axes: Axes, panel: Panel, columns: Sequence[Column]) -> 
     labels = [_label(column, test) for column, test in zip(columns, tests, strict=True)]
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(f"{panel.measure} (%)")
     axes.grid(visible=False, axis="x")
     return lows
 
@@ -179,5 +181,5 @@ def _words(panels: Sequence[Panel]) -> str:
         )
         floor = panel.majority("test")
         guess = f", majority class {100 * floor:.1f} %" if floor is not None else ""
-        told.append(f"{panel.title}, test accuracy{guess}: {cells}.")
+        told.append(f"{panel.title}, test {panel.measure}{guess}: {cells}.")
     return " ".join(told)

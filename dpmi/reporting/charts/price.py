@@ -23,6 +23,7 @@ from dpmi.reporting.charts.style import (
 )  # fmt: skip
 
 _METRICS = {"auroc": "AUROC", "accuracy": "accuracy"}
+_OF_FINDINGS = {"auroc": "AUROC", "average_precision": "average precision"}
 _Point = tuple[float, Column, Cell]  # ε of an image or a patient
 
 
@@ -44,6 +45,7 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
     epsilons = [epsilon for _, of in points for epsilon, _, _ in of if math.isfinite(epsilon)]
     if not epsilons:
         return None
+    metrics = _METRICS if not all(panel.multilabel for panel in panels) else _OF_FINDINGS
     figure, axes = new_figure(2, 1, 10.6, 7.2, share_x="col")
     dataset, tested_on = panels[0].dataset, panels[0].tested_on
     whose = of_whom(panels)
@@ -51,13 +53,13 @@ def price_chart(panels: Sequence[Panel], name: str) -> Chart | None:
     chart = Chart(
         name,
         f"What the privacy of {whose} costs: {dataset}{where}",
-        f"AUROC and accuracy on test images against the ε of {whose} that is replaced by another, "
-        "for all mechanisms. " + _words(panels, points),
+        f"{' and '.join(metrics.values())} on test images against the ε of {whose} that is "
+        "replaced by another, for all mechanisms. " + _words(panels, points),
         figure,
     )
     low, high = min(epsilons) / 1.5, max(epsilons) * 1.5
     nowhere = high * (high / low) ** 0.09  # where what has no ε is drawn
-    for (each,), (metric, label) in zip(axes, _METRICS.items(), strict=True):
+    for (each,), (metric, label) in zip(axes, metrics.items(), strict=True):
         each.set_xscale("log")
         for number, of in points:
             _draw(chart, each, panels[number], of, metric, LINES[number % len(LINES)], nowhere)
@@ -106,12 +108,10 @@ def _draw(
             (mark,) = axes.plot(
                 epsilon, mean(values), marker, color=colour, markerfacecolor=filled, markersize=6.5
             )
-            whose = of_whom([panel])
+            whose, title = of_whom([panel]), (_METRICS | _OF_FINDINGS)[metric]
             said = f"ε {printed_epsilon(epsilon)} of {whose}" if epsilon < nowhere else "no ε"
             where = f" ({panel.setup})" if panel.setup else ""
-            chart.tell(
-                mark, f"{column.title}{where}: {_METRICS[metric]} {mean(values):.3f}, {said}"
-            )
+            chart.tell(mark, f"{column.title}{where}: {title} {mean(values):.3f}, {said}")
             if metric == "accuracy" and cell.poster:
                 shape = "*" if cell.picked_on_test else "x"
                 (mark,) = axes.plot(nowhere, cell.poster.accuracy, shape, color=INK, markersize=7)
@@ -160,7 +160,8 @@ def _legend(
             for number, of in points
             if of
         ]
-    handles.append(Line2D([], [], color=RULE, ls=(0, (4, 3)), label="majority class"))
+    if not all(panel.multilabel for panel in panels):
+        handles.append(Line2D([], [], color=RULE, ls=(0, (4, 3)), label="majority class"))
     if any(cell.poster for _, of in points for _, _, cell in of):
         handles.append(Line2D([], [], ls="", marker="x", color=INK, label="poster"))
         handles.append(Line2D([], [], ls="", marker="*", color=INK, label="… picked on test"))

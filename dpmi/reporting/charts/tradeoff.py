@@ -23,6 +23,7 @@ from dpmi.reporting.charts.style import (
 METRICS = {
     "accuracy": "accuracy",
     "auroc": "AUROC",
+    "average_precision": "average precision",
     "kappa": "weighted κ",
     WORST_RECALL: "worst recall",
 }
@@ -145,7 +146,8 @@ def _legend(panel: Panel, points: dict[Column, Cell]) -> list[Line2D]:
                    ls=":" if claimed else "-",
                    label=f"{TITLES[mechanism]}{' (claimed ε)' if claimed else ''}")
         )  # fmt: skip
-    handles.append(Line2D([], [], color=RULE, ls=(0, (4, 3)), label="majority class"))
+    if not panel.multilabel:
+        handles.append(Line2D([], [], color=RULE, ls=(0, (4, 3)), label="majority class"))
     if any(cells["test"].poster for cells in panel.columns.values()):
         handles.append(Line2D([], [], ls="", marker="x", color=INK, label="poster (claimed ε)"))
         handles.append(Line2D([], [], ls="", marker="*", color=INK, label="… picked on test"))

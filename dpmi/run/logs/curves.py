@@ -14,8 +14,9 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from dpmi.models.names import NONPRIVATE
 
-TRAIN_ACCURACY = f"{NONPRIVATE}/accuracy"
+TRAIN_ACCURACY, TRAIN_LOSS = f"{NONPRIVATE}/accuracy", f"{NONPRIVATE}/loss"
 VAL_ACCURACY, TEST_ACCURACY, EPSILON = "val/accuracy", "test/accuracy", "epsilon"
+VAL_AUROC = "val/auroc"
 
 
 class EpochCurves(L.Callback):
@@ -25,19 +26,25 @@ class EpochCurves(L.Callback):
 
     Args:
         spent: ε and its unit, of what has been executed so far; None where nothing is promised.
+        multilabel: labels are findings.
 
     Attributes:
         values: metric to one value an epoch, in order. ``nonprivate/accuracy`` is the share of
             the epoch's training images that were classified rightly at the step that trained on
-            them (NaN where every batch of the epoch was empty); ``epsilon`` that of the guarantee
-            at the end of the epoch, where there is one; ``val/accuracy`` and ``test/accuracy``
-            stand where these images are evaluated in every epoch.
+            them (NaN where every batch of the epoch was empty), of findings ``nonprivate/loss``
+            their mean loss there; ``epsilon`` that of the guarantee at the end of the epoch, where
+            there is one; ``val/accuracy`` (of findings ``val/auroc``) and ``test/accuracy`` stand
+            where these images are evaluated in every epoch.
     """
 
-    def __init__(self, spent: Callable[[], tuple[float, str] | None]) -> None:
+    def __init__(
+        self, spent: Callable[[], tuple[float, str] | None], *, multilabel: bool = False
+    ) -> None:
         self._spent = spent
         self.values: dict[str, list[float]] = {}
         self._right, self._images = 0.0, 0
+        self._train = TRAIN_LOSS if multilabel else TRAIN_ACCURACY
+        self._evaluated = (VAL_AUROC,) if multilabel else (VAL_ACCURACY, TEST_ACCURACY)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -55,18 +62,16 @@ class EpochCurves(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Count the images of the step; an empty batch has none, and logged no accuracy."""
+        """Count the images of the step; an empty batch has none, and logged nothing."""
         if images := outputs["images"]:
-            self._right += float(trainer.callback_metrics[TRAIN_ACCURACY]) * images
+            self._right += float(trainer.callback_metrics[self._train]) * images
             self._images += images
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the epoch's values; validation was before."""
         logged = trainer.callback_metrics
-        ended = {TRAIN_ACCURACY: self._right / self._images if self._images else math.nan}
-        ended |= {
-            name: float(logged[name]) for name in (VAL_ACCURACY, TEST_ACCURACY) if name in logged
-        }
+        ended = {self._train: self._right / self._images if self._images else math.nan}
+        ended |= {name: float(logged[name]) for name in self._evaluated if name in logged}
         if spent := self._spent():
             ended[EPSILON] = spent[0]
         for name, value in ended.items():

@@ -31,7 +31,7 @@ def image_sample(config: Config, clean: PreparedData, released: PreparedData) ->
     side = before.shape[-1]
     every = -(-side // LARGEST_SIDE)
     return ImageSample(
-        label=clean.classes[int(clean.splits["train"].labels[0])],
+        label=clean.label_of("train", 0),
         side=side,
         every=every,
         before=_png(before[:, ::every, ::every]),
@@ -48,7 +48,7 @@ def log_samples(door: Door, config: Config, clean: PreparedData, released: Prepa
         split = data.splits["train"]
         for index in range(min(SAMPLES, len(split.labels))):
             images.append(np.moveaxis(np.asarray(split.pixels[index]), 0, -1))  # (H, W, C)
-            captions.append(f"{data.classes[int(split.labels[index])]}, {when}")
+            captions.append(f"{data.label_of('train', index)}, {when}")
     door.log_images("samples", images, captions)
 
 

@@ -42,7 +42,8 @@ CONFIG = frozenset({
     *(f"privacy.{key}" for key in ("unit", "max_epsilon", "max_total_epsilon")),
     *(f"data.{key}" for key in ("name", "image_size", "resize", "channels", "graded")),
     *(f"data.{key}" for key in ("bit_depth", "window", "value_range")),
-    "data.augment", "data.multiplicity", "data.finding", "data.uncertain", "data.views",
+    "data.augment", "data.multiplicity", "data.uncertain", "data.views",
+    "data.task", "data.finding", "data.findings",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "whiten",
         "count_scale", "moment_scale", "shares.centre", "shares.head", "shares.counts",
@@ -145,6 +146,11 @@ def tested_metrics(metrics: Mapping[str, Value]) -> dict[str, Value]:
         for prefix, public in _PUBLIC_NAMES.items()
         if name.startswith(public)
     }
+
+
+def public_test_images(data: Mapping[str, Any] | None, reliability: Sequence[Any]) -> int | None:
+    """The number of test images, which a reliability diagram tells where there is one."""
+    return None if data is None or reliability else data["counts"].get("test")
 
 
 def public_groups(groups: Sequence[Group], config: Mapping[str, Any]) -> list[Group]:

@@ -18,6 +18,7 @@ from dpmi.run.records.leaving import (
     public_guarantee,
     public_metrics,
     public_risk,
+    public_test_images,
 )
 from dpmi.run.records.record import Metric, RunRecord
 
@@ -47,6 +48,7 @@ class PublicRecord(Public):
             for they tell the batch size.
         metrics: flat names under ``test_images/`` and ``selected_on_test_images/``.
         reliability: of the test images, as in the record.
+        test_images: how many they are, where no reliability diagram counts them (of findings).
         groups, worst_groups: as in the record; of public data only (``dpmi.run.records.leaving``).
         audit: the empirical lower bound on ε, where the run was audited.
         environment: as in the record.
@@ -68,6 +70,7 @@ class PublicRecord(Public):
     executed: dict[str, Any]
     metrics: dict[str, Metric]
     reliability: list[tuple[float, float, int]] = Field(default_factory=list)
+    test_images: int | None = None
     groups: list[Subgroup] = Field(default_factory=list)
     worst_groups: dict[str, Worst] = Field(default_factory=dict)
     audit: dict[str, Any] | None
@@ -90,6 +93,7 @@ def publishable(record: RunRecord) -> PublicRecord:
         executed=public_execution(record.mechanism, record.config),
         metrics=public_metrics(record.metrics),
         reliability=record.reliability,
+        test_images=public_test_images(record.data, record.reliability),
         groups=public_groups(record.groups, record.config),
         worst_groups=worst_groups(public_groups(record.groups, record.config)),
         audit=public_audit(record.audit),

@@ -54,7 +54,7 @@ class TrainingBar(RichProgressBar):
     """Lightning's rich bar with the metrics that matter under short names."""
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Loss and accuracy of the batch, validation accuracy, ε."""
+        """Loss and accuracy of the batch, accuracy or AUROC of validation, ε."""
         return _short(super().get_metrics(trainer, pl_module))
 
 
@@ -83,6 +83,7 @@ def _short(metrics: dict[str, Any]) -> dict[str, Any]:
         f"{NONPRIVATE}/loss": "loss",
         f"{NONPRIVATE}/accuracy": "accuracy",
         "val/accuracy": "val accuracy",
+        "val/auroc": "val AUROC",
         "epsilon": "ε",
     }
     told = {short: float(metrics[name]) for name, short in names.items() if name in metrics}

@@ -20,8 +20,8 @@ class RunStatus(BaseModel):
         pid, host: of the process.
         device: "cpu", or "gpu N" with the number that the machine knows it by.
         epoch, epochs: that is trained, counted from 1, of how many; epochs_done: that have ended.
-        accuracy, accuracy_of: the latest, of the validation images where they are evaluated, else
-            of a training batch.
+        latest, metric, of: accuracy, of findings AUROC: of the validation images where they are
+            evaluated, else of a training batch.
         epsilon, unit: spent so far; None where nothing is promised.
         seconds_left: of training, at the speed so far.
     """
@@ -35,8 +35,9 @@ class RunStatus(BaseModel):
     epoch: int | None = None
     epochs: int | None = None
     epochs_done: int = 0
-    accuracy: float | None = None
-    accuracy_of: Literal["val", "train"] | None = None
+    latest: float | None = None
+    metric: Literal["accuracy", "auroc"] = "accuracy"
+    of: Literal["val", "train"] | None = None
     epsilon: float | None = None
     unit: str | None = None
     seconds_left: float | None = None

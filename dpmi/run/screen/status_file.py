@@ -68,9 +68,10 @@ class StatusFile(L.Callback):
         told: dict[str, Any] = {"phase": "training", "device": _device(trainer)}
         told |= {"epoch": epoch + 1, "epochs": trainer.max_epochs}
         told["epochs_done"] = epoch if done is None else done
-        for of, name in (("train", f"{NONPRIVATE}/accuracy"), ("val", "val/accuracy")):
-            if name in logged:
-                told |= {"accuracy": float(logged[name]), "accuracy_of": of}
+        for of, prefix in (("train", NONPRIVATE), ("val", "val")):
+            for metric in ("auroc", "accuracy"):  # of classes both, of findings AUROC alone
+                if (name := f"{prefix}/{metric}") in logged:
+                    told |= {"latest": float(logged[name]), "metric": metric, "of": of}
         if self._spends is not None and self._spent is None:
             self._spent = self._spends()  # not oftener: under DP-SGD it calls an accountant
         if self._spent is not None:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from dpmi.base.errors import UserError
 from dpmi.config.identity import cell_name, config_digest
 from dpmi.config.schema import Config
-from dpmi.models.names import TRAIN_METRICS
+from dpmi.models.names import TRAIN_METRICS, in_one_number
 from dpmi.privacy.total import total
 from dpmi.run.durability.resume import (
     LOCK_FILE,
@@ -120,9 +120,9 @@ def _tell(record: RunRecord, folder: Path, console: Console) -> None:
         console.print(record.stopped, style="yellow", markup=False)
     if record.account and total(record.account.superseded).spendings:
         console.print(_superseded(record.account), style="yellow", markup=False)
-    test, train = (record.metrics[name] for name in ("test/accuracy", f"{TRAIN_METRICS}/accuracy"))
+    test, train = (in_one_number(record.metrics, of) for of in ("test", TRAIN_METRICS))
     console.print(
-        f"[bold]{record.run}[/]  test accuracy {test:.1%}, train accuracy {train:.1%} (not "
+        f"[bold]{record.run}[/]  test {test}, train {train} (not "
         f"private); {record.guarantee}; {record.timings['total']:.0f} s; "
         f"{escape(str(folder / RECORD_FILE))}"
     )

@@ -110,7 +110,8 @@ def set_up(
         callbacks.append(privacy)
     if config.trainer.test_every_epoch:
         callbacks.append(EvaluateTestImages(learner.module.test_dataloader()))
-    curves, csv_log = EpochCurves(mechanism.spent), CsvLog(context.folder)
+    curves = EpochCurves(mechanism.spent, multilabel=learner.model.multilabel)
+    csv_log = CsvLog(context.folder)
     checkpoint = RunCheckpoint(
         context.folder / CHECKPOINTS,
         config.trainer.checkpoint_seconds,

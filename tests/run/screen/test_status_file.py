@@ -48,7 +48,7 @@ def test_a_run_tells_how_far_it_is_and_what_it_spent(told, tmp_path, monkeypatch
     assert training[-1].unit == "image"
     left = [s.seconds_left for s in training if s.seconds_left is not None]
     assert left[-1] == 0 < left[0]
-    assert {s.accuracy_of for s in training if s.accuracy is not None} == {"train", "val"}
+    assert {s.of for s in training if s.latest is not None} == {"train", "val"}
 
 
 def test_the_status_is_gone_when_the_run_has_ended(told, tmp_path):
