@@ -126,6 +126,9 @@ class BookKeeping:
     def _add_weighted_sums(self, sums: Sums, scale: float) -> None:
         squares = [contribution.squared_norms for contribution in self._tape.values()]
         norms = torch.stack(squares).sum(0).sqrt()
+        rounding = [c.rounding for c in self._tape.values() if c.rounding is not None]
+        if rounding:  # on tensor cores; what is executed is bounded, not what was measured
+            norms = norms + torch.stack(rounding).norm(dim=0)
         factors, finite = clip_factors(norms, self._max_grad_norm)
         if finite is not None:
             self.dropped += int((~finite).sum())
