@@ -147,6 +147,7 @@ def build_mechanism(
             input_shape=_input_shape(config, train),
             engine=settings.engine,
             multiplicity=config.data.multiplicity,
+            compiled=config.trainer.compile,
             **common,
         )
     if isinstance(settings, LdpPublishedMechanism):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from dpmi.base.devices import on_host
 from dpmi.mechanisms.layers import RULES, SAMPLERS
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, decide_midway, logit_sums
@@ -32,6 +33,7 @@ class DPSGD(PlannedMechanism):
             half of the free memory holds when training starts.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         multiplicity: views of each image in a batch; images of each patient.
+        compiled: code is made for the network, for the sizes of batches that come.
         options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
             the same noise.
     """
@@ -46,11 +48,13 @@ class DPSGD(PlannedMechanism):
         max_physical_batch_size: int | Literal["auto"],
         engine: str,
         multiplicity: int = 1,
+        compiled: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(plan, **options)
         self._piece, self._input_shape = max_physical_batch_size, input_shape
         self._engine, self._multiplicity, self._dropped = engine, multiplicity, 0
+        self._compiled = compiled
         self._gradient: PrivateGradient | None = None
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> PrivateGradient:
@@ -87,6 +91,7 @@ class DPSGD(PlannedMechanism):
             first_step=first_step,
             journal=self._journal,
             ranks=self.ranks,
+            pads=self._compiled or not on_host(next(net.parameters())),
         )
         return self._gradient
 

@@ -113,7 +113,8 @@ class ImageClassifier(L.LightningModule):
         """One logical batch, one step of the optimizer; the batch may be empty.
 
         Returns:
-            The number of ``images`` that the step trained on, in all processes.
+            The number of ``images`` that the step trained on, in all processes, and its
+            ``accuracy``.
         """
         assert self._gradient is not None
         images, labels = batch
@@ -135,7 +136,7 @@ class ImageClassifier(L.LightningModule):
                 prog_bar=True,
                 batch_size=count,
             )
-        return {"images": count}
+        return {"images": count, "accuracy": accuracy}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count one batch of the validation split."""

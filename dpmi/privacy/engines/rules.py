@@ -138,8 +138,8 @@ class Rows:
             total, start = sums[parameter].view(-1), 0
             for piece in pieces:
                 part = slice(start, start + len(piece))
-                if finite is not None:
-                    piece[~finite[part]] = 0.0
                 flat = precise(piece.flatten(1))
+                if finite is not None:
+                    flat.masked_fill_(~finite[part, None], 0.0)
                 total.addmv_(flat.t(), factors[part])
                 start = part.stop

@@ -37,11 +37,12 @@ class EpochCurves(L.Callback):
     def __init__(self, spent: Callable[[], tuple[float, str] | None]) -> None:
         self._spent = spent
         self.values: dict[str, list[float]] = {}
-        self._right, self._images = 0.0, 0
+        self._right: float | Tensor = 0.0
+        self._images = 0
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"values": self.values, "right": self._right, "images": self._images}
+        return {"values": self.values, "right": float(self._right), "images": self._images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the middle of an epoch."""
@@ -56,14 +57,15 @@ class EpochCurves(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count the images of the step; an empty batch has none, and logged no accuracy."""
-        if images := outputs["images"]:
-            self._right += float(trainer.callback_metrics[TRAIN_ACCURACY]) * images
+        if images := outputs["images"]:  # in double, where they are: nothing waits for a device
+            self._right = self._right + outputs["accuracy"].double() * images
             self._images += images
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the epoch's values; validation was before."""
         logged = trainer.callback_metrics
-        ended = {TRAIN_ACCURACY: self._right / self._images if self._images else math.nan}
+        right = float(self._right)
+        ended = {TRAIN_ACCURACY: right / self._images if self._images else math.nan}
         ended |= {
             name: float(logged[name]) for name in (VAL_ACCURACY, TEST_ACCURACY) if name in logged
         }

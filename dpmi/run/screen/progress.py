@@ -6,17 +6,21 @@ import time
 from typing import Any
 
 import pytorch_lightning as L
+import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
 from dpmi.models.names import NONPRIVATE
 from dpmi.privacy.guarantee import printed_epsilon
+from dpmi.run.logs.often import looks_at
 
 
 class StepTime(Callback):
     """Logs ``nonprivate/step_time``: wall seconds of a training step, and the learning rate.
 
-    The time reveals how many images were in the batch, which no ε covers.
+    The time reveals how many images were in the batch, which no ε covers. Where a GPU computes, it
+    is the time until the step's work was given out. That waits for the work of the step before, so
+    that the times add up to those of all steps.
 
     Attributes:
         seconds: of all training steps together.
@@ -47,15 +51,24 @@ class StepTime(Callback):
         took = time.perf_counter() - self._started
         self.seconds += took
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({f"{NONPRIVATE}/step_time": took, "learning_rate": rate}, batch_size=1)
+        # As tensors on the processor: Lightning would send numbers to a device, and wait.
+        logged = {f"{NONPRIVATE}/step_time": took, "learning_rate": rate}
+        values = {name: torch.tensor(value) for name, value in logged.items()}
+        pl_module.log_dict(values, batch_size=1)
 
 
 class TrainingBar(RichProgressBar):
     """Lightning's rich bar with the metrics that matter under short names."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._metrics: dict[str, Any] = {}
+
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Loss and accuracy of the batch, validation accuracy, ε."""
-        return _short(super().get_metrics(trainer, pl_module))
+        """Loss and accuracy of the batch, validation accuracy, ε; as of the last step looked at."""
+        if looks_at(trainer):
+            self._metrics = _short(super().get_metrics(trainer, pl_module))
+        return self._metrics
 
 
 class EpochLines(Callback):
