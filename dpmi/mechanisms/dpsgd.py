@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from dpmi.base.devices import on_host
+from dpmi.base import devices
 from dpmi.mechanisms.layers import RULES, SAMPLERS
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, decide_midway, logit_sums
@@ -91,7 +91,7 @@ class DPSGD(PlannedMechanism):
             first_step=first_step,
             journal=self._journal,
             ranks=self.ranks,
-            pads=self._compiled or not on_host(next(net.parameters())),
+            pads=self._compiled or not devices.on_host(next(net.parameters())),
         )
         return self._gradient
 

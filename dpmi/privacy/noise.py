@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dpmi.base.devices import on_host
+from dpmi.base import devices
 from dpmi.privacy.lattice import BLOCK, LatticeGaussian, lattice_gaussian
 from dpmi.privacy.randomness import NoiseSource, SecretStream
 
@@ -74,7 +74,7 @@ class GaussianNoise:
             step: number of the release; the same step gives the same noise again.
             purpose: of the stream.
         """
-        if on_host(sums):
+        if devices.on_host(sums):
             self._release(sums.numpy(), law, unit, self._source.stream(purpose, step))
             return
         drawing, self._ahead = self._ahead, None

@@ -7,7 +7,8 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 
-from dpmi.base.devices import Later, on_host
+from dpmi.base import devices
+from dpmi.base.devices import Later
 from dpmi.base.errors import UserError
 
 
@@ -33,7 +34,7 @@ class FiniteWeights(L.Callback):
         finite = torch.stack(norms).sum().isfinite()
         self._look()
         self._finite, self._step = Later(finite), trainer.global_step
-        if on_host(finite):
+        if devices.on_host(finite):
             self._look()
 
     def on_save_checkpoint(self, *_: Any) -> None:
