@@ -131,11 +131,8 @@ class ImageClassifier(L.LightningModule):
             means = torch.stack([loss, accuracy])
         (loss, accuracy), count = self._ranks.mean(means, len(labels))
         if count:
-            self.log_dict(
-                {f"{NONPRIVATE}/loss": loss, f"{NONPRIVATE}/accuracy": accuracy},
-                prog_bar=True,
-                batch_size=count,
-            )
+            logged = {f"{NONPRIVATE}/loss": loss, f"{NONPRIVATE}/accuracy": accuracy}
+            self.log_dict(logged, batch_size=count)
         return {"images": count, "accuracy": accuracy}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -180,9 +177,4 @@ class ImageClassifier(L.LightningModule):
                 for label, of_class in zip(self.classes, value, strict=True):
                     self.log(f"{name}/{label}", of_class, add_dataloader_idx=False)
             else:
-                self.log(
-                    name,
-                    value,
-                    prog_bar=name == "val/accuracy",
-                    add_dataloader_idx=False,
-                )
+                self.log(name, value, add_dataloader_idx=False)

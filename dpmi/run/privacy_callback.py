@@ -155,7 +155,7 @@ class PrivacyCallback(L.Callback):
         if not self._mechanism.reproducible:  # else no ε holds
             # As tensors on the processor: Lightning would send numbers to a device, and wait.
             spent = torch.tensor(self._schedule.at(taken))
-            pl_module.log("epsilon", spent, prog_bar=True, batch_size=1)
+            pl_module.log("epsilon", spent, batch_size=1)
             pl_module.log("delta", torch.tensor(self._plan.delta), batch_size=1)
         if self._affordable is not None and taken >= self._affordable:
             if taken < self._plan.steps:

@@ -17,7 +17,7 @@ from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 from dpmi.run.durability import resume
 from dpmi.run.given import Given
 from dpmi.run.job import Run
-from dpmi.run.logs import often
+from dpmi.run.screen import status_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -116,8 +116,10 @@ def run(composed, tiny, tmp_path, monkeypatch):
 )
 def test_no_step_waits_but_those_whose_values_are_logged(run, words, monkeypatch):
     monkeypatch.setattr(devices, "on_host", lambda tensor: False)
-    monkeypatch.setattr(often, "steps_between_looks", lambda device: LOOKS_EVERY)
     monkeypatch.setattr("dpmi.run.stages.training.steps_between_looks", lambda _: LOOKS_EVERY)
+    monkeypatch.setattr(status_file, "INTERVAL_SECONDS", 1e9)  # it looks once a second
+    # Of a device it is a copy on the host that is read: here the tensor itself.
+    monkeypatch.setattr(devices.Later, "read", lambda later: later._value.numpy())
     steps = Steps()
     with Counted(steps.found), CountedBelow(steps.found):
         run(*words, steps=steps)

@@ -58,7 +58,11 @@ class StepTime(Callback):
 
 
 class TrainingBar(RichProgressBar):
-    """Lightning's rich bar with the metrics that matter under short names."""
+    """Lightning's rich bar with the metrics that matter under short names.
+
+    They are taken from those of the callbacks: those that are logged for the bar, Lightning reads
+    at every step, and waits for the device.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +71,7 @@ class TrainingBar(RichProgressBar):
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         """Loss and accuracy of the batch, validation accuracy, ε; as of the last step looked at."""
         if looks_at(trainer):
-            self._metrics = _short(super().get_metrics(trainer, pl_module))
+            self._metrics = _short(trainer.callback_metrics)
         return self._metrics
 
 
@@ -86,7 +90,7 @@ class EpochLines(Callback):
         """Print the epoch, its metrics, and the time left."""
         done, of = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
         left = (time.perf_counter() - self._started) / done * (of - done)
-        metrics = _short(trainer.progress_bar_metrics)
+        metrics = _short(trainer.callback_metrics)
         told = "  ".join(f"{name} {value}" for name, value in metrics.items())
         self._console.print(f"epoch {done}/{of}  {told}  {left:.0f} s left")
 
