@@ -80,6 +80,29 @@ CLIPPING = (
         "test_a_sum_over_many_examples_is_not_rounded_to_bfloat16",
     ),
     Planted(
+        "what tensor cores round is taken for a share of the norm, as if no positions cancelled",
+        "dpmi/privacy/engines/convolution.py",
+        "self.rounding = tensor_cores.UNIT * uncancelled",
+        "self.rounding = tensor_cores.UNIT * total.sqrt()",
+        "tests/privacy/engines/test_tensor_cores.py::"
+        "test_where_positions_cancel_an_example_moves_the_sum_by_no_more_than_c",
+    ),
+    Planted(
+        "what tensor cores round is left out of the clip factor",
+        "dpmi/privacy/engines/bookkeeping.py",
+        "            norms = norms + torch.stack(rounding).norm(dim=0)\n",
+        "            norms = norms + 0.0\n",
+        "tests/privacy/engines/test_tensor_cores.py::"
+        "test_a_network_whose_positions_cancel_is_clipped_to_c",
+    ),
+    Planted(
+        "what fills a piece of a batch up contributes",
+        "dpmi/privacy/engines/clipping.py",
+        "        finite[examples:] = False\n",
+        "        finite[examples:] &= True\n",
+        "tests/privacy/engines/test_padding.py::test_whatever_fills_a_piece_adds_exactly_nothing",
+    ),
+    Planted(
         "Opacus' hooks leave the plain gradient behind",
         "dpmi/privacy/engines/opacus_hooks.py",
         "            parameter.grad = None  # the plain gradient, made in passing\n",
@@ -254,6 +277,14 @@ EXECUTION = (
 
 
 NOISE = (
+    Planted(
+        "noise that was drawn ahead is added to whatever step comes",
+        "dpmi/privacy/noise.py",
+        "if drawing is None or drawing.of != (purpose, step, law.std, len(sums)):",
+        "if drawing is None:",
+        "tests/privacy/test_noise.py::"
+        "test_noise_drawn_ahead_is_that_of_its_step_and_added_to_no_other",
+    ),
     Planted(
         "no noise is added",
         "dpmi/privacy/noise.py",

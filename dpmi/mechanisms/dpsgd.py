@@ -23,6 +23,13 @@ from dpmi.privacy.gradients import (
 from dpmi.privacy.plan import PrivacyPlan
 
 
+def clipping_engine(name: str, net: nn.Module, max_grad_norm: float) -> ClippingEngine:
+    """The engine of a name, "fast" or "opacus", bound to a network and an example's bound."""
+    if name == "opacus":
+        return OpacusHooks(net, max_grad_norm, SAMPLERS)
+    return BookKeeping(net, max_grad_norm, RULES)
+
+
 class DPSGD(PlannedMechanism):
     """Clipped per-example gradients with Gaussian noise (Abadi et al. 2016).
 
@@ -83,7 +90,7 @@ class DPSGD(PlannedMechanism):
             self._release_statistics(net, size)
         self._gradient = PrivateGradient(
             net,
-            self._make_engine(net),
+            clipping_engine(self._engine, net, self.plan.max_grad_norm),
             plan=self.plan,
             noise=self._noise,
             ledger=self.ledger,
@@ -104,12 +111,6 @@ class DPSGD(PlannedMechanism):
                 assert piece != "auto"  # this process trained, or took it over
                 released = self._release_statistic(planned, exact, piece)
                 decide_midway(net, released, self.plan.n, planned.noise_std)
-
-    def _make_engine(self, net: nn.Module) -> ClippingEngine:
-        bound = self.plan.max_grad_norm
-        if self._engine == "opacus":
-            return OpacusHooks(net, bound, SAMPLERS)
-        return BookKeeping(net, bound, RULES)
 
     def describe(self) -> dict[str, Any]:
         """Return the plan, the ledger, and how gradients were clipped.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,37 @@ from dpmi.models.metrics import classification_metrics, counted_images, reliabil
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.schedule import make_schedule
+
+
+@contextlib.contextmanager
+def last_layer_in_float32(net: nn.Module, device: str) -> Iterator[None]:
+    """Under autocast, the network's last layer ("head") works in float32; all, if it has none.
+
+    Logits of bfloat16's 8 bits would tie, and AUROC ranks them.
+
+    Args:
+        net: which may have a ``head``.
+        device: type of the one that autocast is on for.
+    """
+    head = getattr(net, "head", None)
+    if not torch.is_autocast_enabled(device) or not isinstance(head, nn.Module):
+        with torch.autocast(device, enabled=False):
+            yield
+        return
+    before, plain = head.__dict__.get("forward"), head.forward
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(device, enabled=False):
+            logits: Tensor = plain(x.float())
+        return logits
+
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before
 
 
 class ImageClassifier(L.LightningModule):
@@ -165,9 +197,9 @@ class ImageClassifier(L.LightningModule):
         self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], back: Tensor | float = 0.0
     ) -> None:
         images, labels = batch
-        # In float32 whatever trained it: logits of 8 bits would tie, and AUROC ranks them.
-        with torch.autocast(images.device.type, enabled=False):
-            metrics.update((self.net(images) + back).softmax(1), labels)
+        with last_layer_in_float32(self.net, images.device.type):
+            logits = self.net(images).float()
+        metrics.update((logits + back).softmax(1), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
         values: dict[str, Tensor] = metrics.compute()

@@ -99,6 +99,7 @@ def set_up(
         status: what tells others how far the run is; None where another process does.
     """
     config, ranks = context.config, context.ranks
+    assert config.trainer.precision != "auto"  # it was picked before
     step_time = StepTime()
     # The bar last: it shows what the others log.
     callbacks: list[L.Callback] = [*(context.given.watch if context.given else ()), step_time]

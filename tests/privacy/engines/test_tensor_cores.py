@@ -175,6 +175,29 @@ def test_a_norm_whose_products_are_added_in_the_worst_way_is_within_the_measurin
     assert abs(within - exact) <= error
 
 
+def test_a_network_whose_positions_cancel_is_clipped_to_c():
+    """Examples of which each would move the sum by more, were the rounding not counted."""
+    layer = nn.Conv2d(8, 24, 1, bias=False)
+    readout = nn.Linear(24 * 64, 2, bias=False)
+    pattern = cancelling(64, 24).float().t().flatten()
+    with torch.no_grad():
+        readout.weight.copy_(torch.stack([pattern, -pattern]))
+    readout.weight.requires_grad_(False)
+    net = nn.Sequential(layer, nn.Flatten(), readout)
+    generator = torch.Generator().manual_seed(0)
+    engine, norms = BookKeeping(net, CLIP, {}), []
+    for _ in range(16):
+        with torch.no_grad():
+            layer.weight.copy_(0.1 * torch.randn(layer.weight.shape, generator=generator))
+        image = 1 + torch.rand(1, 8, 1, 1, generator=generator).expand(1, 8, 8, 8)
+        sums = {layer.weight: torch.zeros(layer.weight.shape)}
+        with torch.autocast("cpu", torch.bfloat16):
+            engine.add_clipped_sum(image, torch.zeros(1, dtype=torch.long), sums, 2.0**20)
+        norms.append(sums[layer.weight].double().norm().item() / 2.0**20)
+    engine.close()
+    assert 0.5 * CLIP < max(norms) <= CLIP
+
+
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("by_gram", [True, False])
 def test_no_example_of_a_network_contributes_more_than_the_clip_norm(scale, by_gram, monkeypatch):
