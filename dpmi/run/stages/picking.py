@@ -28,6 +28,8 @@ from dpmi.run.parts import network
 from dpmi.run.stages.context import Context
 from dpmi.run.stages.images import Inputs
 
+Precision = Literal["32-true", "bf16-mixed"]
+_PRECISIONS: tuple[Precision, ...] = ("32-true", "bf16-mixed")
 _ROUNDS = 3  # timed, after one that warms up
 _FASTER = 0.95  # of the time of what is simpler: less is noise
 _WORTH_COMPILING = 600.0  # seconds of training: compiling takes a minute or two
@@ -38,7 +40,7 @@ _IMAGES = {"cpu": 16, "cuda": 256}  # at most, in a step that is timed
 class Choice:
     """What is picked, under the names of the config's keys."""
 
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Precision
     channels_last: bool = False
     compile: bool = False
 
@@ -73,14 +75,14 @@ def settle(context: Context, data: PreparedData, inputs: Inputs, begun: Resumpti
 def _picked(context: Context, data: PreparedData, inputs: Inputs) -> dict[str, Any]:
     config = context.config
     if config.model.train == "head":
-        only = next(_allowed(config, "cpu"))
+        only = next(_allowed(config))  # one product of matrices, which has no layout
         return asdict(only) | {"why": f"{only} (a head takes no time worth saving)", "seconds": {}}
     device = torch.device("cpu" if context.device == "cpu" else "cuda")
     given = context.given.net if context.given else None
     with torch.random.fork_rng(), torch.enable_grad():
         net = given or network(config, len(data.classes), inputs.start.pretrained, inputs.features)
         timing = Timing(config, net, data.channels, len(data.classes), device)
-        seconds = timing.compared(list(_allowed(config, device.type)))
+        seconds = timing.compared(list(_allowed(config)))
         best = fastest(seconds)
         steps = -(-inputs.train.n // batch_images(config, inputs.train.n)) * epochs(config)
         if _may_compile(config, device.type, steps * seconds[best]):
@@ -97,12 +99,11 @@ def _ms(seconds: float) -> str:
     return f"{1000 * seconds:.3g} ms"
 
 
-def _allowed(config: Config, device: str) -> Iterator[Choice]:
+def _allowed(config: Config) -> Iterator[Choice]:
     """What may be picked, what is simplest first; compiled code is left for later."""
     trainer, fixed = config.trainer, config.trainer.compile is True
-    simple = config.model.train == "head"  # one product of matrices, which has no layout
-    for precision in ("32-true",) if simple else ("32-true", "bf16-mixed"):
-        for channels_last in (False,) if simple else (False, True):
+    for precision in _PRECISIONS:
+        for channels_last in (False, True):
             if trainer.precision in ("auto", precision) and trainer.channels_last in (
                 "auto",
                 channels_last,
@@ -202,5 +203,7 @@ class Timing:
         if self._config.mechanism.name != "dpsgd":
             return MeanGradient(net)
         engine = clipping_engine(self._config.mechanism.engine, net, self._config.max_grad_norm)
-        sums = {p: torch.zeros_like(p) for p in net.parameters() if p.requires_grad}
+        sums: dict[Tensor, Tensor] = {
+            p: torch.zeros_like(p) for p in net.parameters() if p.requires_grad
+        }
         return lambda images, labels: engine.add_clipped_sum(images, labels, sums, 1.0)
