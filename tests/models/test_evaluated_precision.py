@@ -36,7 +36,7 @@ def test_logits_do_not_tie_and_are_of_features_in_bfloat16(net, images):
     exact, rounded = logits(net, images, False), logits(net, images, True)
     tied = logits(net, images, True, precise=False)
     assert rounded.dtype == torch.float32
-    assert tied.dtype == torch.bfloat16
+    assert torch.equal(tied.bfloat16().float(), tied)  # of 8 bits, whatever holds them
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
     assert not torch.equal(rounded.bfloat16().float(), rounded)  # more than 8 bits
     kept = []

@@ -85,7 +85,7 @@ def test_a_run_trains_as_it_picked_says_so_and_records_it(run, clock):
     assert record.picked["precision"] == "bf16-mixed"
     assert record.picked["seconds"][str(PLAIN)] == 0.4
     assert "trainer=auto: bf16-mixed, channels last: 200 ms a step of 10 made images" in told
-    assert read_record(folder / "record.json") == record
+    assert read_record(folder / "record.json").picked == record.picked
 
 
 def test_it_is_the_run_that_is_given_the_same_values(run, clock):

@@ -123,6 +123,8 @@ def test_no_step_waits_but_those_whose_values_are_logged(run, words, monkeypatch
     steps = Steps()
     with Counted(steps.found), CountedBelow(steps.found):
         run(*words, steps=steps)
+    if "mechanism=none" in words:  # the order in which images are shuffled is on the processor
+        steps.of = {step: [f for f in found if f != "tolist"] for step, found in steps.of.items()}
     per_epoch = 6
     for step, found in steps.of.items():
         if step % per_epoch and step % LOOKS_EVERY:

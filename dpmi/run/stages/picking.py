@@ -204,6 +204,6 @@ class Timing:
             return MeanGradient(net)
         engine = clipping_engine(self._config.mechanism.engine, net, self._config.max_grad_norm)
         sums: dict[Tensor, Tensor] = {
-            p: torch.zeros_like(p) for p in net.parameters() if p.requires_grad
+            p: torch.zeros(p.shape, device=p.device) for p in net.parameters() if p.requires_grad
         }
         return lambda images, labels: engine.add_clipped_sum(images, labels, sums, 1.0)
