@@ -58,6 +58,7 @@ class GaussianNoise:
         for _ in range(self._workers):
             self._threads.submit(all_there.wait)
         self._ahead: _Drawing | None = None
+        self._copied: list[tuple[Tensor, torch.cuda.Event | None]] = []  # and when it was
 
     def release(
         self, sums: Tensor, law: LatticeGaussian, unit: float, step: int, purpose: str = "gradient"
@@ -81,6 +82,10 @@ class GaussianNoise:
         if drawing is None or drawing.of != (purpose, step, law.std, len(sums)):
             drawing = self._draw(purpose, step, law, sums)
         _add_where_they_are(sums, drawing.wait(), unit)
+        copied = torch.cuda.Event() if sums.is_cuda else None
+        if copied:
+            copied.record()
+        self._copied.append((drawing.noise, copied))
         self._ahead = self._draw(purpose, step + 1, law, sums)
 
     def fill(self, buffer: Tensor, std: float, step: int) -> None:
@@ -89,9 +94,8 @@ class GaussianNoise:
         self.release(buffer, lattice_gaussian(_STEPS_IN_STD), std / _STEPS_IN_STD, step)
 
     def _draw(self, purpose: str, step: int, law: LatticeGaussian, like: Tensor) -> _Drawing:
-        # New memory each time: torch does not give pinned memory out again before it was copied.
         kind = torch.int32 if law.dtype == np.int32 else torch.int64
-        noise = torch.empty(len(like), dtype=kind, pin_memory=like.is_cuda)
+        noise = self._memory(len(like), kind, like.is_cuda)
 
         def work(share: list[tuple[NDArray[Any], SecretStream]]) -> None:
             for values, part in share:
@@ -99,6 +103,16 @@ class GaussianNoise:
 
         shares = self._begin(noise.numpy(), self._source.stream(purpose, step), work)
         return _Drawing((purpose, step, law.std, len(like)), noise, shares)
+
+    def _memory(self, size: int, kind: torch.dtype, pinned: bool) -> Tensor:
+        """That of the release before the last, when it was copied; so a step waits for no other."""
+        if len(self._copied) > 1:
+            noise, copied = self._copied.pop(0)
+            if copied:
+                copied.synchronize()
+            if (len(noise), noise.dtype) == (size, kind):
+                return noise
+        return torch.empty(size, dtype=kind, pin_memory=pinned)
 
     def _release(
         self, sums: NDArray[Any], law: LatticeGaussian, unit: float, stream: SecretStream
