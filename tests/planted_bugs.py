@@ -82,18 +82,10 @@ CLIPPING = (
     Planted(
         "what tensor cores round is taken for a share of the norm, as if no positions cancelled",
         "dpmi/privacy/engines/convolution.py",
-        "self.rounding = tensor_cores.UNIT * uncancelled",
-        "self.rounding = tensor_cores.UNIT * total.sqrt()",
+        "uncancelled = _uncancelled(self.layer, self.x, self.grad_output, self.views)",
+        "uncancelled = total.sqrt()",
         "tests/privacy/engines/test_tensor_cores.py::"
         "test_where_positions_cancel_an_example_moves_the_sum_by_no_more_than_c",
-    ),
-    Planted(
-        "what tensor cores round is left out of the clip factor",
-        "dpmi/privacy/engines/bookkeeping.py",
-        "            norms = norms + torch.stack(rounding).norm(dim=0)\n",
-        "            norms = norms + 0.0\n",
-        "tests/privacy/engines/test_tensor_cores.py::"
-        "test_a_network_whose_positions_cancel_is_clipped_to_c",
     ),
     Planted(
         "what fills a piece of a batch up contributes",

@@ -176,7 +176,7 @@ def test_a_norm_whose_products_are_added_in_the_worst_way_is_within_the_measurin
 
 
 def test_a_network_whose_positions_cancel_is_clipped_to_c():
-    """Examples of which each would move the sum by more, were the rounding not counted."""
+    """By the engine, with the rounding and the norms of tensor cores."""
     layer = nn.Conv2d(8, 24, 1, bias=False)
     readout = nn.Linear(24 * 64, 2, bias=False)
     pattern = cancelling(64, 24).float().t().flatten()
