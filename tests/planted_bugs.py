@@ -88,6 +88,21 @@ CLIPPING = (
         "test_a_sum_over_many_examples_is_not_rounded_to_bfloat16",
     ),
     Planted(
+        "what tensor cores round is taken for a share of the norm, as if no positions cancelled",
+        "dpmi/privacy/engines/convolution.py",
+        "uncancelled = _uncancelled(self.layer, self.x, self.grad_output, self.views)",
+        "uncancelled = total.sqrt()",
+        "tests/privacy/engines/test_tensor_cores.py::"
+        "test_where_positions_cancel_an_example_moves_the_sum_by_no_more_than_c",
+    ),
+    Planted(
+        "what fills a piece of a batch up contributes",
+        "dpmi/privacy/engines/clipping.py",
+        "        finite[examples:] = False\n",
+        "        finite[examples:] &= True\n",
+        "tests/privacy/engines/test_padding.py::test_whatever_fills_a_piece_adds_exactly_nothing",
+    ),
+    Planted(
         "Opacus' hooks leave the plain gradient behind",
         "dpmi/privacy/engines/opacus_hooks.py",
         "            parameter.grad = None  # the plain gradient, made in passing\n",
@@ -262,6 +277,14 @@ EXECUTION = (
 
 
 NOISE = (
+    Planted(
+        "noise that was drawn ahead is added to whatever step comes",
+        "dpmi/privacy/noise.py",
+        "if drawing is None or drawing.of != (purpose, step, law.std, len(sums)):",
+        "if drawing is None:",
+        "tests/privacy/test_noise.py::"
+        "test_noise_drawn_ahead_is_that_of_its_step_and_added_to_no_other",
+    ),
     Planted(
         "no noise is added",
         "dpmi/privacy/noise.py",
@@ -659,8 +682,8 @@ LEAVING = (
     Planted(
         "a loss of private images is not named so",
         "dpmi/models/classifier.py",
-        'values = {f"{NONPRIVATE}/{k}": v for',
-        'values = {"train_loss" if k == "loss" else f"{NONPRIVATE}/{k}": v for',
+        'logged = {f"{NONPRIVATE}/{k}": v for',
+        'logged = {"train_loss" if k == "loss" else f"{NONPRIVATE}/{k}": v for',
         "tests/run/test_wiring.py::"
         "test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan",
     ),

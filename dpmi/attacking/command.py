@@ -36,10 +36,17 @@ Advance = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Target:
-    """A run to be attacked, and the folder where what is found is written."""
+    """A run to be attacked.
+
+    Attributes:
+        config: of it, alone and with noise of its own.
+        folder: where what is found is written.
+        digest: of its config, as its record has it.
+    """
 
     config: Config
     folder: Path
+    digest: str
 
     @property
     def name(self) -> str:
@@ -83,12 +90,12 @@ def attack(
             continue
         if kind == "membership" and target.config.multilabel:
             console.print(
-                f"{target.name}: membership is told by the confidence in an image's one class, and "
-                "data.task=multilabel has several findings; allowed is data.task=classes",
+                f"{target.name}: membership is decided by the confidence in an image's one class, "
+                "and data.task=multilabel has several findings; allowed is data.task=classes",
                 markup=False,
             )
             continue
-        before = read_attacks(target.folder) or _nothing_yet(target.config)
+        before = read_attacks(target.folder) or _nothing_yet(target)
         attacked += 1
         try:
             found = _attacked(kind, target, count, seed, console)
@@ -122,8 +129,9 @@ def targets(words: list[str]) -> list[Target]:
         raise UserError(f"{' '.join(words)}: give folders, or KEY=VALUE of one run, not both")
     if keys:
         config = composed(keys)
-        name = f"{cell_name(config)}-{config_digest(config)[:6]}"  # as dpmi.train has it
-        return [Target(_alone(config), Path(config.output_dir) / name)]
+        digest = config_digest(config)
+        name = f"{cell_name(config)}-{digest[:6]}"  # as dpmi.train has it
+        return [Target(_alone(config), Path(config.output_dir) / name, digest)]
     found = []
     for folder in map(Path, words):
         paths = [p for p in sorted(folder.rglob(RECORD_FILE)) if SUPERSEDED not in p.parts]
@@ -131,12 +139,24 @@ def targets(words: list[str]) -> list[Target]:
             raise UserError(
                 f"{folder}: no run record below it; give a folder of runs, or KEY=VALUE of one"
             )
-        found += [Target(_alone(config_of(read_record(path), path)), path.parent) for path in paths]
+        for path in paths:
+            record = read_record(path)
+            config = _alone(config_of(record, path))
+            found.append(Target(config, path.parent, record.config_digest))
     return found
 
 
 def _alone(config: Config) -> Config:
-    """The run on one device, with noise of its own, that logs nothing."""
+    """The run on one device, with noise of its own, that logs nothing.
+
+    Raises:
+        UserError: the config leaves it to the run how it is trained.
+    """
+    if config.trainer.open:
+        raise UserError(
+            f"trainer.{config.trainer.open[0]}=auto: what is attacked is trained as the run was, "
+            "and what that picked is in its record; give the folder of the run"
+        )
     return config.model_copy(
         update={
             "noise_seed": None,
@@ -146,14 +166,14 @@ def _alone(config: Config) -> Config:
     )
 
 
-def _nothing_yet(config: Config) -> Attacks:
-    mechanism = config.mechanism
+def _nothing_yet(target: Target) -> Attacks:
+    config, mechanism = target.config, target.config.mechanism
     detail = [f"{config.data.image_size} px"]
     detail += ["head"] if config.model.train == "head" else []
     detail += [f"pool {mechanism.pool}"] if isinstance(mechanism, LdpMechanism) else []
     return Attacks(
         run=cell_name(config),
-        config_digest=config_digest(config),
+        config_digest=target.digest,
         dataset=config.data.name,
         mechanism=mechanism.name,
         beta=0.0 if mechanism.name == "none" else config.beta,

@@ -155,6 +155,7 @@ class Shadows:
         data, features = self._data, self._features
         if not planned:
             data, features = _without(data, rows), _only(features, rows)
+        assert config.trainer.precision != "auto"  # such a config is refused
         drawn = mechanism.train_batches()
         if planned and drawn:
             drawn = PresentBatches(drawn, present)

@@ -71,7 +71,7 @@ def check_heads(config: Config) -> None:
             f"trainer.devices={config.trainer.devices}: a head is trained in seconds by one "
             "device; under model.train=head allowed is 1"
         )
-    if config.trainer.compile:
+    if config.trainer.compile is True:
         raise ValueError(
             "trainer.compile=True: a head is one product of matrices, with nothing to compile; "
             "under model.train=head allowed is false"

@@ -113,7 +113,12 @@ class Config(Section):
                     f"privacy.{budget}={value:g}: no ε holds where noise_seed repeats the noise, "
                     "so no budget does; allowed is null, or noise_seed=null"
                 )
-        if self.trainer.compile and (
+        if self.noise_seed is not None and self.trainer.open:
+            raise ValueError(
+                f"trainer.{self.trainer.open[0]}=auto: noise_seed repeats a run to the bit, and "
+                "another time another value may be picked; give one, or noise_seed=null"
+            )
+        if self.trainer.compile is True and (
             isinstance(self.mechanism, DpsgdPublishedMechanism)
             or (isinstance(self.mechanism, DpsgdMechanism) and self.mechanism.engine == "opacus")
         ):

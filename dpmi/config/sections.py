@@ -149,12 +149,18 @@ class TrainerConfig(Section):
 
     max_epochs: Count
     accelerator: Literal["auto", "cpu", "gpu"]
-    precision: Literal["32-true", "bf16-mixed"]
-    channels_last: bool
-    compile: bool
+    precision: Literal["auto", "32-true", "bf16-mixed"]
+    channels_last: bool | Literal["auto"]
+    compile: bool | Literal["auto"]
     devices: Count
     test_every_epoch: bool
     checkpoint_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Keys that leave it to a run to pick."""
+        keys = ("precision", "channels_last", "compile")
+        return tuple(key for key in keys if getattr(self, key) == "auto")
 
 
 class PrivacyConfig(Section):

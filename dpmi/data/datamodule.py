@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dpmi.base.devices import handed_over
 from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.augment import affine_crops, draw_affine
 from dpmi.data.batches import (
@@ -88,7 +89,7 @@ class ImageDataset(Dataset[Batch]):
             views = [self._cropped(self._pixels(r), indices, k) for k, r in enumerate(rows.T)]
         # (B, C, S, S) or (B, K, C, S, S)
         images = (torch.stack(views, 1) if len(views) > 1 else views[0]).contiguous()
-        labels = torch.from_numpy(self._split.labels[rows]).to(images.device)
+        labels = handed_over(self._split.labels[rows], images.device)
         if images.dtype == torch.uint8:
             images = images.to(torch.float32).div_(255)
         return images, labels
@@ -97,7 +98,7 @@ class ImageDataset(Dataset[Batch]):
         """(B, C, R, R), a copy."""
         if self._resident is None:
             return torch.from_numpy(self._split.pixels[rows])
-        return self._resident[torch.from_numpy(rows).to(self._resident.device)]
+        return self._resident[handed_over(rows, self._resident.device)]
 
     def _cropped(self, pixels: Tensor, indices: Sequence[int], view: int) -> Tensor:
         """(B, C, R, R) to one view of each, (B, C, S, S)."""
@@ -105,7 +106,8 @@ class ImageDataset(Dataset[Batch]):
             if not isinstance(indices, NumberedBatch):
                 raise TypeError("an augmented batch must know its step: give a NumberedBatch")
             draw = draw_affine(indices, pixels.shape[-1], self._seed, indices.step, view)
-            return affine_crops(pixels, self._size, *draw)
+            moves = (handed_over(drawn.numpy(), pixels.device) for drawn in draw)
+            return affine_crops(pixels, self._size, *moves)
         edge = round((pixels.shape[-1] - self._size) / 2)  # as torchvision's CenterCrop
         return pixels[..., edge : edge + self._size, edge : edge + self._size]
 
@@ -195,7 +197,11 @@ class ImageDataModule(L.LightningDataModule):
             batch_sampler=StepSampler(self._train_batches, self._first_step, self._ranks),
             num_workers=self._num_workers if resident is None else 0,
             collate_fn=_identity,
+            pin_memory=resident is None and self._on_a_gpu(),
         )
+
+    def _on_a_gpu(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _resident_pixels(self) -> Tensor | None:
         """Pixels of the training images on the training device, copied once; None where not."""

@@ -20,7 +20,7 @@ from dpmi.config.sections import (
 )
 from dpmi.mechanisms.base import NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights, Mechanism
 from dpmi.mechanisms.class_means import ClassMeans
-from dpmi.mechanisms.dpsgd import DPSGD
+from dpmi.mechanisms.dpsgd import DPSGD, clipping_engine
 from dpmi.mechanisms.dpsgd_published import DPSGDAsPublished
 from dpmi.mechanisms.ldp import Announce, LocalDP
 from dpmi.mechanisms.ldp_features import LocalDPOfFeatures
@@ -45,7 +45,7 @@ from dpmi.privacy.statistics import TrainingSet, class_sensitivity
 __all__ = [
     "DPSGD", "ClassMeans", "DPSGDAsPublished", "LocalDP", "LocalDPAsPublished",
     "LocalDPOfFeatures", "Mechanism", "NonPrivate", "PlannedMechanism", "batch_images",
-    "build_mechanism", "epochs",
+    "build_mechanism", "clipping_engine", "epochs",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -147,6 +147,7 @@ def build_mechanism(
             input_shape=_input_shape(config, train),
             engine=settings.engine,
             multiplicity=config.data.multiplicity,
+            compiled=config.trainer.compile is True,
             **common,
         )
     if isinstance(settings, LdpPublishedMechanism):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from dpmi.base import devices
 from dpmi.mechanisms.layers import RULES, SAMPLERS
 from dpmi.mechanisms.planned import PlannedMechanism
 from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, decide_midway, logit_sums
@@ -22,6 +23,13 @@ from dpmi.privacy.gradients import (
 from dpmi.privacy.plan import PrivacyPlan
 
 
+def clipping_engine(name: str, net: nn.Module, max_grad_norm: float) -> ClippingEngine:
+    """The engine of a name, "fast" or "opacus", bound to a network and an example's bound."""
+    if name == "opacus":
+        return OpacusHooks(net, max_grad_norm, SAMPLERS)
+    return BookKeeping(net, max_grad_norm, RULES)
+
+
 class DPSGD(PlannedMechanism):
     """Clipped per-example gradients with Gaussian noise (Abadi et al. 2016).
 
@@ -32,6 +40,7 @@ class DPSGD(PlannedMechanism):
             half of the free memory holds when training starts.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         multiplicity: views of each image in a batch; images of each patient.
+        compiled: code is made for the network, for the sizes of batches that come.
         options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
             the same noise.
     """
@@ -46,11 +55,13 @@ class DPSGD(PlannedMechanism):
         max_physical_batch_size: int | Literal["auto"],
         engine: str,
         multiplicity: int = 1,
+        compiled: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(plan, **options)
         self._piece, self._input_shape = max_physical_batch_size, input_shape
         self._engine, self._multiplicity, self._dropped = engine, multiplicity, 0
+        self._compiled = compiled
         self._gradient: PrivateGradient | None = None
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> PrivateGradient:
@@ -79,7 +90,7 @@ class DPSGD(PlannedMechanism):
             self._release_statistics(net, size)
         self._gradient = PrivateGradient(
             net,
-            self._make_engine(net),
+            clipping_engine(self._engine, net, self.plan.max_grad_norm),
             plan=self.plan,
             noise=self._noise,
             ledger=self.ledger,
@@ -87,6 +98,7 @@ class DPSGD(PlannedMechanism):
             first_step=first_step,
             journal=self._journal,
             ranks=self.ranks,
+            pads=self._compiled or not devices.on_host(next(net.parameters())),
         )
         return self._gradient
 
@@ -99,12 +111,6 @@ class DPSGD(PlannedMechanism):
                 assert piece != "auto"  # this process trained, or took it over
                 released = self._release_statistic(planned, exact, piece)
                 decide_midway(net, released, self._train, planned.noise_std)
-
-    def _make_engine(self, net: nn.Module) -> ClippingEngine:
-        bound = self.plan.max_grad_norm
-        if self._engine == "opacus":
-            return OpacusHooks(net, bound, SAMPLERS)
-        return BookKeeping(net, bound, RULES)
 
     def describe(self) -> dict[str, Any]:
         """Return the plan, the ledger, and how gradients were clipped.

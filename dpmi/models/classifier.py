@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,37 @@ from dpmi.models.metrics import counted_images, metrics_of, named, reliability
 from dpmi.models.names import NONPRIVATE, TRAIN_METRICS
 from dpmi.models.prior import DecidingNetwork
 from dpmi.models.schedule import make_schedule
+
+
+@contextlib.contextmanager
+def last_layer_in_float32(net: nn.Module, device: str) -> Iterator[None]:
+    """Under autocast, the network's last layer ("head") works in float32; all, if it has none.
+
+    Logits of bfloat16's 8 bits would tie, and AUROC ranks them.
+
+    Args:
+        net: which may have a ``head``.
+        device: type of the one that autocast is on for.
+    """
+    head = getattr(net, "head", None)
+    if not torch.is_autocast_enabled(device) or not isinstance(head, nn.Module):
+        with torch.autocast(device, enabled=False):
+            yield
+        return
+    before, plain = head.__dict__.get("forward"), head.forward
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(device, enabled=False):
+            logits: Tensor = plain(x.float())
+        return logits
+
+    head.forward = forward
+    try:
+        yield
+    finally:
+        del head.forward
+        if before is not None:
+            head.forward = before
 
 
 class ImageClassifier(L.LightningModule):
@@ -116,7 +148,8 @@ class ImageClassifier(L.LightningModule):
         """One logical batch, one step of the optimizer; the batch may be empty.
 
         Returns:
-            The number of ``images`` that the step trained on, in all processes.
+            The number of ``images`` that the step trained on, in all processes, and their
+            ``accuracy``; of findings their ``loss``.
         """
         assert self._gradient is not None
         images, labels = batch
@@ -135,9 +168,9 @@ class ImageClassifier(L.LightningModule):
             means = torch.stack(told)
         means, count = self._ranks.mean(means, len(labels))
         if count:
-            values = {f"{NONPRIVATE}/{k}": v for k, v in zip(names, means, strict=True)}
-            self.log_dict(values, prog_bar=True, batch_size=count)
-        return {"images": count}
+            logged = {f"{NONPRIVATE}/{k}": v for k, v in zip(names, means, strict=True)}
+            self.log_dict(logged, batch_size=count)
+        return {"images": count, names[-1]: means[-1]}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Count one batch of the validation split."""
@@ -169,14 +202,12 @@ class ImageClassifier(L.LightningModule):
         self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], back: Tensor | float = 0.0
     ) -> None:
         images, labels = batch
-        # In float32 whatever trained it: logits of 8 bits would tie, and AUROC ranks them.
-        with torch.autocast(images.device.type, enabled=False):
-            logits = self.net(images) + back
-            metrics.update(probabilities(logits, multilabel=self.multilabel), labels)
+        with last_layer_in_float32(self.net, images.device.type):
+            logits = self.net(images).float()
+        metrics.update(probabilities(logits + back, multilabel=self.multilabel), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
         values = named(metrics, self.classes)
         metrics.reset()
-        shown = "val/auroc" if self.multilabel else "val/accuracy"
         for name, value in values.items():
-            self.log(name, value, prog_bar=name == shown, add_dataloader_idx=False)
+            self.log(name, value, add_dataloader_idx=False)

@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torchvision.ops import StochasticDepth
 
 from dpmi.base.ranks import ALONE, Ranks
+from dpmi.privacy.engines import padding
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.journal import Journal
 from dpmi.privacy.lattice import (
@@ -63,6 +64,8 @@ class PrivateGradient:
         journal: where each release is written ahead; None where no process may follow this one,
             and in all processes but the first.
         ranks: who trains.
+        pads: fill pieces up to a few sizes, with what adds nothing: where kernels are chosen, or
+            code is made, for each size that comes.
 
     Attributes:
         physical_batch_size: halved where memory ran out.
@@ -84,8 +87,9 @@ class PrivateGradient:
         first_step: int = 0,
         journal: Journal | None = None,
         ranks: Ranks = ALONE,
+        pads: bool = False,
     ) -> None:
-        self.plan, self.ledger, self._ranks = plan, ledger, ranks
+        self.plan, self.ledger, self._ranks, self._pads = plan, ledger, ranks, pads
         self.physical_batch_size = physical_batch_size
         self._engine, self._noise, self._journal = engine, noise, journal
         self._step = first_step
@@ -108,7 +112,7 @@ class PrivateGradient:
 
         A count on private data: not itself private.
         """
-        return self._engine.dropped + self._dropped_elsewhere
+        return int(self._engine.dropped) + self._dropped_elsewhere
 
     @property
     def functional(self) -> tuple[str, ...]:
@@ -173,7 +177,7 @@ class PrivateGradient:
             if not len(piece):
                 continue
             try:
-                logits.append(self._engine.add_clipped_sum(piece, target, self._grads, scale))
+                logits.append(self._add_piece(piece, target, scale))
             except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is the former
                 if len(piece) == 1 or not ran_out_of_memory(error):
                     raise
@@ -181,14 +185,24 @@ class PrivateGradient:
                 return None
         return torch.cat(logits) if logits else images.new_zeros((0, 0))
 
+    def _add_piece(self, images: Tensor, labels: Tensor, scale: float) -> Tensor:
+        if not self._pads:
+            return self._engine.add_clipped_sum(images, labels, self._grads, scale)
+        b = len(images)
+        size = padding.size(b, self.physical_batch_size)
+        filled = padding.filled(images, size), padding.filled(labels, size)
+        logits = self._engine.add_clipped_sum(*filled, self._grads, scale, b)
+        return logits[: b * len(logits) // size]  # of all views
+
     def _add_up_ranks(self) -> None:
         """Replace each process's clipped sum by that of all.
 
         No process has it before the first, which writes ahead, gives its part: after the release
         is on the disk, with the size of pieces that all then go on with.
         """
-        rows = self._ranks.gather(self.physical_batch_size, self._engine.dropped)
-        self._dropped_elsewhere = sum(row[1] for row in rows) - self._engine.dropped
+        dropped = int(self._engine.dropped)
+        rows = self._ranks.gather(self.physical_batch_size, dropped)
+        self._dropped_elsewhere = sum(row[1] for row in rows) - dropped
         self.physical_batch_size = min(row[0] for row in rows)
         self._write_ahead(again=True)
         self._ranks.sum(self._buffer)

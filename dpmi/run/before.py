@@ -30,8 +30,8 @@ def refuse_on_this_machine(config: Config) -> None:
     trainer = config.trainer
     if trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and trainer.devices > 1):
         _check_gpus(trainer.accelerator, trainer.devices)
-    if trainer.compile:
-        _check_compiler(trainer.accelerator)
+    if trainer.compile is True and (lacking := lacks_compiler(trainer.accelerator)):
+        raise UserError(f"trainer.compile=True: needs {lacking}, or set trainer.compile=false")
     if config.model.weights not in NAMED_WEIGHTS:
         refuse_absent(Path(str(config.model.weights)).expanduser())
     if isinstance(config.mechanism, LdpMechanism):
@@ -98,19 +98,21 @@ def _check_gpus(accelerator: str, devices: int) -> None:
         )
 
 
-def _check_compiler(accelerator: str) -> None:
-    """Inductor compiles C++ for the processor; for a GPU Triton compiles a little C."""
+def lacks_compiler(accelerator: str) -> str | None:
+    """What torch.compile needs and does not find here, and what to do about it; None if nothing.
+
+    Inductor compiles C++ for the processor; for a GPU Triton compiles a little C.
+    """
     variable, usual = ("CXX", "g++") if accelerator == "cpu" else ("CC", "gcc")
     compiler = os.environ.get(variable, usual)
     if not shutil.which(compiler):
-        raise UserError(
-            f"trainer.compile=True: needs a compiler, and there is no {compiler} here; install "
-            f"it, name another in the environment variable {variable}, or set "
-            "trainer.compile=false"
+        return (
+            f"a compiler, and there is no {compiler} here; install it, name another in the "
+            f"environment variable {variable}"
         )
     header = Path(sysconfig.get_paths()["include"], "Python.h")
     if not header.is_file():
-        raise UserError(
-            f"trainer.compile=True: needs Python's headers, and there is no {header}; install "
-            "them (python3-dev, python3-devel), or set trainer.compile=false"
+        return (
+            f"Python's headers, and there is no {header}; install them (python3-dev, python3-devel)"
         )
+    return None

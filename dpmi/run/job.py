@@ -29,7 +29,7 @@ from dpmi.run.records.house_key import keyed_digest
 from dpmi.run.records.leaving import public_groups
 from dpmi.run.records.record import RunRecord
 from dpmi.run.screen.status_file import StatusFile
-from dpmi.run.stages import images, mechanism, training
+from dpmi.run.stages import images, mechanism, picking, training
 from dpmi.run.stages.context import Context
 from dpmi.run.stages.evaluating import evaluate
 from dpmi.run.stages.saving import save
@@ -58,6 +58,7 @@ class Run:
         given: Given | None = None,
     ) -> None:
         self._context = Context(config, folder, console, ranks, given)
+        self._digest = config_digest(config)
         self._known = Known()
         self._status = StatusFile(folder) if ranks.is_first else None
 
@@ -108,7 +109,7 @@ class Run:
         context, known = self._context, self._known
         config = context.config
         keep_freed_memory()
-        known.keyed["config"] = keyed_digest(context.cache_dir, "config", config_digest(config))
+        known.keyed["config"] = keyed_digest(context.cache_dir, "config", self._digest)
         L.seed_everything(config.seed, verbose=False)
         data = known.data = images.prepare(context)
         for note in data.notes if context.ranks.is_first else ():
@@ -118,6 +119,7 @@ class Run:
         inputs = images.take_features(context, protected)
         known.network = None if context.given else inputs.start.network()
         begun = known.begun = mechanism.begin(context, data, inputs)
+        context = self._context = picking.settle(context, data, inputs, begun)
         # By all images of each patient, also where a release has one: another has another of them.
         entry = known.entry = RunEntry(context.folder, config, data)
         first = mechanism.taken_before(context, entry, protected, inputs)
@@ -147,7 +149,7 @@ class Run:
         return tracked(context.config, context.folder, context.console, run_id, begun.step)
 
     def _record(self, status: Status, reason: str | None) -> RunRecord:
-        left = record(self._context, self._known, status, reason)
+        left = record(self._context, self._known, self._digest, status, reason)
         if self._status:
             self._status.remove()
         return left

@@ -149,7 +149,7 @@ def classifier(
     config: Config, net: DecidingNetwork, data: PreparedData, mechanism: Mechanism, ranks: Ranks
 ) -> ImageClassifier:
     """What trains a network by a mechanism, and measures it."""
-    if config.trainer.channels_last:
+    if config.trainer.channels_last is True:
         net = net.to(memory_format=torch.channels_last)
     return ImageClassifier(
         net,
@@ -161,7 +161,7 @@ def classifier(
         weight_decay=config.model.weight_decay,
         momentum=config.model.momentum,
         schedule=config.model.schedule,
-        compiled=config.trainer.compile,
+        compiled=config.trainer.compile is True,
         ranks=ranks,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as L
+import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dpmi.base.errors import UserError
@@ -152,8 +153,10 @@ class PrivacyCallback(L.Callback):
         assert self._schedule is not None
         taken = self._mechanism.taken
         if not self._mechanism.reproducible:  # else no ε holds
-            pl_module.log("epsilon", self._schedule.at(taken), prog_bar=True, batch_size=1)
-            pl_module.log("delta", self._plan.delta, batch_size=1)
+            # As tensors on the processor: Lightning would send numbers to a device, and wait.
+            spent = torch.tensor(self._schedule.at(taken))
+            pl_module.log("epsilon", spent, batch_size=1)
+            pl_module.log("delta", torch.tensor(self._plan.delta), batch_size=1)
         if self._affordable is not None and taken >= self._affordable:
             if taken < self._plan.steps:
                 self.stopped = (

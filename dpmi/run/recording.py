@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dpmi.base.errors import UserError
 from dpmi.base.redaction import redacted
-from dpmi.config.identity import cell_name, config_digest
+from dpmi.config.identity import cell_name
 from dpmi.config.schema import plain_values
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms import Mechanism, PlannedMechanism
@@ -54,12 +54,15 @@ class Known:
     measured: Measured = field(default_factory=Measured)
 
 
-def record(context: Context, known: Known, status: Status, reason: str | None) -> RunRecord:
+def record(
+    context: Context, known: Known, digest: str, status: Status, reason: str | None
+) -> RunRecord:
     """Settle the account and write down what is known; the first process writes.
 
     Args:
         context: of the run.
         known: so far.
+        digest: of the config, before anything was picked that it leaves open.
         status: how the run ended.
         reason: why it did not complete.
 
@@ -68,7 +71,7 @@ def record(context: Context, known: Known, status: Status, reason: str | None) -
     """
     if status != "completed":
         _count_what_was_not_repeated(known)
-    made = _record(context, known, status, reason)
+    made = _record(context, known, digest, status, reason)
     if not context.ranks.is_first:
         return made
     try:
@@ -82,12 +85,14 @@ def record(context: Context, known: Known, status: Status, reason: str | None) -
     return made
 
 
-def _record(context: Context, known: Known, status: Status, reason: str | None) -> RunRecord:
+def _record(
+    context: Context, known: Known, digest: str, status: Status, reason: str | None
+) -> RunRecord:
     config, mechanism, measured = context.config, known.mechanism, known.measured
     training = known.training
     return RunRecord(
         run=cell_name(config),
-        config_digest=config_digest(config),
+        config_digest=digest,
         keyed_config=known.keyed.get("config"),
         keyed_data=known.keyed.get("data"),
         status=status,
@@ -95,6 +100,7 @@ def _record(context: Context, known: Known, status: Status, reason: str | None) 
         stopped=training.privacy.stopped if training and training.privacy else None,
         restarts=known.begun.state.restarts if known.begun else 0,
         config=plain_values(config),
+        picked=context.picked,
         data=asdict(known.data.fingerprint) if known.data else None,
         guarantee=mechanism.guarantee() if mechanism else None,
         risk=risks_of(mechanism) if mechanism else (),

@@ -95,14 +95,14 @@ def factors(change):
 
     def plant(monkeypatch):
         monkeypatch.setattr(
-            bookkeeping, "clip_factors", lambda norms, bound: change(honest, norms, bound)
+            bookkeeping, "clip_factors", lambda norms, bound, _: change(honest, norms, bound)
         )
 
     return plant
 
 
 def clipped_layer_by_layer(monkeypatch):
-    def each_by_itself(self, sums, scale):
+    def each_by_itself(self, sums, scale, examples):
         for layer in self._tape.values():
             own = bookkeeping.clip_factors(layer.squared_norms.sqrt(), self._max_grad_norm)
             layer.add_weighted_sum(own[0] * scale, own[1], sums)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
+from dpmi.base import devices
 from dpmi.privacy import noise
 from dpmi.privacy.lattice import lattice_gaussian
 from dpmi.privacy.noise import GaussianNoise
@@ -114,6 +115,24 @@ def test_sums_on_another_device_are_released_as_on_the_cpu(monkeypatch):
     source = GaussianNoise(NoiseSource(5))
     source.release(moved, lattice_gaussian(STD), 1.0, 3)
     assert torch.equal(moved.as_subclass(torch.Tensor), expected)
+
+
+def test_noise_drawn_ahead_is_that_of_its_step_and_added_to_no_other(monkeypatch):
+    """Steps in order and out of it, one made again, another purpose and another size between."""
+    monkeypatch.setattr(noise, "_ADDED_AT_ONCE", 7001)
+    steps = [(3, "gradient"), (4, "gradient"), (9, "gradient"), (9, "gradient"), (10, "statistic")]
+    law, sizes = lattice_gaussian(STD), (120_001, 120_001, 120_001, 120_001, 500)
+
+    def releases():
+        source, made = GaussianNoise(NoiseSource(5)), []
+        for (step, purpose), size in zip(steps, sizes, strict=True):
+            made.append(sums()[:size].clone())
+            source.release(made[-1], law, 0.5, step, purpose)
+        return made
+
+    there = releases()
+    monkeypatch.setattr(devices, "on_host", lambda tensor: False)
+    assert all(torch.equal(a, b) for a, b in zip(releases(), there, strict=True))
 
 
 def test_what_is_not_finite_stays_so():

@@ -139,7 +139,7 @@ def test_epsilon_told_after_each_step_is_never_below_what_was_spent(setting):
             told.append(float(trainer.callback_metrics["epsilon"]))
             spent.append(epsilon(setting.mechanism.ledger.entries, plan.delta, plan.accountant))
             assert float(trainer.callback_metrics["delta"]) == pytest.approx(plan.delta)
-            assert "epsilon" in trainer.progress_bar_metrics
+            assert "epsilon" in trainer.callback_metrics
 
     setting.fit(Watch())
     assert len(told) == plan.steps

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dpmi.base.views import as_one_batch
 from dpmi.privacy.engines.attention import AttentionRule
-from dpmi.privacy.engines.clipping import clip_factors, precise, total_loss
+from dpmi.privacy.engines.clipping import clip_factors, not_finite, precise, total_loss
 from dpmi.privacy.engines.convolution import ConvolutionRule
 from dpmi.privacy.engines.functional import FunctionalRule
 from dpmi.privacy.engines.linear import LinearRule
@@ -58,7 +58,8 @@ class BookKeeping:
         max_grad_norm: float,
         rules: dict[type[Any], Rule],
     ) -> None:
-        self.dropped, self._views = 0, 1
+        self.dropped: int | Tensor = 0
+        self._views = 1
         self._net, self._max_grad_norm = net, max_grad_norm
         self._layers = _trainable_layers(net, _RULES | rules)
         self.functional = tuple(
@@ -99,7 +100,14 @@ class BookKeeping:
             )
         self._tape[name] = contribution
 
-    def add_clipped_sum(self, images: Tensor, labels: Tensor, sums: Sums, scale: float) -> Tensor:
+    def add_clipped_sum(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        sums: Sums,
+        scale: float,
+        examples: int | None = None,
+    ) -> Tensor:
         """Process one piece of a batch."""
         self._tape.clear()
         images, labels, self._views = as_one_batch(images, labels)
@@ -110,7 +118,7 @@ class BookKeeping:
             total_loss(logits, labels, self._views).backward()
             self._refuse_strays()
             with torch.no_grad():  # the inputs that layers kept are part of a graph
-                self._add_weighted_sums(sums, scale)
+                self._add_weighted_sums(sums, scale, examples)
         return logits.detach()
 
     def _refuse_strays(self) -> None:
@@ -123,12 +131,14 @@ class BookKeeping:
                     "gradients are not known; use it there, or freeze it"
                 )
 
-    def _add_weighted_sums(self, sums: Sums, scale: float) -> None:
+    def _add_weighted_sums(self, sums: Sums, scale: float, examples: int | None) -> None:
         squares = [contribution.squared_norms for contribution in self._tape.values()]
         norms = torch.stack(squares).sum(0).sqrt()
-        factors, finite = clip_factors(norms, self._max_grad_norm)
-        if finite is not None:
-            self.dropped += int((~finite).sum())
+        rounding = [c.rounding for c in self._tape.values() if c.rounding is not None]
+        if rounding:  # on tensor cores; what is executed is bounded, not what was measured
+            norms = norms + torch.stack(rounding).norm(dim=0)
+        factors, finite = clip_factors(norms, self._max_grad_norm, examples)
+        self.dropped = self.dropped + not_finite(finite, examples)
         while self._tape:  # what was kept for a layer goes as soon as it has served
             _, contribution = self._tape.popitem()
             contribution.add_weighted_sum(factors * scale, finite, sums)

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dpmi.base import devices
 from dpmi.base.targets import example_losses
 
 _ROUNDING = 1e-6  # added to a norm before dividing by it, as Opacus does: stays below the bound
@@ -22,11 +23,18 @@ class ClippingEngine(Protocol):
     norm is taken (De et al. 2022, arXiv 2204.13650, section 3.2): the same bound holds.
     """
 
-    dropped: int  # examples that contributed nothing because their gradient was not finite
+    # Examples that contributed nothing because their gradient was not finite: a number, or where
+    # it cannot be read without waiting for a device, a tensor there.
+    dropped: int | Tensor
     functional: tuple[str, ...]  # layers without a rule, whose gradients torch.func makes
 
     def add_clipped_sum(
-        self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        sums: dict[Tensor, Tensor],
+        scale: float,
+        examples: int | None = None,
     ) -> Tensor:
         """Process one piece of a batch.
 
@@ -36,6 +44,7 @@ class ClippingEngine(Protocol):
                 (B, K, F).
             sums: to add to.
             scale: of what is added.
+            examples: how many there are; what follows them fills the piece up, and adds nothing.
 
         Returns:
             Detached logits, (B, classes), or of all views (B K, classes).
@@ -74,23 +83,36 @@ def of_examples(rows: Tensor, views: int) -> Tensor:
     return precise(rows.unflatten(0, (-1, views))).sum(1)
 
 
-def clip_factors(norms: Tensor, max_grad_norm: float) -> tuple[Tensor, Tensor | None]:
+def clip_factors(
+    norms: Tensor, max_grad_norm: float, examples: int | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Factor min(1, C / ||g_i||) of each example, 0 where the norm is not finite.
 
     Args:
         norms: (B,) float32 at least, over all parameters.
         max_grad_norm: C.
+        examples: how many there are; the factors of what follows them are 0.
 
     Returns:
         The factors (B,), and a mask (B,) of the examples whose norm is finite, or None where all
-        are. What a masked-out example left behind must be zeroed before it is multiplied by its
-        factor, because 0 times NaN is NaN.
+        are known to be. What a masked-out example left behind must be zeroed before it is
+        multiplied by its factor, because 0 times NaN is NaN.
     """
     factors = (max_grad_norm / (norms + _ROUNDING)).clamp(max=1.0)
     finite = torch.isfinite(norms)
-    if bool(finite.all()):
+    if examples is not None:
+        finite[examples:] = False
+    if devices.on_host(norms) and bool(finite.all()):
         return factors, None
     return torch.where(finite, factors, torch.zeros_like(factors)), finite
+
+
+def not_finite(finite: Tensor | None, examples: int | None) -> int | Tensor:
+    """How many of the examples a mask from :func:`clip_factors` leaves out."""
+    if finite is None:
+        return 0
+    number = (~finite[:examples]).sum()
+    return int(number) if devices.on_host(number) else number
 
 
 def squared_norms(rows: Tensor) -> Tensor:

@@ -9,15 +9,15 @@ arXiv 2205.10683).
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from dpmi.privacy.engines import tensor_cores
 from dpmi.privacy.engines.clipping import of_examples, precise, squared_norms
 from dpmi.privacy.engines.rules import (
     COST_OF_MOVING,
@@ -100,7 +100,8 @@ class GramContribution:
 
     What was measured is what is summed: both go by these two tensors as they are, in float32. A
     sum in the bfloat16 of the passes, rounded to 8 bits, would move by more than the clip norm
-    with one example.
+    with one example. On tensor cores what is summed is rounded, by no more than ``rounding``; see
+    :mod:`dpmi.privacy.engines.tensor_cores`.
     """
 
     layer: nn.Conv2d
@@ -111,7 +112,15 @@ class GramContribution:
 
     def __post_init__(self) -> None:
         """Measure without making the gradients."""
-        total = gram_squared_norms(self.layer, self.x, self.grad_output, self.views)
+        on_cores = tensor_cores.suit(self.x, self.grad_output)
+        with tensor_cores.tf32(on_cores):
+            total = gram_squared_norms(self.layer, self.x, self.grad_output, self.views)
+        self.rounding: Tensor | None = None
+        if on_cores:
+            uncancelled = _uncancelled(self.layer, self.x, self.grad_output, self.views)
+            products = self.layer.weight[0].numel() + self.layer.out_channels // self.layer.groups
+            total = total + tensor_cores.measuring_error(products, uncancelled)
+            self.rounding = tensor_cores.UNIT * uncancelled
         if self.bias is not None:
             total = total + squared_norms(self.bias)
         self.squared_norms = total
@@ -126,22 +135,28 @@ class GramContribution:
             grad_output = grad_output.masked_fill(of_views, 0.0)
             bias = None if bias is None else bias.masked_fill(out[:, None], 0.0)
         weighted = grad_output * factors.repeat_interleave(self.views).view(-1, 1, 1, 1)
-        with _whole_float32():
+        if self.rounding is not None:
+            weighted = tensor_cores.rounded(weighted)
+        with tensor_cores.tf32(self.rounding is not None):
             sums[self.layer.weight].add_(_backward(self.layer, x, weighted, 1))
         if bias is not None:
             assert self.layer.bias is not None
             sums[self.layer.bias].addmv_(bias.t(), factors)
 
 
-@contextlib.contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Keep cuDNN from rounding what it multiplies to 11 bits (TF32), as it does by default."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+def _uncancelled(layer: nn.Conv2d, x: Tensor, grad_output: Tensor, views: int) -> Tensor:
+    """(B,) norms that the examples' weight gradients would have if no positions cancelled.
+
+    Σ_t ||grad_output_t|| ||patch_t||, of each group by itself.
+    """
+    groups = layer.groups
+    squares = [precise(m).square().unflatten(1, (groups, -1)).sum(2) for m in (x, grad_output)]
+    ones = squares[0].new_ones(groups, 1, *layer.kernel_size)
+    patches = nn.functional.conv2d(
+        squares[0], ones, None, layer.stride, _padding(layer), layer.dilation, groups
+    )
+    positions = (patches.clamp(min=0.0).sqrt() * squares[1].sqrt()).flatten(2).sum(2)
+    return positions.unflatten(0, (-1, views)).sum(1).norm(dim=1)
 
 
 def _padding(layer: nn.Conv2d) -> tuple[int, int]:

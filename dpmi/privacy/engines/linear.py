@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from dpmi.privacy.engines import tensor_cores
 from dpmi.privacy.engines.clipping import precise, squared_norms
 from dpmi.privacy.engines.rules import (
     COST_OF_MOVING,
@@ -64,8 +65,10 @@ class LinearRule(LayerRule):
         wide = grad_output.reshape(examples, -1, grad_output.shape[-1])
         if not layer.weight.requires_grad or grams_are_better(x.shape[1], *layer.weight.shape):
             return grad_input, LinearContribution(layer, x, wide)
+        on_cores = tensor_cores.suit(x, wide)
         x, wide = precise(x), precise(wide)
-        own: dict[Tensor, Tensor] = {layer.weight: wide.transpose(1, 2) @ x}
+        with tensor_cores.tf32(on_cores):  # which has all digits of bfloat16
+            own: dict[Tensor, Tensor] = {layer.weight: wide.transpose(1, 2) @ x}
         if layer.bias is not None:
             own[layer.bias] = wide.sum(1)
         return grad_input, Rows({p: [row] for p, row in own.items() if p.requires_grad})
@@ -81,7 +84,10 @@ def grams_are_better(vectors: int, outputs: int, inputs: int) -> bool:
 
 @dataclass
 class LinearContribution:
-    """Of a linear layer: (B, T, I) and (B, T, O), until the factors are known."""
+    """Of a linear layer: (B, T, I) and (B, T, O), until the factors are known.
+
+    On tensor cores what is summed is rounded, by no more than ``rounding``.
+    """
 
     layer: Affine
     x: Tensor
@@ -93,6 +99,10 @@ class LinearContribution:
         total = grad_output.new_zeros(len(x))
         if self.layer.weight.requires_grad:
             total = total + _squared_norms_of_products(x, grad_output)
+        self.rounding: Tensor | None = None
+        if tensor_cores.suit(self.x, self.grad_output):
+            uncancelled = (x.norm(dim=2) * grad_output.norm(dim=2)).sum(1)
+            self.rounding = tensor_cores.UNIT * uncancelled
         if self.layer.bias is not None and self.layer.bias.requires_grad:
             square = squared_norms(grad_output.sum(1))
             total = total + square
@@ -106,7 +116,9 @@ class LinearContribution:
             x = x.masked_fill(~finite[:, None, None], 0.0)
         weighted = (grad_output * factors[:, None, None]).flatten(0, 1)
         if self.layer.weight.requires_grad:
-            sums[self.layer.weight].addmm_(weighted.t(), x.flatten(0, 1))
+            factored = weighted if self.rounding is None else tensor_cores.rounded(weighted)
+            with tensor_cores.tf32(self.rounding is not None):
+                sums[self.layer.weight].addmm_(factored.t(), x.flatten(0, 1))
         if self.layer.bias is not None and self.layer.bias.requires_grad:
             sums[self.layer.bias].add_(weighted.sum(0))
 

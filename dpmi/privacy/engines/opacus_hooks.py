@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dpmi.base.views import as_one_batch
 from dpmi.privacy.engines.clipping import (
     clip_factors,
+    not_finite,
     of_examples,
     precise,
     squared_norms,
@@ -42,7 +43,7 @@ class OpacusHooks:
         max_grad_norm: float,
         grad_samplers: dict[type[Any], GradSampler],
     ) -> None:
-        self.dropped = 0
+        self.dropped: int | Tensor = 0
         self._net, self._max_grad_norm = net, max_grad_norm
         GradSampleHooks.GRAD_SAMPLERS.update(grad_samplers)
         for name, layer in net.named_modules():
@@ -55,27 +56,34 @@ class OpacusHooks:
         self._hooks = GradSampleHooks(net, loss_reduction="sum", strict=False)
 
     def add_clipped_sum(
-        self, images: Tensor, labels: Tensor, sums: dict[Tensor, Tensor], scale: float
+        self,
+        images: Tensor,
+        labels: Tensor,
+        sums: dict[Tensor, Tensor],
+        scale: float,
+        examples: int | None = None,
     ) -> Tensor:
         """Process one piece of a batch."""
         images, labels, views = as_one_batch(images, labels)
         logits = precise(self._net(images))
         total_loss(logits, labels, views).backward()
         with torch.autocast(images.device.type, enabled=False):
-            self._add_weighted_sums(sums, scale, views)
+            self._add_weighted_sums(sums, scale, views, examples)
         return logits.detach()
 
-    def _add_weighted_sums(self, sums: dict[Tensor, Tensor], scale: float, views: int) -> None:
+    def _add_weighted_sums(
+        self, sums: dict[Tensor, Tensor], scale: float, views: int, examples: int | None
+    ) -> None:
         rows: dict[Tensor, Tensor] = {}
         for parameter in sums:
             rows[parameter] = of_examples(getattr(parameter, "grad_sample"), views)  # noqa: B009
             parameter.grad_sample = None  # type: ignore[attr-defined]
         norms = torch.stack([squared_norms(row) for row in rows.values()]).sum(0).sqrt()
-        factors, finite = clip_factors(norms, self._max_grad_norm)
+        factors, finite = clip_factors(norms, self._max_grad_norm, examples)
+        self.dropped = self.dropped + not_finite(finite, examples)
         if finite is not None:
-            self.dropped += int((~finite).sum())
             for row in rows.values():
-                row[~finite] = 0.0
+                row.masked_fill_(~finite.view(-1, *(1 for _ in row.shape[1:])), 0.0)
         for parameter, row in rows.items():
             sums[parameter] += torch.einsum("b,b...->...", factors * scale, precise(row))
             parameter.grad = None  # the plain gradient, made in passing

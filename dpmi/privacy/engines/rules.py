@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +36,9 @@ class Contribution(Protocol):
     """The gradients that the examples of a piece have of one layer's parameters."""
 
     squared_norms: Tensor  # (B,) float32 at least, over the layer's trainable parameters
+    # (B,) bound of what the weighted sum has beside the weighted gradients, in units of the
+    # factors; None where it has no more than float32's rounding.
+    rounding: Tensor | None
 
     def add_weighted_sum(self, factors: Tensor, finite: Tensor | None, sums: Sums) -> None:
         """Add Σ_i factors_i g_i to ``sums``; (B,) factors and mask as from ``clip_factors``."""
@@ -120,6 +123,7 @@ class Rows:
     """
 
     rows: dict[Tensor, Sequence[Tensor]]
+    rounding: Tensor | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Measure them."""
@@ -134,8 +138,8 @@ class Rows:
             total, start = sums[parameter].view(-1), 0
             for piece in pieces:
                 part = slice(start, start + len(piece))
-                if finite is not None:
-                    piece[~finite[part]] = 0.0
                 flat = precise(piece.flatten(1))
+                if finite is not None:
+                    flat.masked_fill_(~finite[part, None], 0.0)
                 total.addmv_(flat.t(), factors[part])
                 start = part.stop

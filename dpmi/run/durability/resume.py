@@ -9,6 +9,7 @@ import secrets
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -58,6 +59,7 @@ class RunState(Secret):
         restarts: how often the run was resumed at all.
         release: id of the noised images that local DP trains on; None before, and without them.
         tracker_id: of the run where its metrics are tracked.
+        picked: what the run picked where its config leaves it open; None before.
     """
 
     noise_key: str
@@ -68,6 +70,7 @@ class RunState(Secret):
     restarts: int = 0
     release: str | None = None
     tracker_id: str
+    picked: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Write whole or not at all, and flush: the key must outlive what is drawn with it."""
@@ -170,6 +173,11 @@ class Resumption:
                 "or give rerun=true to begin anew with those that are there"
             )
         self.state = self.state.model_copy(update={"release": release})
+        self.state.write(self._folder)
+
+    def keep_picked(self, picked: dict[str, Any]) -> None:
+        """Remember what was picked, before anything is released: who resumes the run picks it."""
+        self.state = self.state.model_copy(update={"picked": picked})
         self.state.write(self._folder)
 
     @property

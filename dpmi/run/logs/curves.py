@@ -42,35 +42,37 @@ class EpochCurves(L.Callback):
     ) -> None:
         self._spent = spent
         self.values: dict[str, list[float]] = {}
-        self._right, self._images = 0.0, 0
+        self._sum: float | Tensor = 0.0  # of all images of the epoch
+        self._images = 0
         self._train = TRAIN_LOSS if multilabel else TRAIN_ACCURACY
         self._evaluated = (VAL_AUROC,) if multilabel else (VAL_ACCURACY, TEST_ACCURACY)
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"values": self.values, "right": self._right, "images": self._images}
+        return {"values": self.values, "sum": float(self._sum), "images": self._images}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on in the middle of an epoch."""
         self.values = state_dict["values"]
-        self._right, self._images = state_dict["right"], state_dict["images"]
+        self._sum, self._images = state_dict["sum"], state_dict["images"]
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Start to count."""
-        self._right, self._images = 0.0, 0
+        self._sum, self._images = 0.0, 0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
-        """Count the images of the step; an empty batch has none, and logged nothing."""
-        if images := outputs["images"]:
-            self._right += float(trainer.callback_metrics[self._train]) * images
+        """Count the images of the step; an empty batch has none."""
+        if images := outputs["images"]:  # in double, where they are: nothing waits for a device
+            mean = outputs[self._train.rpartition("/")[2]]
+            self._sum = self._sum + mean.double() * images
             self._images += images
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the epoch's values; validation was before."""
         logged = trainer.callback_metrics
-        ended = {self._train: self._right / self._images if self._images else math.nan}
+        ended = {self._train: float(self._sum) / self._images if self._images else math.nan}
         ended |= {name: float(logged[name]) for name in self._evaluated if name in logged}
         if spent := self._spent():
             ended[EPSILON] = spent[0]

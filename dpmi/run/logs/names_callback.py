@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from dpmi.run.logs.often import looks_at
 from dpmi.run.records.leaving import refuse_unnamed
 
 
@@ -20,8 +21,9 @@ class NamedForWhatCoversIt(L.Callback):
     """
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
-        """Look at what the step logged."""
-        refuse_unnamed(_logged(trainer))
+        """Look at what the step logged, where its values are logged, too."""
+        if looks_at(trainer):
+            refuse_unnamed(_logged(trainer))
 
     def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
         """Look at what the epoch logged, its validation too."""

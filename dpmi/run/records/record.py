@@ -81,7 +81,10 @@ class RunRecord(Private):
         status: how it ended; ``reason`` says why, where it did not complete.
         stopped: why a run that completed has fewer steps than planned, where it has.
         restarts: how often it was resumed after its process was killed.
-        config: the composed config; of ``noise_seed`` only whether one was given.
+        config: the composed config, with what was picked in place of what it left open; of
+            ``noise_seed`` only whether one was given.
+        picked: which keys it left open, what was picked for them, and the seconds of a step by
+            which; None where it left none open.
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         risk: what an attacker can do, by that guarantee; empty where there is none.
@@ -121,6 +124,7 @@ class RunRecord(Private):
     stopped: str | None
     restarts: int
     config: dict[str, Any]
+    picked: dict[str, Any] | None = None
     data: dict[str, Any] | None
     guarantee: Guarantee | None
     risk: tuple[Risk, ...] = ()

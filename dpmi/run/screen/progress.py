@@ -6,17 +6,21 @@ import time
 from typing import Any
 
 import pytorch_lightning as L
+import torch
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
 from dpmi.models.names import NONPRIVATE
 from dpmi.privacy.guarantee import printed_epsilon
+from dpmi.run.logs.often import looks_at
 
 
 class StepTime(Callback):
     """Logs ``nonprivate/step_time``: wall seconds of a training step, and the learning rate.
 
-    The time reveals how many images were in the batch, which no ε covers.
+    The time reveals how many images were in the batch, which no ε covers. Where a GPU computes, it
+    is the time until the step's work was given out. That waits for the work of the step before, so
+    that the times add up to those of all steps.
 
     Attributes:
         seconds: of all training steps together.
@@ -47,15 +51,31 @@ class StepTime(Callback):
         took = time.perf_counter() - self._started
         self.seconds += took
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        pl_module.log_dict({f"{NONPRIVATE}/step_time": took, "learning_rate": rate}, batch_size=1)
+        # As tensors on the processor: Lightning would send numbers to a device, and wait.
+        logged = {f"{NONPRIVATE}/step_time": took, "learning_rate": rate}
+        values = {name: torch.tensor(value) for name, value in logged.items()}
+        pl_module.log_dict(values, batch_size=1)
 
 
 class TrainingBar(RichProgressBar):
-    """Lightning's rich bar with the metrics that matter under short names."""
+    """Lightning's rich bar with the metrics that matter under short names.
+
+    They are taken from those of the callbacks: those that are logged for the bar, Lightning reads
+    at every step, and waits for the device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._metrics: dict[str, Any] = {}
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        """Loss and accuracy of the batch, accuracy or AUROC of validation, ε."""
-        return _short(super().get_metrics(trainer, pl_module))
+        """Loss and accuracy of the batch, accuracy or AUROC of validation, ε.
+
+        They are those of the last step that was looked at.
+        """
+        if looks_at(trainer):
+            self._metrics = _short(trainer.callback_metrics)
+        return self._metrics
 
 
 class EpochLines(Callback):
@@ -73,7 +93,7 @@ class EpochLines(Callback):
         """Print the epoch, its metrics, and the time left."""
         done, of = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
         left = (time.perf_counter() - self._started) / done * (of - done)
-        metrics = _short(trainer.progress_bar_metrics)
+        metrics = _short(trainer.callback_metrics)
         told = "  ".join(f"{name} {value}" for name, value in metrics.items())
         self._console.print(f"epoch {done}/{of}  {told}  {left:.0f} s left")
 

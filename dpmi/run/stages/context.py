@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -23,11 +24,12 @@ class Context:
     """The same from the first stage to the last.
 
     Attributes:
-        config: the checked config.
+        config: the checked config, with what was picked in place of what it left open.
         folder: the job's folder, existing.
         console: what the user sees.
         ranks: who trains, each in a process with a run like this one; the first writes files.
         given: images and network in place of the config's.
+        picked: what was picked, and why; None where nothing was left open, and before.
         clock: seconds of each part of the run.
         memory: the most that training takes.
         stop: whether the process is asked to end.
@@ -38,6 +40,7 @@ class Context:
     console: Console
     ranks: Ranks = ALONE
     given: Given | None = None
+    picked: dict[str, Any] | None = None
     clock: Clock = field(default_factory=Clock)
     memory: PeakMemory = field(default_factory=PeakMemory)
     stop: StopRequest = field(default_factory=StopRequest)

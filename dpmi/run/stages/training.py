@@ -20,6 +20,7 @@ from dpmi.run.finite import FiniteWeights
 from dpmi.run.logs.csv_log import CsvLog
 from dpmi.run.logs.curves import EpochCurves, EvaluateTestImages
 from dpmi.run.logs.names_callback import NamedForWhatCoversIt
+from dpmi.run.logs.often import steps_between_looks
 from dpmi.run.parts import TrainingBatches, batches, classifier, network
 from dpmi.run.privacy_callback import PrivacyCallback
 from dpmi.run.processes.strategy import GradientsReduceThemselves
@@ -100,6 +101,7 @@ def set_up(
         status: what tells others how far the run is; None where another process does.
     """
     config, ranks = context.config, context.ranks
+    assert config.trainer.precision != "auto"  # it was picked before
     step_time = StepTime()
     # The bar last: it shows what the others log.
     callbacks: list[L.Callback] = [*(context.given.watch if context.given else ()), step_time]
@@ -138,7 +140,7 @@ def set_up(
         logger=[csv_log, *doors],
         callbacks=callbacks,
         plugins=[VerifiedFiles()],
-        log_every_n_steps=1,
+        log_every_n_steps=steps_between_looks(context.device),
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=context.console.is_terminal,
