@@ -56,7 +56,7 @@ def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, c
     [
         ("card.txt", b"", "no card; give card.html or card.md or card.json"),
         ("card.json", b"{", "contains no readable card"),
-        ("card.json", b'{"schema_name": "dpmi.card", "version": 9}', "version 2"),
+        ("card.json", b'{"schema_name": "dpmi.card", "version": 9}', "version 3"),
         ("card.html", b"<!doctype html>", "this dpmi reads dpmi.card"),
         ("card.md", b"\xff", "contains no readable card"),
     ],

@@ -123,17 +123,23 @@ class ImageNetwork(DecidingNetwork):
 
     @torch.no_grad()
     def fold(self) -> None:
-        """Into the bias of the last layer."""
-        self.head.bias.sub_(self.log_shares)
+        """Into weight and bias of the last layer, which is given features as they are from here."""
+        head = self.head
+        weight, bias = self._plain_head()
+        self.net.set_submodule(self.backbone.head, head)
+        self.set_head(weight, bias)
         self.log_shares.zero_()
+
+    def _plain_head(self) -> tuple[Tensor, Tensor]:
+        """(K, D) and (K,) that decide the same on features as they are."""
+        weight, bias = self.head.weight.detach(), self.head.bias.detach() - self.log_shares
+        return self.whitening.folded(weight, bias) if self.whitening else (weight, bias)
 
     def exported(self) -> dict[str, Tensor]:
         """A state dict of torchvision's network."""
         of_head = f"{self.backbone.head}."
         state = {n: v for n, v in self.net.state_dict().items() if not n.startswith(of_head)}
-        weight, bias = self.head.weight.detach(), self.head.bias.detach() - self.log_shares
-        if whitening := self.whitening:
-            weight, bias = whitening.folded(weight, bias)
+        weight, bias = self._plain_head()
         return state | {f"{of_head}weight": weight, f"{of_head}bias": bias}
 
 

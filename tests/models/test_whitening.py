@@ -86,3 +86,14 @@ def test_drawing_public_images_leaves_the_seeded_generator_alone(start: dict[str
     before = torch.get_rng_state()
     whiten_by_public_images(net, 3, SIDE)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_folded_at_the_end_it_is_the_plain_network_that_is_kept(start: dict[str, Tensor]) -> None:
+    net, images = whitened(start).eval(), torch.rand(4, 1, SIDE, SIDE)
+    with torch.no_grad():
+        net.log_shares += torch.tensor([0.5, -1.0, 0.25])
+    before, kept = net(images), net.exported()
+    net.fold()
+    assert net.whitening is None
+    assert torch.allclose(net(images), before, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, kept[name]) for name, value in net.exported().items())

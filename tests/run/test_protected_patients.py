@@ -15,6 +15,7 @@ from torch import nn
 from dpmi.data.patients import Patients
 from dpmi.models.network import ImageNetwork, build_network
 from dpmi.models.weights import write_state_dict
+from dpmi.pretraining.whitening import whiten_by_public_images
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.parts import prepared_data
@@ -78,6 +79,7 @@ class NoiseOfPatients:
     def __call__(self, done, parameters):
         config, step, images = self._config, len(self.of_steps), self._config.data.multiplicity
         net = build_network("resnet18", 2, "group", None)
+        whiten_by_public_images(net, 1, config.data.image_size)
         net.load_state_dict(done.net.state_dict())
         total, drawn = torch.zeros(sum(p.numel() for p in parameters)), []
         for given in done.trained[self._passes :]:

@@ -215,7 +215,7 @@ class Noise:
         numbers = torch.cat(given).tolist() if given else []
         self.batches.append(numbers)
         net = build_network("resnet18", 2, "group", None)
-        whiten_by_public_images(net, 1, self._images.shape[-1])
+        whiten_by_public_images(net, 1, done.config.data.image_size)
         net.load_state_dict(done.net.state_dict())
         total = torch.zeros(sum(p.numel() for p in parameters))
         for number in numbers:
@@ -281,7 +281,7 @@ class NoiseOfViews:
             for view in range(config.data.multiplicity)
         ], 1).float().div(255)  # fmt: skip
         net = build_network("resnet18", 2, "group", None)
-        whiten_by_public_images(net, 1, self._images.shape[-1])
+        whiten_by_public_images(net, 1, done.config.data.image_size)
         net.load_state_dict(done.net.state_dict())
         total = torch.zeros(sum(p.numel() for p in parameters))
         for given in done.trained[self._passes :]:

@@ -106,10 +106,12 @@ def _short(metrics: dict[str, Any]) -> dict[str, Any]:
         "val/auroc": "val AUROC",
         "epsilon": "ε",
     }
-    told = {short: float(metrics[name]) for name, short in names.items() if name in metrics}
+    if "val/accuracy" in metrics:  # of findings there is none
+        del names["val/auroc"]
+    values = {short: float(metrics[name]) for name, short in names.items() if name in metrics}
     return {
         short: printed_epsilon(value) if short == "ε" else f"{value:.3f}"
-        for short, value in told.items()
+        for short, value in values.items()
     }
 
 
