@@ -8,9 +8,10 @@ from pathlib import Path
 _PACKAGE = Path(__file__).resolve().parents[2]
 # What decides what is computed; not how it is launched, shown and reported.
 _MATTERS = (
-    *("backbones", "base/ranks.py", "base/views.py", "data", "features", "mechanisms", "models"),
-    *("pretraining", "privacy", "run/average.py", "run/first_weights.py", "run/job.py"),
-    *("run/matching.py", "run/parts.py", "run/privacy_callback.py", "run/processes", "run/stages"),
+    *("backbones", "base/devices.py", "base/ranks.py", "base/targets.py", "base/views.py"),
+    *("data", "features", "mechanisms", "models", "pretraining", "privacy"),
+    *("run/average.py", "run/first_weights.py", "run/job.py", "run/matching.py", "run/parts.py"),
+    *("run/privacy_callback.py", "run/processes", "run/stages"),
 )
 
 
