@@ -7,6 +7,7 @@ that all of them show, or none, and the average precision of one that none shows
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -48,9 +49,9 @@ class OfFindings(Metric):
             values.append(self._of_one(p[known], truth[known].long()))
         return torch.stack(values).clamp(max=1.0)  # single precision adds up to a little more
 
+    @abstractmethod
     def _of_one(self, preds: Tensor, target: Tensor) -> Tensor:
         """The value of one finding, of the images (n,) of which it is known."""
-        raise NotImplementedError
 
 
 def _undefined(like: Tensor) -> Tensor:
