@@ -23,7 +23,7 @@ from dpmi.config.schema import load_config
 
 def context() -> Any:
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["dpmi.run.screen.terminal", "hydra", "wandb"])
+    server.set_forkserver_preload(["tests.loaded_libraries"])
     return server
 
 

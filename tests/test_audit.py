@@ -1,6 +1,7 @@
 """``python -m dpmi.audit``: what it writes, what it says, how it exits."""
 
 import dataclasses
+import shutil
 
 import pytest
 from rich.console import Console
@@ -15,20 +16,27 @@ from dpmi.run.records.writing import write_record
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def run(composed, tiny, tmp_path):
+@pytest.fixture(scope="module")
+def runs(composed, tiny, tmp_path_factory):
     """A folder with a run of local DP, and one without privacy."""
+    base = tmp_path_factory.mktemp("audited")
     for mechanism in ("ldp", "none"):
-        (folder := tmp_path / "sweep" / mechanism).mkdir(parents=True)
-        words = (*tiny, f"mechanism={mechanism}", f"cache_dir={tmp_path / 'cache'}")
+        (folder := base / "sweep" / mechanism).mkdir(parents=True)
+        words = (*tiny, f"mechanism={mechanism}", f"cache_dir={base / 'cache'}")
         if mechanism == "ldp":  # noise for each pixel: 61,440 trials in one short run
             words = (*words, "mechanism.pool=1")
         Run(composed(*words), folder, Console(quiet=True)).execute()
-    return tmp_path / "sweep"
+    return base
 
 
-def test_a_run_is_audited_by_its_own_config_and_its_records_say_so(run, capsys):
-    cache = run.parent / "cache"
+@pytest.fixture
+def run(runs, tmp_path):
+    """A copy of it, to write in."""
+    return shutil.copytree(runs / "sweep", tmp_path / "sweep")
+
+
+def test_a_run_is_audited_by_its_own_config_and_its_records_say_so(runs, run, capsys):
+    cache = runs / "cache"
     before = sorted(cache.rglob("*"))
     assert audit.main([str(run), "--seconds", "0"]) == 0
     told = read_record(run / "ldp" / RECORD_FILE).audit

@@ -1,0 +1,21 @@
+"""What the server of ``job_processes.py`` does once before it forks: what every job would do first.
+
+It loads the libraries, composes a config, and draws the images that DP-SGD whitens by.
+"""
+
+import gc
+
+import hydra
+import torch
+import wandb  # noqa: F401
+
+import dpmi.run.screen.terminal  # noqa: F401
+from dpmi.config.folder import config_dir
+from dpmi.pretraining.whitening import _drawn
+
+torch.set_num_threads(1)  # a pool of threads would not be there after a fork
+with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
+    hydra.compose("config", overrides=["mechanism=dpsgd"])
+_drawn(1, 32)
+# A run collects garbage twice: what is loaded here is none, and to look at it takes half a second.
+gc.freeze()
