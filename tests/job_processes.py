@@ -98,6 +98,7 @@ def command(
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - to the end
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.argv = ["dpmi.train", *words]
+    sys.path.insert(0, str(folder))  # as python -m does
     try:
         runpy.run_module("dpmi.train", run_name="__main__", alter_sys=True)
     finally:

@@ -212,8 +212,9 @@ def test_torch_is_not_loaded_to_print_help_or_to_compose_a_config(place):
         "from dpmi.train import main\n"
         "main()\n"
     )
-    for words in (["--help"], ["--cfg", "job"], ["beta=0"]):
+    for words, status in ((["--help"], 0), (["--cfg", "job"], 0), (["beta=0"], 2)):
         done = place.run(*words, command=("-c", script))
+        assert done.returncode == status, (words, done.stderr)
         assert "LOADED []" in done.stdout, (words, done.stderr)
 
 
@@ -235,7 +236,7 @@ def test_torch_is_not_loaded_to_print_help_or_to_compose_a_config(place):
     ids=" ".join,
 )
 def test_bad_input_is_one_line_before_anything_is_written(place, words):
-    done = place.run(*words)
+    done = place.train(*words)
     assert done.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
     assert done.stdout == ""

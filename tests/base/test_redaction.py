@@ -125,7 +125,7 @@ def test_a_secret_in_the_command_or_in_a_config_is_refused_untold(owner, words):
     (owner.cwd / "experiment" / "mine.yaml").write_text(experiment)
     if words[0] == "--config-dir":
         words = [*words, "experiment=mine"]
-    done = owner.run(*[w.format(ENVIRONMENT["WANDB_API_KEY"]) for w in words], **ENVIRONMENT)
+    done = owner.train(*[w.format(ENVIRONMENT["WANDB_API_KEY"]) for w in words], **ENVIRONMENT)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
     assert "take it out" in done.stderr

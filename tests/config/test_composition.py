@@ -82,7 +82,7 @@ class Payload:
 
 def refused(place, *words):
     """Run, and see that the attack was told in one line and did nothing."""
-    done = place.run(*words, DPMI_TARGET="os.system", SECRET="hunter2hunter2")
+    done = place.train(*words, DPMI_TARGET="os.system", SECRET="hunter2hunter2")
     assert (done.returncode, done.stdout) == (2, ""), (done.stdout, done.stderr)
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
     assert place.files(place.cwd) == place.before
@@ -155,7 +155,7 @@ def test_a_config_reads_no_secret_from_the_environment(hostile, words):
 
 
 def test_a_config_reads_the_environment_variables_that_are_named(place):
-    done = place.run("--cfg", "job", "--resolve", "output_dir=${oc.env:TMPDIR}/x")
+    done = place.train("--cfg", "job", "--resolve", "output_dir=${oc.env:TMPDIR}/x")
     assert f"output_dir: {place.tmp}/x" in done.stdout
     assert f"cache_dir: {place.cache}" in done.stdout
 

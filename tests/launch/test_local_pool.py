@@ -53,7 +53,7 @@ def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs, devices):
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_written(place, jobs, told):
-    done = place.run(*POOL, "beta=1,2", *CPU, f"hydra.launcher.jobs={jobs}")
+    done = place.train(*POOL, "beta=1,2", *CPU, f"hydra.launcher.jobs={jobs}")
     assert done.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
     assert told in done.stderr
@@ -61,7 +61,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(place, jobs, told):
 
 
 def test_a_launcher_without_a_sweep_is_refused(place):
-    done = place.run("hydra/launcher=local_pool", *CPU)
+    done = place.train("hydra/launcher=local_pool", *CPU)
     assert done.returncode == 2
     assert "-m" in done.stderr
     assert place.files(place.cwd) == set()

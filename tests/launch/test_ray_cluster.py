@@ -26,7 +26,7 @@ RAY = ("-m", "hydra/launcher=ray")
     ids=str,
 )
 def test_a_mistake_is_one_line_before_anything_is_written(place, words, told):
-    done = place.run(*RAY, "beta=1,2", *CPU, *[f"hydra.launcher.{word}" for word in words])
+    done = place.train(*RAY, "beta=1,2", *CPU, *[f"hydra.launcher.{word}" for word in words])
     assert done.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
     assert f"hydra.launcher.{told}" in done.stderr

@@ -36,7 +36,7 @@ def test_what_cannot_run_here_is_one_line_before_anything_is_written(place, word
     (place.cwd / "file").touch()
     variables = {"CUDA_VISIBLE_DEVICES": "", "CXX": "no-such-compiler"}
     on_cpu = () if "accelerator" in words else ("trainer.accelerator=cpu",)
-    done = place.run(*shlex.split(words), *on_cpu, "logger=csv", **variables)
+    done = place.train(*shlex.split(words), *on_cpu, "logger=csv", **variables)
     assert done.returncode == 2, done.stdout
     assert re.fullmatch(rf"error: [^\n]*{REFUSED[words]}[^\n]*\n", done.stderr), done.stderr
     assert done.stdout == ""

@@ -24,7 +24,7 @@ def train(place, tiny) -> Callable:
     settings = [word for word in tiny if not word.startswith("data")]
 
     def run(*words: str):
-        done = place.run(*settings, *OWN, *words)
+        done = place.train(*settings, *OWN, *words)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         path = Path(done.stdout.split()[-1])
         return read_record(place.cwd / path), done.stdout

@@ -155,7 +155,7 @@ def test_the_command_refuses_images_that_are_not_drawn_and_leaves_nothing(place,
     (place.cwd / "mine" / "experiment").mkdir(parents=True)
     (place.cwd / "mine" / "experiment" / "mine.yaml").write_text("# @package _global_\nbeta: 2\n")
     before = place.files(place.cwd)
-    done = place.run(*SEARCH, RATE, *words)
+    done = place.train(*SEARCH, RATE, *words)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: data=(aptos|folder): [^\n]+\n", done.stderr), done.stderr
     assert place.files(place.cwd) == before
@@ -201,7 +201,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(place):
         ("model.learning_rate=interval(1)", "missing a required argument"),
         ("hydra.sweeper.direction=minimize", "no such key of this sweeper"),
     ):
-        done = place.run(*SEARCH, "beta=interval(1,4)", word)
+        done = place.train(*SEARCH, "beta=interval(1,4)", word)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
         assert told in done.stderr
@@ -209,7 +209,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(place):
 
 
 def test_a_search_without_a_sweep_is_refused(place):
-    done = place.run("hydra/sweeper=optuna")
+    done = place.train("hydra/sweeper=optuna")
     assert done.returncode == 2
     assert "add -m" in done.stderr
     assert place.files(place.cwd) == set()
