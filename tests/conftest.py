@@ -35,7 +35,7 @@ TINY = (
 
 
 def pytest_collection_finish():
-    """A run collects garbage twice: what was imported is none, and takes half a second to search."""
+    """A run collects garbage twice: what was imported is none, and takes a second to search."""
     gc.freeze()
 
 
