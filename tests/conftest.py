@@ -11,13 +11,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
 from hydra import compose, initialize_config_dir
+from made_once import made_once
 
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
@@ -200,25 +201,15 @@ def real_sweeps(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     authors' LDP at β = 4, a DP-SGD that failed, and in another set-up (BatchNorm, batches of 32)
     original and DP-SGD as the authors ran it, with the best test epoch.
     """
-    if "PYTEST_XDIST_WORKER" in os.environ:  # once for all processes of this run of the tests
-        base = tmp_path_factory.getbasetemp().parent / "real"
-    else:
-        base = tmp_path_factory.mktemp("real")
-    sweeps = [base / "first", base / "second"]
-    with FileLock(f"{base}.lock"):
-        if not (base / "done").exists():
-            _run_two_sweeps(*sweeps)
-            (base / "done").touch()
-    return sweeps
+    base = made_once(tmp_path_factory, "real", _run_two_sweeps)
+    return [base / "first", base / "second"]
 
 
-def _run_two_sweeps(one: Path, other: Path) -> None:
+def _run_two_sweeps(base: Path) -> None:
     from rich.console import Console
 
     from dpmi.run.job import Run
 
-    base = one.parent
-    base.mkdir(exist_ok=True)
     (no_folder := base / "file").touch()
     quick = (*TINY, "trainer.max_epochs=2", f"cache_dir={base / 'cache'}")
     theirs = (
@@ -237,9 +228,9 @@ def _run_two_sweeps(one: Path, other: Path) -> None:
         ("mechanism=dpsgd_published", means_of_4, *theirs),
     ]
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        for sweep, cells in ((one, first), (other, second)):
+        for sweep, cells in (("first", first), ("second", second)):
             for number, words in enumerate(cells):
-                folder = sweep / str(number)
+                folder = base / sweep / str(number)
                 folder.mkdir(parents=True)
                 config = load_config(compose("config", overrides=[*quick, *words]))
                 Run(config, folder, Console(quiet=True)).execute()
@@ -258,9 +249,10 @@ def real_report(real_sweeps: list[Path], tmp_path_factory: pytest.TempPathFactor
     """The report of both sweeps, by the command."""
     from dpmi.report import main
 
-    out = tmp_path_factory.mktemp("report")
-    assert main([*map(str, real_sweeps), "--out", str(out)]) == 0
-    return out
+    def write(out: Path) -> None:
+        assert main([*map(str, real_sweeps), "--out", str(out)]) == 0
+
+    return made_once(tmp_path_factory, "report", write)
 
 
 @pytest.fixture
@@ -297,15 +289,14 @@ def disk() -> Callable[..., AbstractContextManager[Path]]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """Real runs on images in files, each made when it is first asked for: ``trained("ldp")``."""
-    from trained_runs import Trained, train, write_inputs
+    from trained_runs import read, train, write_inputs
 
-    base = tmp_path_factory.mktemp("trained")
-    write_inputs(base)
-    made: dict[str, Trained] = {}
+    inputs = made_once(tmp_path_factory, "inputs", write_inputs)
+    copies = tmp_path_factory.mktemp("trained")
 
-    def make(name: str) -> Trained:
-        if name not in made:
-            made[name] = train(base, name)
-        return made[name]
+    @cache
+    def make(name: str) -> Any:
+        base = made_once(tmp_path_factory, f"trained-{name}", partial(train, inputs, name))
+        return read(base, copies / name)
 
     return make

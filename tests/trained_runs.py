@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import pickle
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +100,10 @@ def _write_images(folder: Path) -> None:
     (folder / "findings.csv").write_text("\n".join(findings) + "\n")
 
 
-def train(base: Path, name: str) -> Trained:
-    """Make the run of this name, and keep what it measured."""
+def train(inputs: Path, name: str, base: Path) -> None:
+    """Make the run of this name in a folder, and keep what it measured for ``read``."""
     words = RUNS[name]
-    images, backbone = base / "images", base / "backbone.safetensors"
+    images, backbone = inputs / "images", inputs / "backbone.safetensors"
     table = images / ("findings.csv" if name == "findings" else "table.csv")
     own = (
         *("data=csv", f"data.root={images}", "data.csv=table.csv", "data.channels=1"),
@@ -111,7 +113,7 @@ def train(base: Path, name: str) -> Trained:
     )
     accountant = ("mechanism.accountant=rdp", "mechanism.delta=1e-3")
     private = accountant if "mechanism=dpsgd" in words else ()
-    (folder := base / name).mkdir()
+    (folder := base / "run").mkdir()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = load_config(compose("config", overrides=[*own, *words, *private]))
     models, make = [], training.classifier
@@ -123,7 +125,7 @@ def train(base: Path, name: str) -> Trained:
     assert record.status == "completed", record.reason
     rows = [line.split(",") for line in table.read_text().splitlines()[1:]]
     tested = [row for row in rows if row[-2] == "test"]
-    return Trained(
+    trained = Trained(
         folder=folder,
         images=images,
         table=table,
@@ -132,3 +134,10 @@ def train(base: Path, name: str) -> Trained:
         probabilities=models[0].tested[0],
         backbone=backbone,
     )
+    (base / "trained.pickle").write_bytes(pickle.dumps(trained))
+
+
+def read(base: Path, copy: Path) -> Trained:
+    """The run that ``train`` made there, in whichever process; its folder is a copy to write in."""
+    trained = pickle.loads((base / "trained.pickle").read_bytes())
+    return replace(trained, folder=shutil.copytree(trained.folder, copy))

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from made_once import made_once
 from PIL import Image
 from rich.console import Console
 
@@ -21,9 +22,17 @@ OWN = ("data=folder", "data.image_size=32", "data.channels=1", "data.batch_size=
 @pytest.fixture(scope="session")
 def runs(real_sweeps, composed, tiny, tmp_path_factory):
     """Folders of runs with their cards: by mechanism, and "own", of a user's own images."""
-    base = tmp_path_factory.mktemp("carded")
+
+    def make(base):
+        write_cards(real_sweeps, composed, tiny, base)
+
+    base = made_once(tmp_path_factory, "carded", make)
+    return {folder.parent.name: folder.parent for folder in base.glob("*/card.json")}
+
+
+def write_cards(sweeps, composed, tiny, base):
     found = {}
-    for sweep in real_sweeps:
+    for sweep in sweeps:
         for folder in sorted(sweep.iterdir()):
             for record in read_records(folder) if folder.is_dir() else ():
                 if record.status == "completed":
@@ -44,7 +53,6 @@ def runs(real_sweeps, composed, tiny, tmp_path_factory):
     config = composed(*words, f"cache_dir={base / 'cache'}")
     assert Run(config, found["own"], Console(quiet=True)).execute().status == "completed"
     assert card([str(folder) for folder in found.values()]) == 0
-    return found
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import shutil
 import stat
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,7 +58,8 @@ def test_on_the_runs_own_test_images_it_gives_the_records_metrics_to_the_bit(
 
 def test_nothing_is_spent_and_nothing_but_a_private_file_is_left(trained):
     folder = trained("dpsgd").folder
-    accounts = folder.parent / "cache" / "accounts"
+    cache = read_record(folder / "record.json").config["cache_dir"]
+    accounts = Path(cache) / "accounts"
 
     def contents(place):
         return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
