@@ -73,7 +73,8 @@ def test_what_is_simplest_is_picked_unless_another_is_faster_by_more_than_noise(
     assert fastest(seconds) == best
 
 
-def test_a_run_trains_as_it_picked_says_so_and_records_it(run, clock):
+def test_a_run_trains_as_it_picked_and_is_the_run_that_is_given_the_same_values(run, clock):
+    """Weights to the bit: neither the noise nor the batches nor the first weights depend on it."""
     timed = clock(SECONDS)
     record, folder, told = run("trainer=auto")
     assert record.status == "completed", record.reason
@@ -86,12 +87,6 @@ def test_a_run_trains_as_it_picked_says_so_and_records_it(run, clock):
     assert record.picked["seconds"][str(PLAIN)] == 0.4
     assert "trainer=auto: bf16-mixed, channels last: 200 ms a step of 10 made images" in told
     assert read_record(folder / "record.json").picked == record.picked
-
-
-def test_it_is_the_run_that_is_given_the_same_values(run, clock):
-    """Weights to the bit: neither the noise nor the batches nor the first weights depend on it."""
-    clock(SECONDS)
-    record, folder, _ = run("trainer=auto")
     given, its_folder, _ = run("trainer.precision=bf16-mixed", "trainer.channels_last=true")
     weights, its = (read_state_dict(f / "model.safetensors") for f in (folder, its_folder))
     assert all(torch.equal(weights[name], its[name]) for name in its)

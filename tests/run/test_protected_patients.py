@@ -129,7 +129,7 @@ def test_a_step_sums_the_clipped_mean_gradients_of_the_patients_that_were_drawn(
 
 def test_patients_are_drawn_as_often_as_the_plan_says_whatever_images_they_have(job):
     given = "mechanism=dpsgd", "mechanism.accountant=rdp"  # the quickest to compute
-    done = job(*given, "trainer.max_epochs=12", "model.average=none", kind=nn.Linear)
+    done = job(*given, "trainer.max_epochs=6", "model.average=none", kind=nn.Linear)
     images = sum(len(passed) for passed in done.trained)
     steps = done.record.mechanism["plan"]["steps"]
     # 24 patients at 1/4 a step; five standard errors: one false alarm in 1.7 million.

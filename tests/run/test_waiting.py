@@ -108,7 +108,10 @@ def run(composed, tiny, tmp_path, monkeypatch):
     "words",
     [
         ("mechanism=dpsgd",),
-        ("mechanism=dpsgd", "trainer.precision=bf16-mixed", "model.average=last_half"),
+        pytest.param(
+            ("mechanism=dpsgd", "trainer.precision=bf16-mixed", "model.average=last_half"),
+            marks=pytest.mark.slow,
+        ),
         ("mechanism=dpsgd", "data.multiplicity=2"),
         ("mechanism=none",),
     ],

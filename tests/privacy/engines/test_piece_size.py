@@ -1,5 +1,4 @@
-import multiprocessing
-
+import job_processes
 import pytest
 import torch
 from torch import nn
@@ -107,7 +106,7 @@ def test_a_piece_takes_no_more_memory_than_it_was_given(engine, views, monkeypat
         views=views,
     )
     assert images > 1
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with job_processes.context().Pool(1) as pool:
         peak = pool.apply(peak_of_a_piece, (engine, images, views))
     if peak is None:
         pytest.skip("this system cannot forget an earlier peak of memory")
