@@ -171,7 +171,7 @@ def resumed_with_new_noise(monkeypatch):
 
 
 PLANTED = {
-    "noise a fifth too small": (WHOLE, noise(lambda drawn: 0.8 * drawn)),
+    "noise three tenths too small": (WHOLE, noise(lambda drawn: 0.7 * drawn)),
     "noise forgotten": (WHOLE, noise(torch.zeros_like)),
     "noise without the clipping norm": (WHOLE, noise(lambda drawn: drawn / 5)),
     "noise divided by the batch twice": (WHOLE, noise(lambda drawn: drawn / COARSE)),
@@ -189,7 +189,11 @@ PLANTED = {
     "an accountant that sees twice the noise": (WHOLE, accountant_sees_twice_the_noise),
     "a step repeated with new noise after a kill": (WHOLE, resumed_with_new_noise),
 }
-SMALL = {"noise a fifth too small", "a step repeated with new noise after a kill"}
+SMALL = {  # with fewer canaries, one audit in fifteen or so would not see them
+    "noise three tenths too small",
+    "a step off the ledger",
+    "a step repeated with new noise after a kill",
+}
 ALIKE = {  # another is planted beside it
     "noise divided by the batch twice",
     "noise without the clipping norm",
