@@ -129,8 +129,13 @@ def test_a_cell_that_takes_longer_than_there_is_time_is_given_up():
 
 def test_a_process_that_dies_takes_only_its_cell_along():
     worker = schedule._Worker()
-    timer = threading.Timer(0.3, lambda: worker._process.kill())
-    timer.start()
+
+    def kill():
+        while not (worker._process and worker._process.pid):
+            time.sleep(0.01)
+        worker._process.kill()
+
+    threading.Thread(target=kill).start()
     found = worker.result(CELL, CPU, 60)
     assert {one.note for one in found} == {"failed: its process ended"}
     assert worker._process is None  # the next cell has another
