@@ -16,7 +16,7 @@ from dpmi.config.data_sets import CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue, Labels
 from dpmi.data.digests import content_digests
 from dpmi.data.findings import NO_FINDING, check_findings
-from dpmi.data.fingerprint import DataFingerprint, fingerprint_of
+from dpmi.data.fingerprint import DataFingerprint, fingerprint_of, notes_of_splits
 from dpmi.data.left_out import check_share, note_of_undecoded, note_of_unknown
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 from dpmi.data.readers import read_catalogue
@@ -104,12 +104,6 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
     kept = _without_copies(digests, catalogue.splits)
     removed = len(digests) - len(kept)
-    if removed:
-        log.warning(
-            "%d images are byte-identical to an image of another split: removed from train "
-            "(or val), kept in test.",
-            removed,
-        )
     prepared, rows = _decoded(config, catalogue, kept, digests, cache_dir, removed)
     _check_classes(catalogue, np.asarray(rows, dtype=np.int64), " that can be used")
     return prepared
@@ -182,16 +176,17 @@ def _decoded(
     if bad := {images.paths[position]: cached.bad[position] for position in sorted(cached.bad)}:
         check_share(config, catalogue, bad)
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
+    channels = cached.pixels.shape[1]
+    fingerprint = fingerprint_of(catalogue, rows, digests, size, channels, removed, len(cached.bad))
     notes = (
         *catalogue.notes,
         *note_of_unknown(catalogue),
         *note_of_undecoded(bad),
+        *notes_of_splits(fingerprint),
         *_note_of_levels(config, cached.levels),
     )
     for note in notes:
         log.warning("%s", note)
-    channels = cached.pixels.shape[1]
-    fingerprint = fingerprint_of(catalogue, rows, digests, size, channels, removed, len(cached.bad))
     prepared = PreparedData(
         name=catalogue.name,
         classes=catalogue.classes,
