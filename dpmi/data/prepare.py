@@ -121,8 +121,8 @@ def prepare_test(
         graded: whether they are ordered.
 
     Returns:
-        The data set with its labels in the order of ``classes``; and the SHA-256 of the images'
-        contents, row by row.
+        The data set with its labels in the order of ``classes``, NaN of findings that it does not
+        label; and the SHA-256 of the images' contents, row by row.
 
     Raises:
         UserError: the data cannot be used, or have a class that the classifier does not know.
@@ -138,8 +138,8 @@ def prepare_test(
             "Name them alike."
         )
     if catalogue.multilabel:
-        columns = [catalogue.classes.index(name) for name in classes]
-        labels: Labels = catalogue.labels[:, columns]
+        labels: Labels = np.full((len(catalogue.labels), len(classes)), np.nan, np.float32)
+        labels[:, [classes.index(name) for name in catalogue.classes]] = catalogue.labels
     else:
         order = np.asarray([classes.index(name) for name in catalogue.classes], dtype=np.int64)
         labels = order[catalogue.labels]

@@ -20,6 +20,7 @@ from dpmi.config.data_sets import (
 )
 from dpmi.data.prepare import PreparedData, prepare_test
 from dpmi.data.readers import CHANNELS
+from dpmi.data.readers.csv_file import labelled_findings
 from dpmi.privacy.account import Accounts
 from dpmi.run.left import Left
 from dpmi.run.parts import prepared_data
@@ -137,7 +138,7 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
     """What changes in the config of others' images, so that they are labelled as the run's were.
 
     Raises:
-        UserError: their labels are of another task, or do not tell of all of the run's findings.
+        UserError: their labels are of another task, or of none of the run's findings.
     """
     if not is_multilabel(left.record.config["data"]):
         return {}
@@ -146,14 +147,17 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
             f"data={data.name}: each image is of one class, and the run learned several findings; "
             "allowed are csv, nih, chexpert and mimic_cxr"
         )
-    findings = left.told.classes
-    known = findings if isinstance(data, CsvData) else data.every
-    if others := [name for name in findings if name not in known]:
+    learned = left.told.classes
+    if isinstance(data, CsvData):
+        labelled = labelled_findings(data, learned)
+    else:
+        labelled = tuple(name for name in learned if name in data.every)
+    if not labelled:
         raise UserError(
-            f"data={data.name}: does not label {', '.join(others)}, which the run learned; its "
-            f"findings are {', '.join(known)}"
+            f"data={data.name}: labels none of the findings that the run learned "
+            f"({', '.join(learned)}); name them alike"
         )
-    asked = {"task": "multilabel", "findings": list(findings)}
+    asked = {"task": "multilabel", "findings": list(labelled)}
     return asked if isinstance(data, CsvData) else asked | {"finding": None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data
 from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.listed import ListedPaths, leads_out
-from dpmi.data.readers.listed_findings import listed_findings
+from dpmi.data.readers.listed_findings import findings_of_table, listed_findings
 from dpmi.data.readers.own import order_classes, several_findings
 from dpmi.data.splitting import random_split
 from dpmi.data.tables import Row, Table, read_table
@@ -77,6 +78,16 @@ def read_csv_file(config: CsvData) -> Catalogue:
         },
         notes=(*table.notes, *listed.notes(table.file), *notes, *of_files),
     )
+
+
+def labelled_findings(config: CsvData, findings: Sequence[str]) -> tuple[str, ...]:
+    """Which of some findings the table of a config labels.
+
+    Raises:
+        UserError: the table cannot be read.
+    """
+    table = read_table(_find_table(config, Path(config.root)), _OF_ITS_OWN[:1], _OF_ITS_OWN[1:])
+    return findings_of_table(table, findings)
 
 
 def _find_table(config: CsvData, root: Path) -> Path:
