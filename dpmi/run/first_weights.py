@@ -179,7 +179,7 @@ def load_start(model: ModelSettings, channels: int, cache_dir: Path, console: Co
         recipe = PretrainRecipe("chests" if channels == 1 else "retinas", model.name)
         read = Read(phantom_weights(cache_dir, console, recipe), "torchvision")
     elif name is not None:
-        state, told_text = read_weights(Path(name).expanduser())
+        state, told_text = read_weights(Path(name))
         read, told = translated(model.name, state), _provenance(name, told_text)
     if read is None:
         shown = IMAGENET if model.input == "auto" else model.input

@@ -102,7 +102,7 @@ def _own(left: Left, words: Sequence[str]) -> LabelledImages:
             f"{left.folder}: its images have changed since it was run; run it again, or give data="
             "... to evaluate on others"
         )
-    return LabelledImages(_test_alone(whole), True, 0, Path(config.cache_dir).expanduser())
+    return LabelledImages(_test_alone(whole), True, 0, Path(config.cache_dir))
 
 
 def _test_alone(whole: PreparedData) -> PreparedData:

@@ -165,7 +165,7 @@ def _at_hand(left: Left) -> Iterator[dict[str, Tensor]]:
     if name == "imagenet":
         yield imagenet_state_dict(left.record.config["model"]["name"], left.cache_dir)
         return
-    own = [] if name in ("phantom", "a file") else [Path(name).expanduser()]
+    own = [] if name in ("phantom", "a file") else [Path(name)]
     for path in (*own, *sorted((left.cache_dir / "weights").glob("*"))):
         if path.suffix in _WEIGHTS and path.is_file():
             try:

@@ -36,7 +36,7 @@ def read_csv_file(config: CsvData) -> Catalogue:
     Raises:
         UserError: the table or an image it names cannot be used.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     needed = _OF_ITS_OWN[: 1 if config.task == "multilabel" else 2]
     table = read_table(_find_table(config, root), needed, _OF_ITS_OWN[len(needed) :])
     rows, listed = table.rows, ListedPaths(root)
@@ -92,7 +92,7 @@ def labelled_findings(config: CsvData, findings: Sequence[str]) -> tuple[str, ..
 
 def _find_table(config: CsvData, root: Path) -> Path:
     """Where data.csv lies: as given from the current folder, or from ``root``."""
-    given = Path(config.csv).expanduser()
+    given = Path(config.csv)
     for table in (given, root / given):
         if table.is_file():
             return table

@@ -122,7 +122,7 @@ class Resumption:
         processes: int = 1,
     ) -> None:
         place, noise_seed = _place(device, processes, weights), config.noise_seed
-        cache_dir = Path(config.cache_dir).expanduser()
+        cache_dir = Path(config.cache_dir)
         state = _read(folder)
         if state is not None and state.data != data:
             console.print(f"the data have changed since {folder} was begun: starting over")

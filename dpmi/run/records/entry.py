@@ -39,7 +39,7 @@ class RunEntry:
 
     def __init__(self, folder: Path, config: Config, data: PreparedData) -> None:
         self._folder, self._config, self._data = folder, config, data
-        self._accounts = Accounts(Path(config.cache_dir).expanduser())
+        self._accounts = Accounts(Path(config.cache_dir))
         self._spending: Spending | None = None
         self._account: str | None = None
         self.before: tuple[Spending, ...] = ()
