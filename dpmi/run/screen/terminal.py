@@ -14,7 +14,7 @@ from dpmi.config.identity import cell_name, config_digest
 from dpmi.config.schema import Config
 from dpmi.models.names import TRAIN_METRICS, in_one_number
 from dpmi.privacy.total import total
-from dpmi.run.durability.resume import (
+from dpmi.run.durability.job_folder import (
     LOCK_FILE,
     clear,
     keep_noise_seed,
