@@ -224,8 +224,8 @@ def _rows(found: Found) -> list[tuple[str, ...]]:
         rows.append(("advantage", *(str(roc.advantage) for roc in found.rocs)))
         for rate in found.rocs[0].true_positive:
             most = (f"{promised[float(rate)]:.2%}",) if promised else ()
-            told = (roc.true_positive[rate].percent for roc in found.rocs)
-            rows.append((f"TPR at FPR {float(rate):.1%}", *told, *most))
+            rates = (roc.true_positive[rate].percent for roc in found.rocs)
+            rows.append((f"TPR at FPR {float(rate):.1%}", *rates, *most))
         return rows
     if isinstance(found, Linkage):
         rows = [("", "ranked first", "by guess", "among five", "by guess", "median")]

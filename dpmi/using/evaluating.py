@@ -111,7 +111,7 @@ def _not_labelled(labels: Labels, classes: Sequence[str]) -> tuple[str, ...]:
 def _measured(
     left: Left, labelled: LabelledImages, batches: list[Tensor], device: str
 ) -> Evaluation:
-    data, classes = labelled.data, left.told.classes
+    data, classes = labelled.data, left.provenance.classes
     split = data.splits["test"]
     labels = torch.from_numpy(split.labels).to(device)
     metrics = metrics_of(len(classes), data.graded, multilabel=data.multilabel).to(device)

@@ -129,7 +129,7 @@ def _others(left: Left, words: Sequence[str]) -> LabelledImages:
     named = any(word.startswith("cache_dir=") for word in words)
     cache_dir = cache_folder(given.cache_dir) if named else left.cache_dir
     graded = any(metric.endswith("/kappa") for metric in left.record.metrics)
-    data, digests = prepare_test(data_config, cache_dir, left.told.classes, graded=graded)
+    data, digests = prepare_test(data_config, cache_dir, left.provenance.classes, graded=graded)
     trained_on = _trained_on(left, digests)
     return LabelledImages(data, False, trained_on, cache_dir)
 
@@ -147,7 +147,7 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
             f"data={data.name}: each image is of one class, and the run learned several findings; "
             "allowed are csv, nih, chexpert and mimic_cxr"
         )
-    learned = left.told.classes
+    learned = left.provenance.classes
     if isinstance(data, CsvData):
         labelled = labelled_findings(data, learned)
     else:
@@ -163,7 +163,7 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
 
 def _trained_on(left: Left, digests: Sequence[str]) -> int | None:
     """How many images, by the SHA-256 of their contents, are in the run's account."""
-    account = left.told.taken[-1].account
+    account = left.provenance.taken[-1].account
     for one in Accounts(left.cache_dir).read():
         if one.id == account and one.images is not None:
             return sum(bytes.fromhex(digest) in one.images for digest in digests)
