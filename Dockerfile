@@ -16,7 +16,7 @@ COPY dpmi dpmi
 RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
     && rm -rf /src/*
 
-USER dpmi
+USER 1000
 ENV DPMI_CACHE=/cache
 WORKDIR /data
 VOLUME ["/cache"]

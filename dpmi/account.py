@@ -45,7 +45,7 @@ def _show(cache_dir: Path, console: Console) -> None:
         from dpmi.privacy.total import total
 
     @cache
-    def told(spending: Spending) -> str:
+    def summary(spending: Spending) -> str:
         return str(total([spending]))
 
     accounts = Accounts(cache_dir).read()
@@ -60,7 +60,7 @@ def _show(cache_dir: Path, console: Console) -> None:
         for column in ("at (UTC)", "run", "status", "spent"):
             table.add_column(column, overflow="fold")
         for entry in account.entries.values():
-            spent = told(entry.spending)
+            spent = summary(entry.spending)
             at_most = "at most " if entry.status == RESERVED else ""
             when = entry.at.removesuffix("+00:00").replace("T", " ")
             table.add_row(when, entry.spending.run, entry.status, at_most + spent)

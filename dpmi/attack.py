@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.errors import EXIT_FAILED_RUNS, status_of
 from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
@@ -68,15 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
         from dpmi.reporting.attacks import save_figures
 
     count = asked.models if asked.attack == "membership" else asked.images
-    try:
+
+    def work() -> int:
         failed = attack(asked.attack, asked.runs, count, asked.seed, save_figures)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED_RUNS if failed else 0
+        return EXIT_FAILED_RUNS if failed else 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

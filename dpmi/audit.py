@@ -18,7 +18,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.errors import EXIT_FAILED_RUNS, status_of
 from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
 
@@ -42,19 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     with loading():  # not for --help
         from dpmi.auditing.command import audit_default, audit_folders
 
-    try:
+    def work() -> int:
         found = (
             audit_folders(asked.folders, asked.seconds)
             if asked.folders
             else [audit_default(asked.seconds)]
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    return EXIT_FAILED_RUNS if any(one is None or one.refuted for one in found) else 0
+        return EXIT_FAILED_RUNS if any(one is None or one.refuted for one in found) else 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

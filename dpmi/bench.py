@@ -107,12 +107,12 @@ def main() -> int:
     about = machine() | asdict(options) | {"rounds": arguments.rounds}
     console.print(", ".join(f"{key} {value}" for key, value in about.items()), style="dim")
     OUTPUT.parent.mkdir(exist_ok=True)
-    told = {
+    results = {
         "machine": about,
         "rows": [vars(row) for row in rows],
         "figures": [vars(figure) for figure in figures],
     }
-    OUTPUT.write_text(json.dumps(told, indent=1))
+    OUTPUT.write_text(json.dumps(results, indent=1))
     console.print(f"written to {OUTPUT}")
     return 0
 

@@ -16,7 +16,6 @@ Exit status: 0 done, 2 the input is bad, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 import warnings
@@ -24,24 +23,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, UserError
+from dpmi.base.errors import status_of
 from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
+from dpmi.using.parser import run_parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Evaluate what the command line names; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dpmi.evaluate", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser = run_parser("evaluate", __doc__)
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="data=..., data.root=...")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where to (default: beside the run)"
     )
-    parser.add_argument(
-        "--backbone", type=Path, metavar="FILE",
-        help="of a head: the network that it reads, where it is not found by itself",
-    )  # fmt: skip
     asked = parser.parse_intermixed_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
@@ -51,18 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.simplefilter("ignore")  # what libraries advise is no matter of who evaluates
     # Libraries may have set it up in their own way while they were imported.
     logging.basicConfig(format="%(message)s", level=logging.WARNING, force=True)
-    try:
+
+    def work() -> int:
         found, path = evaluate(
             asked.run, asked.words, asked.output, asked.backbone, Console(stderr=True)
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    show(found, path, Console())
-    return 0
+        show(found, path, Console())
+        return 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

@@ -14,46 +14,37 @@ Exit status: 0 done, 1 some images cannot be read, 2 the input is bad, 130 inter
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from pathlib import Path
 
-from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, EXIT_INTERRUPTED, UserError
+from dpmi.base.errors import EXIT_FAILED_RUNS, status_of
 from dpmi.base.loading import loading
 from dpmi.base.threads import let_idle_threads_sleep
+from dpmi.using.parser import run_parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Predict what the command line names; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m dpmi.predict", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser = run_parser("predict", __doc__)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, CSV files")
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where to (default: standard output)"
     )
-    parser.add_argument(
-        "--backbone", type=Path, metavar="FILE",
-        help="of a head: the network that it reads, where it is not found by itself",
-    )  # fmt: skip
     asked = parser.parse_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
         from dpmi.using.predicting import predict
 
-    try:
-        unreadable = predict(asked.run, asked.paths, asked.output, asked.backbone)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # who reads the table has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED_RUNS
-    return EXIT_FAILED_RUNS if unreadable else 0
+    def work() -> int:
+        try:
+            unreadable = predict(asked.run, asked.paths, asked.output, asked.backbone)
+        except BrokenPipeError:  # who reads the table has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_FAILED_RUNS
+        return EXIT_FAILED_RUNS if unreadable else 0
+
+    return status_of(work)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from dpmi.base.errors import (
 from dpmi.base.loading import loading
 from dpmi.base.redaction import redact_logs, redacted, secret_within
 from dpmi.base.threads import let_idle_threads_sleep
+from dpmi.config.composing import with_home
 from dpmi.config.composition import TARGETS, guard_hydra
 from dpmi.config.extras import require_extras
 from dpmi.config.folder import config_dir
@@ -57,7 +58,7 @@ def job(composed: DictConfig) -> str:
     redact_logs()
     config = load_config(composed)
     require_extras(config)
-    _keep_libraries_in(Path(config.cache_dir).expanduser())
+    _keep_libraries_in(Path(config.cache_dir))
     let_idle_threads_sleep()
     refuse_on_this_machine(config)  # again: a launcher may have taken the job to another
     with loading():  # torch: not to print help or to compose a config
@@ -126,6 +127,7 @@ def main() -> None:
             raise UserError(
                 "--experimental-rerun: would run the contents of a pickle; repeat the command"
             )
+        sys.argv[1:] = with_home(sys.argv[1:])
         _run()
     except (UserError, HydraException, OmegaConfBaseException, YAMLError) as error:
         line = " ".join(redacted(explain(error)).split())

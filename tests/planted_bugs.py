@@ -637,7 +637,7 @@ ACCOUNT = (
     ),
     Planted(
         "a superseded attempt is not counted",
-        "dpmi/run/durability/resume.py",
+        "dpmi/run/durability/job_folder.py",
         '        Accounts(cache_dir).settle(took, "superseded")\n',
         "        pass\n",
         "tests/run/records/test_entry.py::"
@@ -645,7 +645,7 @@ ACCOUNT = (
     ),
     Planted(
         "a superseded attempt keeps its key",
-        "dpmi/run/durability/resume.py",
+        "dpmi/run/durability/job_folder.py",
         "    _destroy_key_and_checkpoints(folder)\n    shelf",
         "    shelf",
         "tests/run/records/test_entry.py::test_keys_and_checkpoints_of_superseded_attempts_are_destroyed",

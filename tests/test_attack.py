@@ -99,6 +99,8 @@ def test_membership_of_a_whole_network_is_attacked_by_shadow_networks(tiny, tmp_
     (["linkage", "mechanism=ldp", "betta=1"], "betta: no such key"),
     (["linkage", "mechanism=ldpp"], "mechanism=ldpp: no such option; allowed are"),
     (["linkage", "mechanism=ldp", "beta=-1"], "beta"),
+    (["linkage", "mechanism=ldp", "beta=0.01"], "beta=0.01: "),
+    (["membership", "model.weights=no.pth"], "model.weights=no.pth: no such file"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(runs, capsys, words, said):
     assert attack.main([word.format(runs=runs) for word in words]) == 2

@@ -89,6 +89,16 @@ def test_ctrl_c_ends_it(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().err == "interrupted\n"
 
 
+def test_a_run_that_this_machine_cannot_repeat_is_refused_before_any_is_audited(run, capsys):
+    folder = run / "ldp"
+    record = read_record(folder / RECORD_FILE)
+    config = record.config | {"model": record.config["model"] | {"weights": "no.pth"}}
+    write_record(record.model_copy(update={"config": config}), folder)
+    assert audit.main([str(run), "--seconds", "0"]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: model.weights=no.pth: no such file")
+
+
 def test_a_record_of_another_versions_config_is_refused_in_one_line(run, capsys):
     folder = run / "ldp"
     record = read_record(folder / RECORD_FILE)

@@ -21,6 +21,7 @@ from dpmi.config.composing import composed
 from dpmi.config.identity import cell_name, config_digest
 from dpmi.config.schema import Config
 from dpmi.config.sections import CsvLogger, LdpMechanism
+from dpmi.run.before import refuse_on_this_machine
 from dpmi.run.records.reading import config_of, read_record
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED
 
@@ -150,20 +151,22 @@ def _alone(config: Config) -> Config:
     """The run on one device, with noise of its own, that logs nothing.
 
     Raises:
-        UserError: the config leaves it to the run how it is trained.
+        UserError: the config leaves it to the run how it is trained, or cannot run here.
     """
     if config.trainer.open:
         raise UserError(
             f"trainer.{config.trainer.open[0]}=auto: what is attacked is trained as the run was, "
             "and what that picked is in its record; give the folder of the run"
         )
-    return config.model_copy(
+    alone = config.model_copy(
         update={
             "noise_seed": None,
             "logger": CsvLogger(name="csv", sample_images="none", nonprivate=False),
             "trainer": config.trainer.model_copy(update={"devices": 1}),
         }
     )
+    refuse_on_this_machine(alone)
+    return alone
 
 
 def _nothing_yet(target: Target) -> Attacks:
@@ -221,8 +224,8 @@ def _rows(found: Found) -> list[tuple[str, ...]]:
         rows.append(("advantage", *(str(roc.advantage) for roc in found.rocs)))
         for rate in found.rocs[0].true_positive:
             most = (f"{promised[float(rate)]:.2%}",) if promised else ()
-            told = (roc.true_positive[rate].percent for roc in found.rocs)
-            rows.append((f"TPR at FPR {float(rate):.1%}", *told, *most))
+            rates = (roc.true_positive[rate].percent for roc in found.rocs)
+            rows.append((f"TPR at FPR {float(rate):.1%}", *rates, *most))
         return rows
     if isinstance(found, Linkage):
         rows = [("", "ranked first", "by guess", "among five", "by guess", "median")]

@@ -155,7 +155,7 @@ def _likelihood(config: Config, released: Pixels) -> Callable[[Pixels], Values]:
 
 
 def _of_answers(config: Config, data: PreparedData, console: Console) -> Values:
-    cache = Path(config.cache_dir).expanduser()
+    cache = Path(config.cache_dir)
     first = load_start(config.model, data.channels, cache, console)
     features = features_of(config, data, first.pretrained, console, "cpu")
     assert features is not None  # ldp_features trains a head

@@ -102,7 +102,7 @@ def reconstruct(config: Config, images: int, seed: int) -> Reconstruction:
     rows = np.random.default_rng(seed).permutation(len(train))[:images]
     clean = np.ascontiguousarray(train[rows])
     released = released_images(config, clean, NoiseSource(None))
-    cache = Path(config.cache_dir).expanduser()
+    cache = Path(config.cache_dir)
     drawn = prepare(drawn_images(released.shape[1], clean.shape[-1]), cache)
     denoise = Denoiser(law, pooled(drawn.splits["train"].pixels, pool))
     original = clean[:, : released.shape[1]]

@@ -117,7 +117,7 @@ class Shadows:
         self._patients = patients = known_patients(data, config.privacy.unit)
         self.unit: Unit = "patient" if patients else "image"
         self._first = load_start(
-            config.model, data.channels, Path(config.cache_dir).expanduser(), console
+            config.model, data.channels, Path(config.cache_dir), console
         ).pretrained
         asked = (self._first, console, self._device)
         self._features = features_of(config, data, *asked)

@@ -78,7 +78,7 @@ def audit_black_box(config: Config, real: RealRun, *, confidence: float = 0.95) 
     included = rng.random(m) < 0.5
     train.pixels[:m][included] = canaries.pixels[included]
     train.labels[:m][included] = canaries.labels[included]
-    cache = Path(config.cache_dir).expanduser()
+    cache = Path(config.cache_dir)
     first = load_start(config.model, real.channels, cache, Console(quiet=True))
     net = network(config, len(CLASSES), first.pretrained, None, real.channels)
     with TemporaryDirectory(prefix="dpmi-audit-") as name:

@@ -20,6 +20,7 @@ from dpmi.base.errors import UserError
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
+from dpmi.run.before import refuse_on_this_machine
 from dpmi.run.parts import prepared_data
 from dpmi.run.records.reading import config_of, read_record
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord
@@ -36,6 +37,7 @@ def audit_default(seconds: float) -> Audit | None:
     """Audit the run of the default config; None where the replica failed."""
     with initialize_config_dir(config_dir(), version_base="1.3"):
         config = load_config(compose("config"))
+    refuse_on_this_machine(config)
     console = Console()
     n = len(prepared_data(config).splits["train"].labels)  # drawn images, which have no patients
     return _audited("the default config", _protecting(config, "image"), n, None, seconds, console)
@@ -45,10 +47,12 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
     """Audit every run below some folders that states an ε, and write it into its record.
 
     Raises:
-        UserError: there is none, or a record cannot be read, or is of another version's config.
+        UserError: there is none, or a record cannot be read, or is of another version's config, or
+            one of the runs cannot be repeated on this machine.
     """
     console = Console()
     found: list[Audit | None] = []
+    runs: list[tuple[Path, RunRecord, Config]] = []
     for path in [p for folder in folders for p in sorted(folder.rglob(RECORD_FILE))]:
         if SUPERSEDED in path.parts:
             continue
@@ -57,8 +61,12 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
             console.print(f"{record.run}: {reason}", markup=False)
             continue
         assert record.guarantee is not None
-        assert record.data is not None
         config = _protecting(config_of(record, path), record.guarantee.unit)
+        refuse_on_this_machine(config)
+        runs.append((path, record, config))
+    for path, record, config in runs:
+        assert record.guarantee is not None
+        assert record.data is not None
         # A plan knows its patients; of local DP the number of images does not matter.
         n = record.mechanism.get("plan", {}).get("n", record.data["counts"]["train"])
         claimed = record.guarantee.epsilon

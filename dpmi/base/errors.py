@@ -1,5 +1,8 @@
 """The error type for users to read, and the exit statuses."""
 
+import sys
+from collections.abc import Callable
+
 from dpmi.base.redaction import redacted
 
 # 75 is EX_TEMPFAIL of sysexits.h: try again.
@@ -14,6 +17,18 @@ class UserError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(redacted(" ".join(message.split())))
+
+
+def status_of(work: Callable[[], int]) -> int:
+    """Do the work of a command, and return its exit status; bad input is one line, as is Ctrl-C."""
+    try:
+        return work()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def cause_for_user(error: BaseException) -> UserError | None:

@@ -11,7 +11,7 @@ from dpmi.models.groups import OF_FINDINGS
 from dpmi.models.names import UNDEFINED
 from dpmi.run.records.public import PublicRecord
 
-_TITLES = {"auroc": "AUROC", "average_precision": "average precision"}
+_TITLES = {"auroc": "AUROC", "average_precision": "average precision", "ece": "calibration error"}
 _FLOAT = 1e-5  # metrics are in single precision
 
 
@@ -32,10 +32,12 @@ def _told(record: PublicRecord, finding: str) -> str:
         for metric in OF_FINDINGS
     }
     return "; ".join(
-        f"{_TITLES.get(metric, metric.replace('_', ' '))} {plain(value)}"
-        for metric, value in values.items()
-        if value is not None
+        f"{_title(metric)} {plain(value)}" for metric, value in values.items() if value is not None
     )
+
+
+def _title(metric: str) -> str:
+    return _TITLES.get(metric, metric.replace("_", " "))
 
 
 def plain(value: float) -> str:
@@ -46,7 +48,7 @@ def plain(value: float) -> str:
 def mean_checks(record: PublicRecord, findings: Sequence[str]) -> Iterator[Check]:
     """Whether each metric is the mean of those of the findings of which it is defined."""
     for metric in OF_FINDINGS:
-        name = f"{metric.replace('_', ' ')} is the mean over findings"
+        name = f"{_title(metric)} is the mean over findings"
         each = [record.metrics.get(f"test_images/{metric}/{of}", math.nan) for of in findings]
         defined = [value for value in each if not math.isnan(value)]
         stated = record.metrics.get(f"test_images/{metric}", math.nan)

@@ -80,11 +80,11 @@ def beneath(card: Card) -> tuple[str, ...]:
         claim = (f"{_capital(str(guarantee.claim))}.",) if guarantee.claim else ()
         return (f"{_capital(guarantee.reason)}.", *claim)
     other = "replaced by any other" if guarantee.adjacency == "replace-one" else _ZERO_OUT
-    told = [f"Neighbours: data sets in which one {guarantee.unit} is {other}."]
+    stated = [f"Neighbours: data sets in which one {guarantee.unit} is {other}."]
     whole = guarantee.image_epsilon
     if whole is not None:
-        told.append(f"For a whole image ε = {printed_epsilon(whole)}.")
-    return tuple(told)
+        stated.append(f"For a whole image ε = {printed_epsilon(whole)}.")
+    return tuple(stated)
 
 
 _ZERO_OUT = "replaced by one that contributes nothing (zero-out)"
@@ -138,8 +138,8 @@ def _executed(card: Card) -> str:
     )
     lost = executed.get("lost_steps")
     beside = f", {lost} of them by an attempt that was killed" if lost else ""
-    told = f"{releases}{beside}; of n = {executed['plan']['n']}."
-    return told + BY_CHOICE * card.ledger_by_choice
+    stated = f"{releases}{beside}; of n = {executed['plan']['n']}."
+    return stated + BY_CHOICE * card.ledger_by_choice
 
 
 def _meaning(card: Card) -> Section:
@@ -147,14 +147,14 @@ def _meaning(card: Card) -> Section:
         return Section("What an attacker can do", (), (
             "There is no bound: an attacker may find any training image in the weights.",
         ))  # fmt: skip
-    told = [sentence for risk in card.record.risk for sentence in risk.sentences]
-    return Section("What an attacker can do", (), tuple(told))
+    stated = [sentence for risk in card.record.risk for sentence in risk.sentences]
+    return Section("What an attacker can do", (), tuple(stated))
 
 
 def _assumed(card: Card) -> Section:
-    told = [a for a in _guarantee(card).assumptions if not _is_of_implementation(a)]
+    stated = [a for a in _guarantee(card).assumptions if not _is_of_implementation(a)]
     nothing = ("nothing: without a guarantee there is nothing to assume",)
-    return Section("What is assumed", (), tuple(_capital(a) + "." for a in told or nothing))
+    return Section("What is assumed", (), tuple(_capital(a) + "." for a in stated or nothing))
 
 
 def _elsewhere(card: Card) -> Section:
@@ -252,14 +252,14 @@ def _is_of_implementation(assumption: str) -> bool:
 def _group(group: Subgroup) -> str:
     """Accuracy with its interval, AUROC and calibration error, and how many images it has."""
     accuracy = group.measures.get("accuracy")
-    told = [f"{group.images} images"]
-    told += [f"accuracy {_of_group(accuracy)}"] if accuracy else []
-    told += [
+    stated = [f"{group.images} images"]
+    stated += [f"accuracy {_of_group(accuracy)}"] if accuracy else []
+    stated += [
         f"{name} {measured.value:.3f}"
         for name, measured in group.measures.items()
         if name != "accuracy" and measured.value is not None
     ]
-    return "; ".join(told)
+    return "; ".join(stated)
 
 
 def _of_group(measured: Measured) -> str:

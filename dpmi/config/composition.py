@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dpmi.base.errors import UserError
 from dpmi.base.redaction import secret_within
-from dpmi.config.identity import job_folder, sweep_folder
+from dpmi.config.identity import job_folder, output_dir, sweep_folder
 
 # Whole names: dpmi.train.os.system begins with dpmi, too.
 TARGETS = frozenset(
@@ -91,7 +91,11 @@ class _CheckedRepository(ConfigRepository):
 
 def register_resolvers() -> None:
     """Register what a config may call in ``${...:...}``: each gives text, none code or sections."""
-    for name, resolver in (("job_folder", job_folder), ("sweep_folder", sweep_folder)):
+    for name, resolver in (
+        ("output_dir", output_dir),
+        ("job_folder", job_folder),
+        ("sweep_folder", sweep_folder),
+    ):
         OmegaConf.register_new_resolver(
             f"dpmi.{name}", lambda *, _root_, resolve=resolver: resolve(_root_), replace=True
         )

@@ -14,6 +14,7 @@ from dpmi.config.values import (
     EachOnce,
     Fraction,
     Names,
+    Place,
     Range,
     Section,
     Seed,
@@ -57,7 +58,7 @@ class BenchmarkData(_Files):
     """The poster's two sets, from disk."""
 
     name: Literal["chest_xray", "aptos"]
-    root: str
+    root: Place
     test: Literal["official", "other_patients", "held_out"]
 
 
@@ -68,7 +69,7 @@ class MedmnistData(_Images):
         "pathmnist", "dermamnist", "octmnist", "pneumoniamnist", "retinamnist", "breastmnist",
         "bloodmnist", "tissuemnist", "organamnist", "organcmnist", "organsmnist",
     ]  # fmt: skip
-    root: str | None
+    root: Place | None
     size: Literal[28, 64, 128, 224]
 
 
@@ -113,7 +114,7 @@ class _Findings(_Task):
 
 
 class _ArchiveData(_Files):
-    root: str
+    root: Place
     on_missing: Literal["error", "skip"]
 
 
@@ -163,7 +164,7 @@ ArchiveData = NihData | ChexpertData | MimicData | GradedData
 
 
 class _OwnData(_Files):
-    root: str
+    root: Place
     channels: Literal[1, 3]
     bit_depth: DepthOrAuto
     window: Window
@@ -185,7 +186,7 @@ class CsvData(_OwnData, _Task):
     """A user's images, listed in a CSV file."""
 
     name: Literal["csv"]
-    csv: str
+    csv: Place
     findings: Names
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from dpmi.base.errors import UserError
+from dpmi.base.places import from_home
 from dpmi.config.schema import GIVEN, Config, load_config, plain_values
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
@@ -54,6 +55,14 @@ def config_digest(config: Config) -> str:
 
 def _digest(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def output_dir(composed: DictConfig) -> str:
+    """Where runs write; a value that the schema refuses stands as it is, for the run to report."""
+    try:
+        return from_home(str(composed.output_dir))
+    except ValueError:
+        return str(composed.output_dir)
 
 
 def job_folder(composed: DictConfig) -> str:

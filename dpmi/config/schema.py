@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dpmi.base.errors import UserError, cause_for_user
+from dpmi.config.beta import check_beta
 from dpmi.config.data_sets import DataConfig
 from dpmi.config.heads import check_heads
 from dpmi.config.networks import check_network
@@ -29,7 +30,7 @@ from dpmi.config.sections import (
     TrainerConfig,
 )
 from dpmi.config.tasks import check_task
-from dpmi.config.values import CountOrAuto, Scale, Section, Seed
+from dpmi.config.values import CountOrAuto, Place, Scale, Section, Seed
 
 WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
 SAME_VIEWS = "under data.augment=none all views of an image are the same; allowed is 1"
@@ -44,8 +45,8 @@ class Config(Section):
     beta: Scale
     max_grad_norm: Scale
     max_physical_batch_size: CountOrAuto
-    output_dir: str
-    cache_dir: str
+    output_dir: Place
+    cache_dir: Place
     rerun: bool
     privacy: PrivacyConfig
     data: DataConfig
@@ -85,6 +86,7 @@ class Config(Section):
         check_network(self)
         check_task(self)
         check_heads(self)
+        check_beta(self)
         self._can_show_views()
         self._can_be_frozen()
         side = self.data.resize or self.data.image_size

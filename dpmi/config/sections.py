@@ -12,6 +12,7 @@ from dpmi.config.values import (
     DeltaOrAuto,
     EachOnce,
     Name,
+    Place,
     Positive,
     Scale,
     Section,
@@ -129,7 +130,7 @@ class ModelSettings(Section):
     """A network, what of it is trained, and how it learns and decides."""
 
     name: Annotated[str, AfterValidator(_known_network)]
-    weights: str | None
+    weights: Place | None
     input: Literal["auto", "imagenet", "half", "xrv"]
     train: Literal["all", "head", "head_then_all"]
     frozen: Literal["stem", "layer1", "layer2", "layer3"] | None

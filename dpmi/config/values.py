@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from dpmi.base.places import from_home
+
 # Nobody means numbers beyond these, on which libraries fail late, or compute infinities.
 _MOST = 2**31 - 1
 _LEAST_SCALE, _MOST_SCALE = 1e-9, 1e9
@@ -58,6 +60,7 @@ TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Place = Annotated[str, AfterValidator(from_home)]
 EachOnce = AfterValidator(_each_once)
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[Annotated[list[Name], EachOnce] | None, BeforeValidator(listed)]

@@ -144,9 +144,10 @@ def no_data(name: str, root: Path, shape: str, *, download: bool, instead: str) 
         download: whether ``make data`` can fetch this set.
         instead: a data set of the same kind that needs no download.
     """
+    whole = "" if root.is_absolute() else f" ({root.resolve()})"
     fetch = "run `make data` (needs a Kaggle account), " if download else ""
     return UserError(
-        f"data={name}: no images at data.root={root} ({root.resolve()}). It must hold {shape}. "
+        f"data={name}: no images at data.root={root}{whole}. It must hold {shape}. "
         f"Do one of these: {fetch}put the images there by hand or set data.root=FOLDER, "
         f"or train on images that need no download: data={instead}."
     )

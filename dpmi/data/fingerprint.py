@@ -90,8 +90,6 @@ def fingerprint_of(
     shared = sum(splits > 1 for splits in homes.values())
     if duplicates:
         log.info("%d images are byte-identical to another of the same split; kept.", duplicates)
-    if shared:
-        log.warning("%d patients have images in more than one split.", shared)
     return DataFingerprint(
         sha256=sha256.hexdigest(),
         image_side=size,
@@ -112,6 +110,24 @@ def fingerprint_of(
         most_copies_of_an_image=max(Counter(contents["train"]).values(), default=0),
         groups=_digest_of_groups(catalogue, [r for r in rows if catalogue.splits[r] == "test"]),
     )
+
+
+def notes_of_splits(fingerprint: DataFingerprint) -> tuple[str, ...]:
+    """What is in more than one split, a line each: images, which are removed; patients."""
+    notes = []
+    if copies := fingerprint.duplicates_removed:
+        are = "image is" if copies == 1 else "images are"
+        notes.append(
+            f"{copies} {are} byte-identical to an image of another split: removed from train (or "
+            "val), kept in test."
+        )
+    if shared := fingerprint.patients_in_two_splits:
+        have = "patient has" if shared == 1 else "patients have"
+        notes.append(
+            f"{shared} {have} images in more than one split: metrics are too good where a model is "
+            "tested on patients whom it was trained on."
+        )
+    return tuple(notes)
 
 
 def _told(label: Any) -> tuple[int | list[int | None], list[int]]:

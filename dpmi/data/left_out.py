@@ -17,9 +17,13 @@ def note_of_unknown(catalogue: Catalogue) -> tuple[str, ...]:
     if not (unknown := catalogue.unknown):
         return ()
     files = len(unknown) + len(catalogue.paths)
+    are = (
+        "is no image in a known format and is"
+        if len(unknown) == 1
+        else ("are no images in a known format and are")
+    )
     return (
-        f"{len(unknown)} of {files} files in the class folders are no images in a known format and "
-        f"are left out: {_first(unknown)}.",
+        f"{len(unknown)} of {files} files in the class folders {are} left out: {_first(unknown)}.",
     )
 
 
@@ -28,10 +32,8 @@ def note_of_undecoded(bad: Mapping[str, str]) -> tuple[str, ...]:
     if not bad:
         return ()
     path, reason = next(iter(bad.items()))
-    return (
-        f"{len(bad)} images cannot be decoded and are left out (data.on_corrupt=skip), the first: "
-        f"{path}: {reason}.",
-    )
+    are = "image cannot be decoded and is" if len(bad) == 1 else "images cannot be decoded and are"
+    return (f"{len(bad)} {are} left out (data.on_corrupt=skip), the first: {path}: {reason}.",)
 
 
 def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Collection[str] = ()) -> None:
@@ -59,7 +61,8 @@ def check_share(config: DataConfig, catalogue: Catalogue, undecoded: Collection[
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join([*names[:_NAMED], *(["..."] if len(names) > _NAMED else [])])
+    others = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + others
 
 
 def _above(share: float) -> float:

@@ -16,7 +16,7 @@ from dpmi.config.data_sets import CsvData, DataConfig, FolderData
 from dpmi.data.catalogue import SPLITS, Catalogue, Labels
 from dpmi.data.digests import content_digests
 from dpmi.data.findings import NO_FINDING, check_findings
-from dpmi.data.fingerprint import DataFingerprint, fingerprint_of
+from dpmi.data.fingerprint import DataFingerprint, fingerprint_of, notes_of_splits
 from dpmi.data.left_out import check_share, note_of_undecoded, note_of_unknown
 from dpmi.data.pixel_cache import ImageList, cached_pixels
 from dpmi.data.readers import read_catalogue
@@ -104,12 +104,6 @@ def prepare(config: DataConfig, cache_dir: Path, delta: float | None = None) -> 
     digests = content_digests(catalogue.source, catalogue.paths, cache_dir)
     kept = _without_copies(digests, catalogue.splits)
     removed = len(digests) - len(kept)
-    if removed:
-        log.warning(
-            "%d images are byte-identical to an image of another split: removed from train "
-            "(or val), kept in test.",
-            removed,
-        )
     prepared, rows = _decoded(config, catalogue, kept, digests, cache_dir, removed)
     _check_classes(catalogue, np.asarray(rows, dtype=np.int64), " that can be used")
     return prepared
@@ -127,8 +121,8 @@ def prepare_test(
         graded: whether they are ordered.
 
     Returns:
-        The data set with its labels in the order of ``classes``; and the SHA-256 of the images'
-        contents, row by row.
+        The data set with its labels in the order of ``classes``, NaN of findings that it does not
+        label; and the SHA-256 of the images' contents, row by row.
 
     Raises:
         UserError: the data cannot be used, or have a class that the classifier does not know.
@@ -144,8 +138,8 @@ def prepare_test(
             "Name them alike."
         )
     if catalogue.multilabel:
-        columns = [catalogue.classes.index(name) for name in classes]
-        labels: Labels = catalogue.labels[:, columns]
+        labels: Labels = np.full((len(catalogue.labels), len(classes)), np.nan, np.float32)
+        labels[:, [classes.index(name) for name in catalogue.classes]] = catalogue.labels
     else:
         order = np.asarray([classes.index(name) for name in catalogue.classes], dtype=np.int64)
         labels = order[catalogue.labels]
@@ -182,16 +176,17 @@ def _decoded(
     if bad := {images.paths[position]: cached.bad[position] for position in sorted(cached.bad)}:
         check_share(config, catalogue, bad)
         rows = [row for position, row in enumerate(rows) if position not in cached.bad]
+    channels = cached.pixels.shape[1]
+    fingerprint = fingerprint_of(catalogue, rows, digests, size, channels, removed, len(cached.bad))
     notes = (
         *catalogue.notes,
         *note_of_unknown(catalogue),
         *note_of_undecoded(bad),
+        *notes_of_splits(fingerprint),
         *_note_of_levels(config, cached.levels),
     )
     for note in notes:
         log.warning("%s", note)
-    channels = cached.pixels.shape[1]
-    fingerprint = fingerprint_of(catalogue, rows, digests, size, channels, removed, len(cached.bad))
     prepared = PreparedData(
         name=catalogue.name,
         classes=catalogue.classes,

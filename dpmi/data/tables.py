@@ -7,7 +7,7 @@ import gzip
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from dpmi.base.errors import UserError
 
@@ -127,7 +127,7 @@ def _known_as(column: str, given: Sequence[str], known: Sequence[str]) -> str:
 def _check_columns(file: Path, columns: Sequence[str], required: Sequence[str]) -> None:
     if missing := [column for column in required if column not in columns]:
         raise UserError(
-            f"{file}: column {_listed(missing)} is missing. The first line names the "
+            f"{file}: {_columns(missing, 'is')} missing. The first line names the "
             f"columns; it must have {_listed(required)} and has {_listed(columns)}."
         )
     if twice := [name for name in dict.fromkeys(columns) if name and columns.count(name) > 1]:
@@ -144,8 +144,14 @@ def _notes(
         notes.append(f"{file}: read with a {_SEPARATORS[separator]} between its columns.")
     renamed = [f"{own} as {name}" for own, name in zip(given, columns, strict=True) if own != name]
     if renamed:
-        notes.append(f"{file}: column {_listed(renamed)} was read.")
+        notes.append(f"{file}: {_columns(renamed, 'was')} read.")
     return tuple(notes)
+
+
+def _columns(names: Sequence[str], verb: Literal["is", "was"]) -> str:
+    if len(names) == 1:
+        return f"column {names[0]} {verb}"
+    return f"columns {_listed(names)} {'are' if verb == 'is' else 'were'}"
 
 
 def _listed(names: Iterable[str]) -> str:

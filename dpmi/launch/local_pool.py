@@ -147,9 +147,9 @@ class _Worker:
     def __init__(self, job: Job, slot: Slot) -> None:
         self.job, self.slot = job, slot
         context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._heard, told = context.Pipe(duplex=False)
+        self._heard, sender = context.Pipe(duplex=False)
         self.process: BaseProcess = context.Process(
-            target=_work_in_slot, args=(job, slot, told), name=job.label
+            target=_work_in_slot, args=(job, slot, sender), name=job.label
         )
         # Until the process has left the terminal's group, Ctrl-C would hit it beside our signal.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -157,7 +157,7 @@ class _Worker:
             self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        told.close()
+        sender.close()
 
     def signal(self, number: int) -> None:
         """Send a signal, if there is still somebody to hear it."""
@@ -179,7 +179,7 @@ class _Worker:
             self.process.close()
 
 
-def _work_in_slot(job: Job, slot: Slot, told: Connection) -> None:
+def _work_in_slot(job: Job, slot: Slot, sender: Connection) -> None:
     """Run a job where it belongs; torch is imported after this, not before."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -188,8 +188,8 @@ def _work_in_slot(job: Job, slot: Slot, told: Connection) -> None:
     os.environ.setdefault(_THREADS, str(slot.threads))  # what the user set, stays
     if slot.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, slot.cores)
-    told.send(work(job))
-    told.close()
+    sender.send(work(job))
+    sender.close()
 
 
 def _end_with_parent() -> None:

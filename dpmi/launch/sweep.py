@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dpmi.base.errors import EXIT_BAD_INPUT, EXIT_FAILED_RUNS, UserError
 from dpmi.base.loading import loading
+from dpmi.base.places import from_home
 from dpmi.config.extras import require_extras
 from dpmi.config.identity import job_folder, without_noise_seed
 from dpmi.config.mistakes import explain
@@ -110,8 +111,8 @@ def check_here(config: DictConfig, cells: Iterable[Config]) -> None:
         if config.hydra.launcher._target_ in _ON_THIS_MACHINE:
             for cell in cells:
                 refuse_on_this_machine(cell)
-        refuse_unwritable("cache_dir", Path(config.cache_dir).expanduser())
-        refuse_unwritable("output_dir", Path(config.output_dir))
+        refuse_unwritable("cache_dir", Path(from_home(config.cache_dir)))
+        refuse_unwritable("output_dir", Path(from_home(config.output_dir)))
     except UserError as error:
         _refuse(error)
 

@@ -37,7 +37,7 @@ from dpmi.mechanisms.statistics import (
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
-from dpmi.privacy.laplace import mean_moves, pixel_epsilon, pixel_noise
+from dpmi.privacy.laplace import mean_moves, pixel_noise
 from dpmi.privacy.plan import PrivacyPlan, StatisticRelease, delta_for
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet, class_sensitivity
@@ -51,9 +51,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 SAFE_SHARE = 0.1  # largest n δ without a warning: what the δ allows to happen to some image
-
-# Below it the grids of PRV and PLD grow without bound, for an ε in the hundreds.
-SMALLEST_NOISE = 0.1
 
 
 def build_mechanism(
@@ -86,12 +83,11 @@ def build_mechanism(
 
     Raises:
         UserError: no plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
-            DP would pass ``privacy.max_epsilon``, or has no noise for this β.
+            DP has no noise for this β.
     """
     settings, noise = config.mechanism, noise or NoiseSource(config.noise_seed)
-    cache_dir, names = Path(config.cache_dir).expanduser(), _statistics(config)
+    cache_dir, names = Path(config.cache_dir), _statistics(config)
     if isinstance(settings, LdpMechanism):
-        _within_budget(config, pixel_epsilon(config.beta), "pixel")
         try:
             pixel_noise(config.beta, mean_moves(settings.pool))
         except ValueError as error:
@@ -111,7 +107,6 @@ def build_mechanism(
             one_each=unit == "patient",
         )
     if isinstance(settings, LdpFeaturesMechanism):
-        _within_budget(config, 1 / config.beta, unit)
         assert train is not None  # a head has features
         try:
             return LocalDPOfFeatures(
@@ -162,16 +157,6 @@ def build_mechanism(
             statistics=ExactStatistics(train, names),
         )
     return NonPrivate(ranks, ExactStatistics(train, names))
-
-
-def _within_budget(config: Config, epsilon: float, unit: str) -> None:
-    """Refuse a release of noised images, which is whole or not at all, beyond the run's budget."""
-    budget = config.privacy.max_epsilon
-    if budget is not None and epsilon > budget:
-        raise UserError(
-            f"privacy.max_epsilon={budget:g}: beta={config.beta:g} releases each {unit} with ε "
-            f"= {printed_epsilon(epsilon)}; allow more, or raise beta"
-        )
 
 
 def batch_images(config: Config, n: int) -> int:
@@ -235,19 +220,8 @@ def _plan(
     names = _statistics(config)
     statistics: tuple[StatisticRelease, ...] = ()
     if isinstance(settings, DpsgdMechanism) and settings.calibration == "noise_multiplier":
-        if names:
-            raise UserError(
-                f"mechanism.calibration=noise_multiplier: no ε to share out, but {names[0]} is to "
-                "be released for a share of one; allowed is epsilon, or model.prior=train, without "
-                "model.train=head_then_all, and model.features.centre=false"
-            )
+        assert not names, "checked with the config: there is no ε to share out"
         noise_multiplier = config.beta
-        if noise_multiplier < SMALLEST_NOISE and settings.accountant != "rdp":
-            raise UserError(
-                f"beta={config.beta}: as a noise multiplier it is too small for the "
-                f"{settings.accountant} accountant, which finds no finite ε in reasonable time; "
-                f"allowed is {SMALLEST_NOISE} or more, or mechanism.accountant=rdp"
-            )
     else:
         try:
             statistics, noise_multiplier = share_out(

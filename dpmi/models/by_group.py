@@ -81,7 +81,7 @@ def _measured(
 def _of_findings(
     probabilities: Tensor, findings: Tensor, patients: NDArray[np.int64]
 ) -> dict[str, Measured]:
-    """Means over the findings of which each is defined; average precision without an interval."""
+    """Means over the findings of which each is defined; intervals of two of them."""
     metrics = finding_metrics()
     metrics.update(probabilities, findings)
     values = {name: float(value.nanmean()) for name, value in metrics.compute().items()}

@@ -2,7 +2,8 @@
 
 A finding that is not known of an image is left out of that finding's metrics. What is not defined
 of the images at hand is NaN, where torchmetrics says 0: AUROC and balanced accuracy of a finding
-that all of them show, or none, and the average precision of one that none shows.
+that all of them show, or none, the average precision of one that none shows, and the calibration
+error of one that is known of none.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
+    binary_calibration_error,
     binary_recall,
     binary_specificity,
 )
 from torchmetrics.utilities.data import dim_zero_cat
+
+from dpmi.models.names import BINS
 
 PRESENT = 0.5  # a finding of this probability or more is decided to be present
 
@@ -86,6 +90,19 @@ class FindingBalancedAccuracy(OfFindings):
         return (binary_recall(decided, target) + binary_specificity(decided, target)) / 2
 
 
+class FindingECE(OfFindings):
+    """The expected calibration error of the probability that a finding is present.
+
+    As of classes (Guo et al. 2017, arXiv 1706.04599, equation 3), in bins of the same width: the
+    mean distance between the probability and the share of images that show the finding.
+    """
+
+    def _of_one(self, preds: Tensor, target: Tensor) -> Tensor:
+        if not len(target):
+            return _undefined(preds)
+        return binary_calibration_error(preds, target, n_bins=BINS, norm="l1")
+
+
 def finding_metrics() -> MetricCollection:
     """What is reported of findings."""
     alone: dict[str, Any] = {"sync_on_compute": False}  # each process evaluates all images
@@ -93,5 +110,6 @@ def finding_metrics() -> MetricCollection:
         "auroc": FindingAUROC(**alone),
         "average_precision": FindingAveragePrecision(**alone),
         "balanced_accuracy": FindingBalancedAccuracy(**alone),
+        "ece": FindingECE(**alone),
     }
     return MetricCollection(metrics)

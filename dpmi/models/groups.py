@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MEASURES = ("auroc", "balanced_accuracy", "accuracy", "ece")
-OF_FINDINGS = ("auroc", "average_precision", "balanced_accuracy")  # means over findings
+OF_FINDINGS = ("auroc", "average_precision", "balanced_accuracy", "ece")  # means over findings
 BY_GROUP = "by_group/"
 SMALL = 10  # images: a group of fewer is told, and not called the worst
 

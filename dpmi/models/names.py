@@ -9,7 +9,8 @@ from collections.abc import Mapping
 NONPRIVATE = "nonprivate"
 TRAIN_METRICS = f"{NONPRIVATE}/train"
 
-BINS = 15  # of the calibration error, of equal width, over the probability of the class chosen
+# Of the calibration error, of equal width, over the probability of the class chosen or a finding.
+BINS = 15
 
 UNDEFINED = "undefined"  # what tables say of a metric that is not defined of the images at hand
 

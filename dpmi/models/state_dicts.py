@@ -68,24 +68,24 @@ def _channels(state: dict[str, Tensor]) -> int | None:
     return next((value.shape[1] for value in state.values() if value.ndim == 4), None)
 
 
-def chosen_input(name: str, asked: str, read: Read, told: str | None) -> str:
+def chosen_input(name: str, asked: str, read: Read, stated: str | None) -> str:
     """How weights are shown images.
 
     Args:
         name: of the backbone.
         asked: ``model.input``.
         read: the weights.
-        told: the input that a run's file states; None where it is no run's.
+        stated: the input that a run's file states; None where it is no run's.
 
     Raises:
         UserError: it is not known, or the weights contradict what is asked.
     """
     by_source = {"torchvision": IMAGENET, "torchxrayvision": "xrv"}
-    known = told or by_source.get(read.source, backbone(name).timm_input)
-    if told and asked not in ("auto", told):
+    known = stated or by_source.get(read.source, backbone(name).timm_input)
+    if stated and asked not in ("auto", stated):
         raise UserError(
-            f"model.input={asked}: the weights were trained with model.input={told}; allowed are "
-            f"auto and {told}"
+            f"model.input={asked}: the weights were trained with model.input={stated}; allowed are "
+            f"auto and {stated}"
         )
     chosen = known if asked == "auto" else asked
     if chosen is None:

@@ -19,7 +19,7 @@ from dpmi.models.weight_file import refuse_absent
 
 SUFFIX = ".safetensors"
 _OF_A_RUN = "RunCheckpoint"  # among the callbacks of a checkpoint that this program wrote
-_DIGEST, _TOLD = "sha256", "dpmi"  # in the file's metadata
+_DIGEST, _PROVENANCE = "sha256", "dpmi"  # in the file's metadata
 
 _log = logging.getLogger(__name__)
 
@@ -58,13 +58,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
         raise UserError(
             f"model.weights={path}: not a whole file of safetensors ({error}); get it again"
         ) from error
-    digest, told = metadata.get(_DIGEST), metadata.get(_TOLD)
-    if (digest or told) is not None and digest != weights_digest(state, told):
+    digest, provenance = metadata.get(_DIGEST), metadata.get(_PROVENANCE)
+    if (digest or provenance) is not None and digest != weights_digest(state, provenance):
         raise UserError(
             f"model.weights={path}: damaged, its tensors or their metadata are not what "
             "was written; get it again"
         )
-    return state, told
+    return state, provenance
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
@@ -102,20 +102,22 @@ def _is_state_dict(value: object) -> bool:
     )
 
 
-def write_state_dict(state: dict[str, Tensor], path: Path, told: str | None = None) -> None:
+def write_state_dict(state: dict[str, Tensor], path: Path, provenance: str | None = None) -> None:
     """Write safetensors with a digest, whole or not at all.
 
     Args:
         state: names to tensors, on any device.
         path: ends in ``.safetensors``.
-        told: metadata of the file; part of the digest.
+        provenance: metadata of the file; part of the digest.
 
     Raises:
         OSError: it cannot be written; nothing is left of it then.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    metadata = {"format": "pt", _DIGEST: weights_digest(state, told)}
-    content = safetensors.torch.save(state, metadata | ({} if told is None else {_TOLD: told}))
+    metadata = {"format": "pt", _DIGEST: weights_digest(state, provenance)}
+    content = safetensors.torch.save(
+        state, metadata | ({} if provenance is None else {_PROVENANCE: provenance})
+    )
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         part.write_bytes(content)
@@ -124,14 +126,14 @@ def write_state_dict(state: dict[str, Tensor], path: Path, told: str | None = No
         part.unlink(missing_ok=True)
 
 
-def weights_digest(state: dict[str, Tensor], told: str | None = None) -> str:
+def weights_digest(state: dict[str, Tensor], provenance: str | None = None) -> str:
     """SHA-256 of names, types, shapes and values, and of their metadata."""
     sha256 = hashlib.sha256()
     for name, value in sorted(state.items()):
         sha256.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
         sha256.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    if told is not None:
-        sha256.update(told.encode())
+    if provenance is not None:
+        sha256.update(provenance.encode())
     return sha256.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Several findings of an image, each by itself: AUROC and average precision on test images."""
+"""Several findings of an image, each by itself: their metrics on test images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ EXPLANATION = (
     "Each finding by itself, and their mean over those of which the test images have some with and "
     "some without. AUROC and average precision do not depend on the decision threshold; balanced "
     "accuracy is the mean of sensitivity and specificity, a finding being taken for present from a "
-    "probability of 0.5 on."
+    "probability of 0.5 on. The calibration error (ECE) is that of the probability that a finding "
+    "is present."
 )
 SHORT = (
     "Of several findings AUROC, average precision (AP) and balanced accuracy (mean of sensitivity "
@@ -20,6 +21,7 @@ MEASURES = {
     "auroc": ("AUROC", "{:.3f}"),
     "average_precision": ("average precision", "{:.3f}"),
     "balanced_accuracy": ("balanced accuracy", "{:.1%}"),
+    "ece": ("calibration error", "{:.3f}"),
 }
 
 

@@ -112,12 +112,12 @@ def _text(name: str) -> str:
 
 def _versions(runs: Sequence[RunRecord]) -> list[str]:
     """What the runs ran on, each kind once."""
-    told = []
+    lines = []
     for run in runs:
         its = run.environment
         packages = its.get("packages") or {}
-        told.append(
+        lines.append(
             f"dpmi {packages.get('dpmi')}, torch {packages.get('torch')}, Python "
             f"{its.get('python')}, {its.get('cpus')} CPUs, {its.get('device')}"
         )
-    return sorted(set(told))
+    return sorted(set(lines))

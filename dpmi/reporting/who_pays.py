@@ -21,7 +21,7 @@ EXPLANATION = (
     "accuracy of the original, of the same seed and data, minus that of the cell. Balanced "
     "accuracy is the mean recall of the classes that a group has: in a group of one class it is "
     "accuracy, and AUROC is not defined. Of several findings it is their mean, over the findings "
-    "that some images of the group show and others do not; accuracy and ECE are of classes alone."
+    "that some images of the group show and others do not; accuracy is of classes alone."
 )
 INTERVALS = (
     "Intervals are of 95 %, over the patients of the test images (over the images, where patients "

@@ -33,7 +33,7 @@ def refuse_on_this_machine(config: Config) -> None:
     if trainer.compile is True and (lacking := lacks_compiler(trainer.accelerator)):
         raise UserError(f"trainer.compile=True: needs {lacking}, or set trainer.compile=false")
     if config.model.weights not in NAMED_WEIGHTS:
-        refuse_absent(Path(str(config.model.weights)).expanduser())
+        refuse_absent(Path(str(config.model.weights)))
     if isinstance(config.mechanism, LdpMechanism):
         from dpmi.privacy.laplace import mean_moves, pixel_noise  # numpy, not needed for --help
 

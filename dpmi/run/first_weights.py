@@ -70,19 +70,19 @@ class Start:
     Attributes:
         name: as the config has it.
         pretrained: the network, with a state dict or none, where they are drawn.
-        told: the file's metadata; None where it is no run's.
+        origin: provenance of the weights; None where they are of no run.
     """
 
     name: str | None
     pretrained: Pretrained
-    told: Provenance | None
+    origin: Provenance | None
 
     @property
     def digest(self) -> str:
         """Of the weights and their metadata."""
-        told = self.told.model_dump_json() if self.told else None
+        metadata = self.origin.model_dump_json() if self.origin else None
         state = self.pretrained.state
-        return weights_digest(state, told) if state else "drawn"
+        return weights_digest(state, metadata) if state else "drawn"
 
     def network(self) -> dict[str, Any]:
         """What a record says of the network: its name, and how it is shown images."""
@@ -100,10 +100,12 @@ class Start:
         Raises:
             UserError: it was such that no ε of the new run covers both.
         """
-        if self.told is None:
+        if self.origin is None:
             return PUBLIC_WEIGHTS
-        own = total(share.spending for share in self.told.taken if share.account in accounts)
-        others = total(share.spending for share in self.told.taken if share.account not in accounts)
+        own = total(share.spending for share in self.origin.taken if share.account in accounts)
+        others = total(
+            share.spending for share in self.origin.taken if share.account not in accounts
+        )
         refusal = f"model.weights={self.name}: was trained on some of the same images"
         if mechanism in (*_RELEASED, *_PLANNED) and (without := own.without_epsilon):
             raise UserError(
@@ -149,13 +151,13 @@ class Start:
             classes: names of its classes.
             frozen: whether it keeps a head alone, on the network as it was.
         """
-        told = public_guarantee(guarantee).to_dict()
+        stated = public_guarantee(guarantee).to_dict()
         own = Share(account=account, spending=spending)
-        taken = (*(self.told.taken if self.told else ()), own)
+        taken = (*(self.origin.taken if self.origin else ()), own)
         start = self.pretrained
         backbone = weights_digest(start.state) if frozen and start.state else None
         return Provenance(
-            guarantee=told, taken=taken, classes=classes, backbone=backbone, input=start.input
+            guarantee=stated, taken=taken, classes=classes, backbone=backbone, input=start.input
         ).model_dump_json()
 
 
@@ -172,21 +174,21 @@ def load_start(model: ModelSettings, channels: int, cache_dir: Path, console: Co
         UserError: they cannot be had, another version of this program wrote the file, or they are
             not for such images.
     """
-    name, read, told = model.weights, None, None
+    name, read, origin = model.weights, None, None
     if name == "imagenet":
         read = translated(model.name, imagenet_state_dict(model.name, cache_dir))
     elif name == "phantom":
         recipe = PretrainRecipe("chests" if channels == 1 else "retinas", model.name)
         read = Read(phantom_weights(cache_dir, console, recipe), "torchvision")
     elif name is not None:
-        state, told_text = read_weights(Path(name).expanduser())
-        read, told = translated(model.name, state), _provenance(name, told_text)
+        state, metadata = read_weights(Path(name))
+        read, origin = translated(model.name, state), _provenance(name, metadata)
     if read is None:
         shown = IMAGENET if model.input == "auto" else model.input
     else:
-        shown = chosen_input(model.name, model.input, read, told.input if told else None)
+        shown = chosen_input(model.name, model.input, read, origin.input if origin else None)
     refuse_colour(shown, channels)
-    return Start(name, Pretrained(model.name, read.state if read else None, shown), told)
+    return Start(name, Pretrained(model.name, read.state if read else None, shown), origin)
 
 
 def drawn(model: ModelSettings) -> Start:
@@ -194,9 +196,9 @@ def drawn(model: ModelSettings) -> Start:
     return Start(None, Pretrained(model.name, None), None)
 
 
-def _provenance(name: str, told: str | None) -> Provenance | None:
+def _provenance(name: str, metadata: str | None) -> Provenance | None:
     try:
-        return Provenance.model_validate_json(told) if told else None
+        return Provenance.model_validate_json(metadata) if metadata else None
     except ValidationError as error:
         raise UserError(
             f"model.weights={name}: its metadata was written by another version of dpmi; "

@@ -27,13 +27,13 @@ class Left:
         folder: of the run.
         record: what may be published.
         state: the weights.
-        told: their metadata.
+        provenance: of the weights.
     """
 
     folder: Path
     record: PublicRecord
     state: dict[str, Tensor]
-    told: Provenance
+    provenance: Provenance
 
     @cached_property
     def private(self) -> RunRecord | None:
@@ -75,9 +75,9 @@ def read_kept(weights: Path) -> tuple[dict[str, Tensor], Provenance]:
     """
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; a run leaves its weights as {WEIGHTS_FILE}")
-    state, told = read_weights(weights)
+    state, metadata = read_weights(weights)
     try:
-        return state, Provenance.model_validate_json(told or "{}")
+        return state, Provenance.model_validate_json(metadata or "{}")
     except ValidationError as error:
         raise UserError(
             f"{weights}: does not tell what it was trained with, as {WEIGHTS_FILE} of a run of "
@@ -97,15 +97,15 @@ def read_left(run: Path) -> Left:
             f"{run}: the run {record.status}, so it has no trained model; the same command goes on "
             "with it (python -m dpmi.train ...)"
         )
-    state, told = read_kept(weights)
-    if told.guarantee != record.guarantee.to_dict():
+    state, provenance = read_kept(weights)
+    if provenance.guarantee != record.guarantee.to_dict():
         raise UserError(
             f"{weights}: states another guarantee than {PUBLIC_FILE} beside it; put the two files "
             "of one run together"
         )
-    if not told.classes:
+    if not provenance.classes:
         raise UserError(
             f"{weights}: of an older version of dpmi, which did not name its classes; run it again "
             "with rerun=true"
         )
-    return Left(run, record, state, told)
+    return Left(run, record, state, provenance)

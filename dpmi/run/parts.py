@@ -39,7 +39,7 @@ def prepared_data(config: Config) -> PreparedData:
     delta: float | None = None
     if isinstance(mechanism, DpsgdMechanism | ClassMeansMechanism) and mechanism.delta != "auto":
         delta = mechanism.delta
-    cache_dir = Path(config.cache_dir).expanduser()
+    cache_dir = Path(config.cache_dir)
     return prepare(config.data, cache_dir, delta)
 
 
@@ -84,7 +84,7 @@ def features_of(
         config.model.features,
         image_size=config.data.image_size,
         pretrained=pretrained,
-        cache_dir=Path(config.cache_dir).expanduser(),
+        cache_dir=Path(config.cache_dir),
         console=console,
         device="cpu" if device == "cpu" else "cuda",
     )
@@ -111,7 +111,7 @@ def training_set(
             data,
             image_size=config.data.image_size,
             pretrained=pretrained,
-            cache_dir=Path(config.cache_dir).expanduser(),
+            cache_dir=Path(config.cache_dir),
             console=console,
             device="cpu" if device == "cpu" else "cuda",
         )

@@ -141,4 +141,4 @@ def _settled(context: Context, known: Known, status: Status) -> RunAccount | Non
     resumed = bool(begun and begun.state.restarts)
     trained = resumed or bool(training and training.trainer.global_step)
     known.entry.settle(known.mechanism, status, trained)
-    return known.entry.told() or account_left(context.folder)
+    return known.entry.run_account() or account_left(context.folder)

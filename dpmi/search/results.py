@@ -62,7 +62,7 @@ def report_search(study: Study, space: Space, metric: str, folder: Path, console
         best = found[0]
         overrides = [w for w in space.overrides(best.values) if not w.startswith("rerun=")]
         command = shlex.join(["python", "-m", "dpmi.train", *overrides])
-        told = {
+        row_values = {
             "metric": metric,
             "value": best.value,
             "of": "drawn validation images, by the weights kept after the last epoch",
@@ -73,7 +73,7 @@ def report_search(study: Study, space: Space, metric: str, folder: Path, console
             "overrides": overrides,
             "command": command,
         }
-        OmegaConf.save(OmegaConf.create(told), folder / BEST_FILE)
+        OmegaConf.save(OmegaConf.create(row_values), folder / BEST_FILE)
         console.print(_table(found, list(space.varied), metric, len(rows)))
         console.print(
             "The best of several looks better than it is on its validation images.", style="dim"
@@ -99,8 +99,10 @@ def _row(trial: FrozenTrial, folder: Path) -> Row:
         reason = str(error)
     else:
         status, reason = record.status, record.reason or "its metric is no number"
-        told = record.guarantee
-        promise = "" if told is None else str(told) if told.epsilon is not None else "no ε"
+        guarantee = record.guarantee
+        promise = (
+            "" if guarantee is None else str(guarantee) if guarantee.epsilon is not None else "no ε"
+        )
     reason = "" if value is not None else reason
     return Row(trial.number, value, status, promise, dict(trial.params), name, reason)
 
@@ -135,5 +137,5 @@ def _write(rows: Sequence[Row], keys: Sequence[str], metric: str, path: Path) ->
         writer.writerow(["trial", metric, "status", "guarantee", *keys, "folder", "reason"])
         for row in rows:
             chosen = [row.values[key] for key in keys]
-            told = [row.number, row.value, row.status, row.guarantee]
-            writer.writerow([*told, *chosen, row.folder, row.reason])
+            row_values = [row.number, row.value, row.status, row.guarantee]
+            writer.writerow([*row_values, *chosen, row.folder, row.reason])

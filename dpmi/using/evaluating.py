@@ -14,6 +14,7 @@ from torch import Tensor
 from dpmi.base.errors import UserError
 from dpmi.base.targets import probabilities
 from dpmi.config.sections import FeatureSettings
+from dpmi.data.catalogue import Labels
 from dpmi.features.extract import vectors_of
 from dpmi.features.projection import Projection
 from dpmi.models.by_group import by_group
@@ -101,10 +102,16 @@ def _batch_size(left: Left) -> int:
     return int(left.private.data["counts"]["train"] if size == "all" else size)
 
 
+def _not_labelled(labels: Labels, classes: Sequence[str]) -> tuple[str, ...]:
+    if labels.ndim == 1:
+        return ()
+    return tuple(np.asarray(classes)[np.isnan(labels).all(0)].tolist())
+
+
 def _measured(
     left: Left, labelled: LabelledImages, batches: list[Tensor], device: str
 ) -> Evaluation:
-    data, classes = labelled.data, left.told.classes
+    data, classes = labelled.data, left.provenance.classes
     split = data.splits["test"]
     labels = torch.from_numpy(split.labels).to(device)
     metrics = metrics_of(len(classes), data.graded, multilabel=data.multilabel).to(device)
@@ -130,6 +137,7 @@ def _measured(
         count=len(labels),
         patients=whole.patients,
         class_counts=whole.class_counts,
+        not_labelled=_not_labelled(split.labels, classes),
         skipped=data.fingerprint.corrupt_skipped,
         trained_on=labelled.trained_on,
         metrics=values,

@@ -28,6 +28,8 @@ class Evaluation(BaseModel):
         count: how many there are.
         patients: whose they are; None where it is known of none.
         class_counts: images by class.
+        not_labelled: findings that are not known of any image, so that no metric of theirs is
+            defined.
         skipped: images that could not be decoded and were left out.
         trained_on: how many of them the run was trained on; None where that is not known.
         metrics: as in the run's record, without ``test/``; NaN, in the file null, where not
@@ -54,6 +56,7 @@ class Evaluation(BaseModel):
     count: int
     patients: int | None
     class_counts: dict[str, int]
+    not_labelled: tuple[str, ...]
     skipped: int
     trained_on: int | None
     metrics: dict[str, Metric]

@@ -20,6 +20,7 @@ from dpmi.config.data_sets import (
 )
 from dpmi.data.prepare import PreparedData, prepare_test
 from dpmi.data.readers import CHANNELS
+from dpmi.data.readers.csv_file import labelled_findings
 from dpmi.privacy.account import Accounts
 from dpmi.run.left import Left
 from dpmi.run.parts import prepared_data
@@ -101,7 +102,7 @@ def _own(left: Left, words: Sequence[str]) -> LabelledImages:
             f"{left.folder}: its images have changed since it was run; run it again, or give data="
             "... to evaluate on others"
         )
-    return LabelledImages(_test_alone(whole), True, 0, Path(config.cache_dir).expanduser())
+    return LabelledImages(_test_alone(whole), True, 0, Path(config.cache_dir))
 
 
 def _test_alone(whole: PreparedData) -> PreparedData:
@@ -128,7 +129,7 @@ def _others(left: Left, words: Sequence[str]) -> LabelledImages:
     named = any(word.startswith("cache_dir=") for word in words)
     cache_dir = cache_folder(given.cache_dir) if named else left.cache_dir
     graded = any(metric.endswith("/kappa") for metric in left.record.metrics)
-    data, digests = prepare_test(data_config, cache_dir, left.told.classes, graded=graded)
+    data, digests = prepare_test(data_config, cache_dir, left.provenance.classes, graded=graded)
     trained_on = _trained_on(left, digests)
     return LabelledImages(data, False, trained_on, cache_dir)
 
@@ -137,7 +138,7 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
     """What changes in the config of others' images, so that they are labelled as the run's were.
 
     Raises:
-        UserError: their labels are of another task, or do not tell of all of the run's findings.
+        UserError: their labels are of another task, or of none of the run's findings.
     """
     if not is_multilabel(left.record.config["data"]):
         return {}
@@ -146,20 +147,23 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
             f"data={data.name}: each image is of one class, and the run learned several findings; "
             "allowed are csv, nih, chexpert and mimic_cxr"
         )
-    findings = left.told.classes
-    known = findings if isinstance(data, CsvData) else data.every
-    if others := [name for name in findings if name not in known]:
+    learned = left.provenance.classes
+    if isinstance(data, CsvData):
+        labelled = labelled_findings(data, learned)
+    else:
+        labelled = tuple(name for name in learned if name in data.every)
+    if not labelled:
         raise UserError(
-            f"data={data.name}: does not label {', '.join(others)}, which the run learned; its "
-            f"findings are {', '.join(known)}"
+            f"data={data.name}: labels none of the findings that the run learned "
+            f"({', '.join(learned)}); name them alike"
         )
-    asked = {"task": "multilabel", "findings": list(findings)}
+    asked = {"task": "multilabel", "findings": list(labelled)}
     return asked if isinstance(data, CsvData) else asked | {"finding": None}
 
 
 def _trained_on(left: Left, digests: Sequence[str]) -> int | None:
     """How many images, by the SHA-256 of their contents, are in the run's account."""
-    account = left.told.taken[-1].account
+    account = left.provenance.taken[-1].account
     for one in Accounts(left.cache_dir).read():
         if one.id == account and one.images is not None:
             return sum(bytes.fromhex(digest) in one.images for digest in digests)

@@ -79,7 +79,7 @@ def built(left: Left, backbone: Pretrained | None) -> TrainedModel:
             mechanism["pool"] if mechanism["name"] == "ldp" else 1,
         ),
         decoding=Decoding.of_values(channels_of(data), data),
-        classes=left.told.classes,
+        classes=left.provenance.classes,
         multilabel=is_multilabel(data),
         guarantee=guarantee,
         run=left.record.run,
@@ -97,13 +97,13 @@ def is_multilabel(data: dict[str, Any]) -> bool:
 
 
 def _network(left: Left, model: dict[str, Any], side: int) -> DecidingNetwork:
-    classes, state = len(left.told.classes), left.state
+    classes, state = len(left.provenance.classes), left.state
     if model["train"] == "head":
         head = FeatureHead(len(state["centre"]), classes, "linear")
         head.centre.copy_(state["centre"])
         head.set_weights(state["weight"], state["bias"])
         return head
-    net = ImageNetwork(model["name"], classes, side=side, shown=left.told.input)
+    net = ImageNetwork(model["name"], classes, side=side, shown=left.provenance.input)
     if model["norm"] != "layer":
         convert_norms(net.net, model["norm"])
     net.net.load_state_dict(state)
@@ -126,7 +126,7 @@ def backbone_of(left: Left, given: Path | None) -> Pretrained | None:
     Raises:
         UserError: it is not to be had, or another is given.
     """
-    wanted, name = left.told.backbone, left.record.config["model"]["name"]
+    wanted, name = left.provenance.backbone, left.record.config["model"]["name"]
     if wanted is None:
         if given is not None:
             raise UserError(
@@ -147,11 +147,11 @@ def backbone_of(left: Left, given: Path | None) -> Pretrained | None:
                 f"{given}: not the network that the head of {left.folder} reads; give the file "
                 f"that the run had as model.weights (SHA-256 of its tensors {wanted})"
             )
-        return Pretrained(name, state, left.told.input)
+        return Pretrained(name, state, left.provenance.input)
     for at_hand in _at_hand(left):
         state = translated(name, at_hand).state
         if weights_digest(state) == wanted:
-            return Pretrained(name, state, left.told.input)
+            return Pretrained(name, state, left.provenance.input)
     raise UserError(
         f"{left.folder}: a head alone, and the network that it reads is not at hand, neither where "
         f"the run had it from nor in {left.cache_dir / 'weights'}; give its file with "
@@ -165,7 +165,7 @@ def _at_hand(left: Left) -> Iterator[dict[str, Tensor]]:
     if name == "imagenet":
         yield imagenet_state_dict(left.record.config["model"]["name"], left.cache_dir)
         return
-    own = [] if name in ("phantom", "a file") else [Path(name).expanduser()]
+    own = [] if name in ("phantom", "a file") else [Path(name)]
     for path in (*own, *sorted((left.cache_dir / "weights").glob("*"))):
         if path.suffix in _WEIGHTS and path.is_file():
             try:

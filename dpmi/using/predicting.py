@@ -47,8 +47,8 @@ def predict(run: Path, words: Sequence[str], output: Path | None, backbone: Path
         table.writerow(["path", *names, "decision", "error"])
         for done in model.predictions(paths):
             values = done.probabilities.values() if done.probabilities else ()
-            told = [f"{value:.7g}" for value in values] or [""] * len(names)
-            table.writerow([done.path, *told, done.decision or "", done.error or ""])
+            cells = [f"{value:.7g}" for value in values] or [""] * len(names)
+            table.writerow([done.path, *cells, done.decision or "", done.error or ""])
             if done.error:
                 unreadable += 1
                 console.print(f"{done.path}: {done.error}", markup=False, soft_wrap=True)

@@ -25,7 +25,9 @@ def show(found: Evaluation, path: Path, console: Console) -> None:
     """Print what was found, what covers it, and where it is."""
     whose = f" of {found.patients} patients" if found.patients else ""
     which = "the run's own test images" if found.own else f"data={found.dataset}"
-    counts = ", ".join(f"{count} {name}" for name, count in found.class_counts.items())
+    counts = ", ".join(
+        f"{n} {name}" for name, n in found.class_counts.items() if name not in found.not_labelled
+    )
     _say(console, f"{found.run} on {which}: {found.count} images{whose} ({counts})", "bold")
     table = Table(box=None, pad_edge=False)
     table.add_column("metric")
@@ -43,6 +45,12 @@ def show(found: Evaluation, path: Path, console: Console) -> None:
         if worst := found.worst_groups.get("auroc") or found.worst_groups.get("accuracy"):
             name = "AUROC" if "auroc" in found.worst_groups else "accuracy"
             _say(console, f"least {name}: {worst.group}, {worst.value:.3f}")
+    if names := ", ".join(found.not_labelled):
+        _say(
+            console,
+            f"these images have no labels of {names}: these metrics are undefined",
+            "yellow",
+        )
     if found.skipped:
         _say(console, f"{found.skipped} images cannot be decoded and were left out", "yellow")
     if found.trained_on:

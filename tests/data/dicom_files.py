@@ -47,6 +47,16 @@ def dicom(
     return data if syntax == ExplicitVRLittleEndian else _compressed(data, syntax)
 
 
+def object_without_pixels() -> bytes:
+    """A structured report."""
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.88.11")
+    dataset.SOPInstanceUID = generate_uid()
+    return written(dataset)
+
+
 def written(dataset: Dataset) -> bytes:
     stream = io.BytesIO()
     dcmwrite(stream, dataset, enforce_file_format=True)

@@ -173,7 +173,7 @@ def test_a_table_of_aptos_without_its_columns_is_told(
     config: Config, aptos: Path, tmp_path: Path
 ) -> None:
     (aptos / "train.csv").write_text("id,grade\nid00,1\n")
-    with pytest.raises(UserError, match=r"id_code, diagnosis is missing.* has id, grade"):
+    with pytest.raises(UserError, match=r"id_code, diagnosis are missing.* has id, grade"):
         read_catalogue(config("aptos", root=aptos), tmp_path)
 
 

@@ -141,7 +141,7 @@ def test_paths_without_an_extension_are_the_one_image_of_that_name(
     text = "path,label\n" + "\n".join(f"deep/1.2.{n},{n % 2}" for n in range(20))
     found = read(text, *images)
     assert found.paths == tuple(images)
-    assert "20 paths have no extension" in found.notes[0]
+    assert "paths without an extension (20)" in found.notes[0]
     (tmp_path / "own" / "deep" / "1.2.3.txt").touch()  # is no image
     assert read(text, *images).paths == tuple(images)
     draw(tmp_path / "own" / "deep" / "1.2.3.png", 3)
@@ -160,7 +160,7 @@ def test_an_absolute_path_below_the_root_is_read_and_another_is_refused(
     text = written().replace("\n", f"\n{tmp_path}/own/./")[: -len(f"{tmp_path}/own/./")]
     found = read(text)
     assert same(found, plain)
-    assert "20 paths are absolute and lie below data.root" in found.notes[0]
+    assert "absolute paths below data.root (20)" in found.notes[0]
     (tmp_path / "other").symlink_to(tmp_path / "own")
     assert same(read(text, root=tmp_path / "other"), plain)  # written by the folder's other name
     for other in (f"{tmp_path}/own-not", f"{tmp_path}/own/..", "/etc"):

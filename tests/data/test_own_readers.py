@@ -144,7 +144,7 @@ GOOD = ["0.png,a", "1.png,b"]
 @pytest.mark.parametrize(
     ("header", "lines", "message"),
     [
-        ("file,class", GOOD, "path, label is missing.* has file, class"),
+        ("file,class", GOOD, "columns path, label are missing.* has file, class"),
         ("path,class", GOOD, "column label is missing"),
         ("path,label", [], "no rows"),
         ("path,label", [*GOOD, "none.png,a"], r"line 4: there is no image .*none\.png"),

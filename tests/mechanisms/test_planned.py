@@ -487,7 +487,6 @@ def test_shares_are_released_for_a_network_on_images_too(composed):
     ("overrides", "line"),
     [
         (["mechanism.shares.centre=0.99"], r"^beta=1\.0: no noise .*leave nothing for the steps"),
-        (["mechanism.calibration=noise_multiplier"], r"^mechanism\.calibration=noise_multiplier"),
     ],
 )
 def test_a_budget_that_cannot_be_shared_out_is_refused_in_one_line(build, overrides, line):

@@ -127,7 +127,7 @@ def test_safetensors_of_another_program_are_read_in_half_precision_too(state, tm
 def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_path):
     small = {"a": torch.arange(3.0), "b": torch.tensor(7), "c": torch.ones(2, 2).half()}
     file = tmp_path / "small.safetensors"
-    write_state_dict(small, file, told='{"epsilon": 1}')
+    write_state_dict(small, file, provenance='{"epsilon": 1}')
     whole = file.read_bytes()
     flips = [(at, 1 << at % 8) for at in range(len(whole))]
     damaged = [whole[:at] + bytes([whole[at] ^ mask]) + whole[at + 1 :] for at, mask in flips]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 
+import numpy as np
 import pytest
 import torch
 from hydra.errors import HydraException
+from PIL import Image
 
 from dpmi.base.errors import UserError
 from dpmi.launch.sweep import explain
@@ -21,8 +23,13 @@ REFUSED = {
     "trainer.compile=true": "trainer.compile=True: .*there is no no-such-compiler here.* CXX",
     "model.weights=no.pth": r"model\.weights=no\.pth: no such file; allowed are phantom,",
     "mechanism=ldp beta=0.01": "beta=0.01: .*allowed is about 0.4 to 1e7",
+    "mechanism=ldp beta=2 privacy.max_epsilon=0.4": "max_epsilon=0.4: .* = 0.5 of .* 2.5 or more",
+    "mechanism.calibration=noise_multiplier model.prior=train beta=1e9": "beta=1e.09: .* to 100000",
+    "mechanism.calibration=noise_multiplier model.prior=train beta=0.01": "beta=0.01: .* 0.1 to",
+    "mechanism.calibration=noise_multiplier": "calibration=noise_multiplier: there is no ε of",
     "cache_dir=file/x": "cache_dir=file/x: no folder can be made there",
     "output_dir=file/x": "output_dir=file/x: no folder can be made there",
+    "'output_dir=\"~nobody-here\"'": "output_dir=~nobody-here: no user here has a home folder",
     "output_dir=/proc/x": "output_dir=/proc/x: no folder can be made there",
     f"output_dir={'x' * 300}": "output_dir=x+: no folder can be made there .*too long",
     "data=folder 'data.root=my images (2)'": r"write 'data\.root=\"my images \(2\)\"'",
@@ -43,6 +50,21 @@ def test_what_cannot_run_here_is_one_line_before_anything_is_written(place, word
     assert place.files(place.cwd) == {"file"}
     assert place.files(place.home) == place.files(place.tmp) == set()
     assert not list(place.cache.rglob("*"))
+
+
+def test_a_home_folder_is_meant_by_a_tilde_in_every_path(place, tiny):
+    for number in range(20):
+        folder = place.home / "images" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    words = ("data=folder", "data.root=~/images", "data.image_size=32", "data.batch_size=2")
+    its = [word for word in tiny if not word.startswith("data")]
+    done = place.run(*its, *words, "output_dir=~/out", "cache_dir=~/my-cache", "mechanism=none")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in place.home.iterdir()} == {"images", "out", "my-cache"}
+    assert list((place.home / "out").glob("folder-none-seed42-*/record.json"))
+    assert place.files(place.cwd) == set()
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_findings_are_learned_under_each_mechanism_with_their_metrics_and_its_gu
     assert record.guarantee.unit == unit
     for prefix in ("test", "val", "nonprivate/train"):
         assert math.isfinite(record.metrics[f"{prefix}/auroc"])
-        for name in ("auroc", "average_precision", "balanced_accuracy"):
+        for name in ("auroc", "average_precision", "balanced_accuracy", "ece"):
             assert {f"{prefix}/{name}/{finding}" for finding in FINDINGS} <= set(record.metrics)
     assert not [name for name in record.metrics if "accuracy" in name and "balanced" not in name]
     assert [group.title for group in record.groups] == ["sex=F", "sex=M"]

@@ -6,7 +6,7 @@ import pytest
 from dpmi.config.identity import config_digest, without_noise_seed
 from dpmi.config.schema import plain_values
 from dpmi.models.weights import read_state_dict
-from dpmi.run.durability.resume import SEED_FILE
+from dpmi.run.durability.job_folder import SEED_FILE
 from dpmi.run.records.reading import read_record, read_records
 
 SEED = "918273645"

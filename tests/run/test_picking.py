@@ -10,7 +10,7 @@ from rich.console import Console
 from dpmi.base.errors import UserError
 from dpmi.models.weights import read_state_dict
 from dpmi.run.durability import resume
-from dpmi.run.durability.resume import RunState
+from dpmi.run.durability.state import RunState
 from dpmi.run.job import Run
 from dpmi.run.records.entry_file import STATE_FILE
 from dpmi.run.records.reading import read_record

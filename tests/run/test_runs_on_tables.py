@@ -48,7 +48,7 @@ def test_a_table_of_semicolons_is_trained_on_and_one_line_on_the_screen_says_so(
     assert len(told) == 3
     assert "a semicolon between" in told[0]
     assert "Path as path, Label as label, Patient as patient, Split as split" in told[1]
-    assert "60 paths have no extension" in told[2]
+    assert "paths without an extension (60)" in told[2]
     assert "Müller" not in (place.outputs / screen.split()[-1]).with_name("public.json").read_text()
 
 

@@ -14,6 +14,7 @@ from dpmi.attack import main as attack
 from dpmi.base.errors import UserError
 from dpmi.card import main as card
 from dpmi.cards.checks import verify
+from dpmi.evaluate import main as evaluate_command
 from dpmi.predict import main as predict
 from dpmi.reporting.full_report import write_report
 from dpmi.run.records.reading import read_public_record, read_record
@@ -107,9 +108,30 @@ def test_others_images_are_measured_by_the_runs_findings_whatever_else_they_are_
     assert (found.own, found.count, found.trained_on) == (False, 30, 0)
     assert found.metrics["auroc/Lying"] == pytest.approx(own.metrics["auroc/Lying"], abs=1e-6)
     assert found.class_counts == own.class_counts
-    for data, told in (("nih", "does not label Lying, Third"), ("folder", "is of one class")):
+    assert found.not_labelled == own.not_labelled == ()
+    for data, told in (("nih", "labels none of the findings that"), ("folder", "is of one class")):
         with pytest.raises(UserError, match=told):
             measure(run, tmp_path, f"data={data}", f"data.root={run.images}")
+
+
+@pytest.mark.parametrize("header", ["path,Lying", "path,label"], ids=["columns", "names"])
+def test_images_that_are_labelled_with_some_of_the_findings_are_measured_by_these(
+    run, tmp_path, capsys, header
+):
+    values = ("", "Lying") if header == "path,label" else ("0", "1")
+    rows = zip(run.paths, truth(run)[:, 0], strict=True)
+    lines = [header, *(f"{path.name},{values[int(shown)]}" for path, shown in rows)]
+    (tmp_path / "some.csv").write_text("\n".join(lines) + "\n")
+    words = ["data=csv", f"data.root={run.images}", f"data.csv={tmp_path / 'some.csv'}"]
+    assert evaluate_command([str(run.folder), *words, "-o", str(tmp_path / "some.json")]) == 0
+    assert "have no labels of Third: these metrics are undefined" in capsys.readouterr().out
+    found, own = json.loads((tmp_path / "some.json").read_text()), measure(run, tmp_path)
+    assert found["not_labelled"] == ["Third"]
+    for metric in ("auroc", "average_precision", "balanced_accuracy", "ece"):
+        its = found["metrics"][f"{metric}/Lying"]
+        assert its == pytest.approx(own.metrics[f"{metric}/Lying"], abs=1e-6)
+        assert found["metrics"][metric] == its
+        assert found["metrics"][f"{metric}/Third"] is None
 
 
 def test_an_exported_graph_gives_the_same_probabilities(run, tmp_path):
@@ -131,7 +153,7 @@ def test_a_card_tells_each_finding_and_holds(run, tmp_path):
     found = verify(next(tmp_path.rglob("card.html")), run.folder / "model.safetensors")
     assert found.holds
     checked = {check.name: check.status for check in found.checks}
-    assert checked["auroc is the mean over findings"] == "passed"
+    assert checked["AUROC is the mean over findings"] == "passed"
 
 
 def test_the_report_has_auroc_in_place_of_accuracy_and_a_table_of_findings(run, tmp_path):

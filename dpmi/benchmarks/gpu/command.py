@@ -208,7 +208,7 @@ def _refuse(minutes: float, data: Path | None, output: Path) -> None:
     if data is not None:
         config = _composed("data=chest_xray", f"data.root={data}")
         try:
-            read_catalogue(config.data, Path(config.cache_dir).expanduser())
+            read_catalogue(config.data, Path(config.cache_dir))
         except UserError as error:
             raise UserError(
                 f"--data={data}: no X-rays in Kaggle's folders there (train/, val/ and test/, each "

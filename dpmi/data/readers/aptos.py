@@ -29,7 +29,7 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
         UserError: these are absent, a diagnosis is not an integer from 0 to 4, or an image
             named in the table is missing.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     table = root / "train.csv"
     present = set(image_files(root / "train_images"))
     if not present or not table.is_file():

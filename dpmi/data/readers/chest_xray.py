@@ -28,7 +28,7 @@ def read_chest_xray(config: BenchmarkData) -> Catalogue:
     Raises:
         UserError: there are no images in these folders.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     # Kaggle's archive holds everything in one more folder.
     inner = root / "chest_xray"
     if not (root / "train").is_dir() and (inner / "train").is_dir():

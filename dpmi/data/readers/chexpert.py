@@ -32,7 +32,7 @@ def read_chexpert(config: ChexpertData) -> Catalogue:
     Raises:
         UserError: the tables or the images are not there, or do not fit together.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     # The archive holds everything in one more folder, which the tables' paths begin with.
     inner = next(iter(sorted(root.glob("CheXpert-v1.0*/train.csv"))), None)
     if not (root / "train.csv").is_file() and inner:

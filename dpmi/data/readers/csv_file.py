@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, first_outside, no_data
 from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.listed import ListedPaths, leads_out
-from dpmi.data.readers.listed_findings import listed_findings
+from dpmi.data.readers.listed_findings import findings_of_table, listed_findings
 from dpmi.data.readers.own import order_classes, several_findings
 from dpmi.data.splitting import random_split
 from dpmi.data.tables import Row, Table, read_table
@@ -35,7 +36,7 @@ def read_csv_file(config: CsvData) -> Catalogue:
     Raises:
         UserError: the table or an image it names cannot be used.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     needed = _OF_ITS_OWN[: 1 if config.task == "multilabel" else 2]
     table = read_table(_find_table(config, root), needed, _OF_ITS_OWN[len(needed) :])
     rows, listed = table.rows, ListedPaths(root)
@@ -79,9 +80,19 @@ def read_csv_file(config: CsvData) -> Catalogue:
     )
 
 
+def labelled_findings(config: CsvData, findings: Sequence[str]) -> tuple[str, ...]:
+    """Which of some findings the table of a config labels.
+
+    Raises:
+        UserError: the table cannot be read.
+    """
+    table = read_table(_find_table(config, Path(config.root)), _OF_ITS_OWN[:1], _OF_ITS_OWN[1:])
+    return findings_of_table(table, findings)
+
+
 def _find_table(config: CsvData, root: Path) -> Path:
     """Where data.csv lies: as given from the current folder, or from ``root``."""
-    given = Path(config.csv).expanduser()
+    given = Path(config.csv)
     for table in (given, root / given):
         if table.is_file():
             return table

@@ -26,7 +26,7 @@ def read_folder(config: FolderData) -> Catalogue:
         UserError: there are no images, or they cannot be split, or other folders lie beside
             those of the splits, or one is a symbolic link that leads out of ``root``.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     given = _has_splits(root)
     found: list[tuple[str, str, str]] = []  # split, class, path
     unknown: list[str] = []

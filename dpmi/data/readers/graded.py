@@ -24,7 +24,7 @@ def read_eyepacs(config: GradedData) -> Catalogue:
     Raises:
         UserError: they are not there, or do not fit together.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     file, places = root / "trainLabels.csv", _places(root, ["train"])
     if not file.is_file() or not places:
         raise no_archive(
@@ -58,7 +58,7 @@ def read_messidor2(config: GradedData) -> Catalogue:
     Raises:
         UserError: they are not there, or do not fit together.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     file, pairs_file = root / "messidor_data.csv", root / "messidor-2.csv"
     places = _places(root, ["IMAGES", "images", "."])
     if not file.is_file() or not pairs_file.is_file() or not places:

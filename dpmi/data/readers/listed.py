@@ -64,13 +64,12 @@ class ListedPaths:
         notes = []
         if self._completed:
             notes.append(
-                f"{table}: {self._completed} paths have no extension; each was read as the one "
-                "image of that name."
+                f"{table}: paths without an extension ({self._completed}) were each read as the "
+                "one image of that name."
             )
         if self._absolute:
             notes.append(
-                f"{table}: {self._absolute} paths are absolute and lie below data.root; they were "
-                "read from there."
+                f"{table}: absolute paths below data.root ({self._absolute}) were read from there."
             )
         return tuple(notes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,15 @@ def listed_findings(config: CsvData, table: Table) -> ListedFindings:
     others = sorted(set(counts) - set(names))
     notes = [f"{table.file}: data.findings leaves out {', '.join(others)}."] if others else []
     return ListedFindings(names, labels, ("label",), tuple(notes))
+
+
+def findings_of_table(table: Table, findings: Sequence[str]) -> tuple[str, ...]:
+    """Which of some findings a table labels: has columns of, or else names in the column label."""
+    columns = table.rows[0].values
+    if found := tuple(name for name in findings if name in columns):
+        return found
+    named = {name for row in table.rows for name in _named(row.values.get("label", ""))}
+    return tuple(name for name in findings if name in named)
 
 
 def _named(label: str) -> set[str]:

@@ -32,7 +32,7 @@ def read_medmnist(config: MedmnistData, cache_dir: Path) -> Catalogue:
     Raises:
         UserError: the file is absent and cannot be downloaded, or is damaged.
     """
-    root = Path(config.root).expanduser() if config.root else cache_dir / "medmnist"
+    root = Path(config.root) if config.root else cache_dir / "medmnist"
     size = "" if config.size == 28 else f"_{config.size}"
     file = root / f"{config.name}{size}.npz"
     if not file.is_file():

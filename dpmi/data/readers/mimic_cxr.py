@@ -27,7 +27,7 @@ def read_mimic_cxr(config: MimicData) -> Catalogue:
     Raises:
         UserError: the tables or the images are not there, or do not fit together.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     files = {
         kind: first_file(root, [f"mimic-cxr-*-{kind}.csv.gz", f"mimic-cxr-*-{kind}.csv"])
         for kind in ("split", "metadata", "chexpert")

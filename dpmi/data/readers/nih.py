@@ -34,7 +34,7 @@ def read_nih(config: NihData) -> Catalogue:
     Raises:
         UserError: the table, the lists or the images are not there, or do not fit together.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root)
     file = first_file(root, ["Data_Entry_2017*.csv"])
     if file is None or not all((root / name).is_file() for name in _LISTS):
         raise no_archive(

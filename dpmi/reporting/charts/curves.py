@@ -53,7 +53,7 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
     epochs = max(len(curve) for run in panel.runs for curve in run.curves.values())
     betas = sorted({c.beta for c in panel.columns if c.mechanism != "none"})
     line = {beta: LINES[number % len(LINES)] for number, beta in enumerate(betas)}
-    told = []
+    texts = []
     for x, (mechanism, cells) in enumerate(by_mechanism.items()):
         headline(axes[0][x], TITLES[mechanism], COLOURS[mechanism])
         for column, runs in cells:
@@ -68,7 +68,7 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
                     marker="." if len(curve) < 12 else "",
                 )  # fmt: skip
                 if row == rows[0]:
-                    told.append(f"{column.title} ends at {scale * curve[-1]:.1f}{unit} ({row})")
+                    texts.append(f"{column.title} ends at {scale * curve[-1]:.1f}{unit} ({row})")
         if "epsilon" in rows:
             promise = cells[0][1][-1].guarantee
             of = f"per {promise.unit}" if promise and promise.unit else "no ε"
@@ -82,7 +82,7 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
     if handles:
         legend_on_top(figure, handles)
     title = f"Learning curves: {panel.title}"
-    words = "Mean over seeds after each epoch. " + "; ".join(told) + "."
+    words = "Mean over seeds after each epoch. " + "; ".join(texts) + "."
     return Chart(name, title, words, figure)
 
 
@@ -97,11 +97,11 @@ def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
 
 def authors_chart(dataset: str, name: str) -> Chart | None:
     """The authors' test accuracy by epoch, and the one that the poster printed; None elsewhere."""
-    cells = {key: told for key, told in published().items() if key[0] == dataset}
+    cells = {key: cell for key, cell in published().items() if key[0] == dataset}
     if not cells:
         return None
     figure, (row,) = new_figure(1, 3, 10.6, 3.2, share_y=True)
-    told = []
+    texts = []
     for axes, mechanism in zip(row, ("none", "ldp", "dpsgd"), strict=True):
         headline(axes, TITLES[mechanism], COLOURS[mechanism], above=20)
         for number, beta in enumerate(BETAS if mechanism != "none" else (None,)):
@@ -116,7 +116,7 @@ def authors_chart(dataset: str, name: str) -> Chart | None:
             shape = "*" if cell.epoch == "best" else "x"
             axes.plot(nearest + 1, 100 * cell.accuracy, shape, color=INK, markersize=8)
             of = f"{TITLES[mechanism]}{f' β={beta:g}' if beta else ''}"
-            told.append(f"{of}: printed {100 * cell.accuracy:.1f} %, last {100 * cell.last:.1f} %")
+            texts.append(f"{of}: printed {100 * cell.accuracy:.1f} %, last {100 * cell.last:.1f} %")
         axes.axhline(100 * TEST_MAJORITY[dataset], color=RULE, linestyle=(0, (4, 3)), lw=1.2)
         axes.set_xlabel("epoch")
     row[0].set_ylabel("authors' test accuracy (%)")
@@ -129,4 +129,4 @@ def authors_chart(dataset: str, name: str) -> Chart | None:
              Line2D([], [], ls="", marker="*", color=INK, label="… and best on test")]  # fmt: skip
     row[1].legend(handles=marks, loc="lower right", fontsize="small")
     title = f"The authors' own epochs: {dataset}"
-    return Chart(name, title, "; ".join(told) + ".", figure)
+    return Chart(name, title, "; ".join(texts) + ".", figure)

@@ -173,7 +173,7 @@ def tip(column: Column, cell: Cell) -> str:
 
 
 def _words(panels: Sequence[Panel]) -> str:
-    told = []
+    sentences = []
     for panel in panels:
         cells = "; ".join(
             f"{column.title} {by_split['test'].accuracy}"
@@ -181,5 +181,5 @@ def _words(panels: Sequence[Panel]) -> str:
         )
         floor = panel.majority("test")
         guess = f", majority class {100 * floor:.1f} %" if floor is not None else ""
-        told.append(f"{panel.title}, test {panel.measure}{guess}: {cells}.")
-    return " ".join(told)
+        sentences.append(f"{panel.title}, test {panel.measure}{guess}: {cells}.")
+    return " ".join(sentences)

@@ -155,9 +155,9 @@ def _legend(panel: Panel, points: dict[Column, Cell]) -> list[Line2D]:
 
 
 def _words(points: dict[Column, Cell], metric: str) -> str:
-    told = [
+    parts = [
         f"{column.title} {mean(values):.3f}"
         for column, cell in points.items()
         if (values := cell.values(metric))
     ]
-    return ", ".join(told) or "none"
+    return ", ".join(parts) or "none"

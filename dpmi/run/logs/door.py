@@ -23,7 +23,7 @@ from dpmi.run.records.leaving import (
     refuse_unnamed,
 )
 
-TOLD = {  # in a run's summary: what it was told
+SCOPE = {  # in a run's summary: which metrics it has, by whether all may leave
     True: "all metrics: those named nonprivate/ no ε covers",
     False: "what the guarantee covers, and statistics of the test images",
 }
@@ -129,7 +129,7 @@ class Door(Logger):
                 for unit, its in bounds.items()
             },
             metrics=in_words(values),
-            told=TOLD[self._everything],
+            scope=SCOPE[self._everything],
         )
         if tracker := self._tracker:
             self._attempt(lambda: tracker.summarise(summary))

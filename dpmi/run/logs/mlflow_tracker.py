@@ -100,7 +100,7 @@ class MlflowTracker(Tracker):
         for unit, bounds in summary.risk.items():
             tags |= {f"risk.{unit}.{key}": value for key, value in bounds.items()}
         undefined = [name for name, value in summary.metrics.items() if isinstance(value, str)]
-        tags |= {"told": summary.told, "undefined": ", ".join(undefined) or None}
+        tags |= {"scope": summary.scope, "undefined": ", ".join(undefined) or None}
         for key, value in tags.items():
             if value is not None:
                 text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -59,7 +59,7 @@ class TensorboardTracker(Tracker):
         """As texts: guarantee, risk, what is not defined; and as a row of hyperparameters."""
         defined = {k: v for k, v in summary.metrics.items() if not isinstance(v, str)}
         undefined = [k for k, v in summary.metrics.items() if isinstance(v, str)]
-        self._writer.add_text("told", summary.told)
+        self._writer.add_text("scope", summary.scope)
         self._writer.add_text("guarantee", _table(summary.guarantee))
         for unit, bounds in summary.risk.items():
             self._writer.add_text(f"risk/{unit}", _table(bounds))

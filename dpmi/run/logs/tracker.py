@@ -49,13 +49,13 @@ class Summary:
         guarantee: its fields.
         risk: bounds on an attacker, by unit.
         metrics: of the weights; a word where one is not defined of the images.
-        told: which metrics these are.
+        scope: which metrics these are.
     """
 
     guarantee: Mapping[str, Any]
     risk: Mapping[str, Mapping[str, Any]]
     metrics: Mapping[str, float | str]
-    told: str
+    scope: str
 
 
 class Tracker(ABC):

@@ -37,7 +37,7 @@ def tracked(
         yield []
         return
     values, group = plain_values(config), folder.parent.name
-    cache_dir = Path(config.cache_dir).expanduser()
+    cache_dir = Path(config.cache_dir)
     if is_own(values):  # it may be a path of the user's, or be found by trying batch sizes
         group = keyed_digest(cache_dir, "group", group)[:8]
     run = TrackedRun(

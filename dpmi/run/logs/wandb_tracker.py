@@ -83,8 +83,8 @@ class WandbTracker(Tracker):
 
     def summarise(self, summary: Summary) -> None:
         """Into the run's summary: ``guarantee.epsilon``, ``risk.image.accuracy``."""
-        told = {"guarantee": summary.guarantee, "risk": summary.risk, "told": summary.told}
-        self.logger.experiment.summary.update({**told, **summary.metrics})
+        fields = {"guarantee": summary.guarantee, "risk": summary.risk, "scope": summary.scope}
+        self.logger.experiment.summary.update({**fields, **summary.metrics})
 
     def finish(self, failed: bool) -> None:
         """Wait until all is sent."""

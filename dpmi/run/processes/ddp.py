@@ -124,7 +124,7 @@ class _Team:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(size):
-                heard, told = context.Pipe(duplex=False)
+                heard, sender = context.Pipe(duplex=False)
                 process = context.Process(
                     target=work,
                     args=(
@@ -133,13 +133,13 @@ class _Team:
                         Ranks(rank, size),
                         self._store.port,
                         threads,
-                        told,
+                        sender,
                         given,
                     ),
                     name=f"rank {rank}",
                 )
                 process.start()
-                told.close()
+                sender.close()
                 self._heard.append(heard)
                 self._processes.append(process)
         except BaseException:
@@ -179,13 +179,13 @@ class _Team:
 
     def outcomes(self) -> list[Outcome | None]:
         """What each process reported; None of one that could not."""
-        told: list[Outcome | None] = []
+        outcomes: list[Outcome | None] = []
         for heard in self._heard:
             try:
-                told.append(heard.recv() if heard.poll() else None)
+                outcomes.append(heard.recv() if heard.poll() else None)
             except EOFError:
-                told.append(None)
-        return told
+                outcomes.append(None)
+        return outcomes
 
     def deaths(self, outcomes: list[Outcome | None]) -> dict[int, int]:
         """Exit status by rank, of those that ended by themselves and gave no reason."""

@@ -81,7 +81,7 @@ def work(
     # Not before: Lightning and Opacus speak to the terminal where nobody has set up logging.
     from rich.console import Console
 
-    from dpmi.run.durability.resume import LOCK_FILE
+    from dpmi.run.durability.job_folder import LOCK_FILE
     from dpmi.run.durability.stopping import StoppedByRequest
     from dpmi.run.job import Run
 

@@ -11,7 +11,7 @@ _MATTERS = (
     *("backbones", "base/devices.py", "base/ranks.py", "base/targets.py", "base/views.py"),
     *("data", "features", "mechanisms", "models", "pretraining", "privacy"),
     *("run/average.py", "run/first_weights.py", "run/job.py", "run/matching.py", "run/parts.py"),
-    *("run/privacy_callback.py", "run/processes", "run/stages"),
+    *("run/durability/state.py", "run/privacy_callback.py", "run/processes", "run/stages"),
 )
 
 

@@ -39,7 +39,7 @@ class RunEntry:
 
     def __init__(self, folder: Path, config: Config, data: PreparedData) -> None:
         self._folder, self._config, self._data = folder, config, data
-        self._accounts = Accounts(Path(config.cache_dir).expanduser())
+        self._accounts = Accounts(Path(config.cache_dir))
         self._spending: Spending | None = None
         self._account: str | None = None
         self.before: tuple[Spending, ...] = ()
@@ -101,9 +101,9 @@ class RunEntry:
 
     def _reserve(self, planned: Spending) -> None:
         before = read_entry(self._folder)
-        told = EntryFile(status=RESERVED, spending=planned)
+        file = EntryFile(status=RESERVED, spending=planned)
         if before is None:  # the name first: the account must know nothing that nobody can settle
-            told.write(self._folder)
+            file.write(self._folder)
         budget = self._config.privacy.max_total_epsilon
         try:
             self._account = self._accounts.reserve(self._data.train_contents, planned, budget)
@@ -111,7 +111,7 @@ class RunEntry:
             if before is None:
                 (self._folder / ENTRY_FILE).unlink()
             raise
-        told.write(self._folder)
+        file.write(self._folder)
         self._spending = planned
 
     def settle(
@@ -151,7 +151,7 @@ class RunEntry:
             raise ValueError("nothing was entered in the account")
         return self._account, _spent(self._spending, mechanism, trained=True)
 
-    def told(self) -> RunAccount | None:
+    def run_account(self) -> RunAccount | None:
         """What the record says of it; None where nothing was reserved, and so nothing released."""
         if self._spending is None or self._account is None:
             return None

@@ -49,17 +49,17 @@ def may_have_spent(folder: Path) -> Spending | None:
     Where the run was killed, the journal knows it better than its plan, which was reserved.
     None where nothing was reserved, and so nothing released.
     """
-    told = read_entry(folder)
+    written = read_entry(folder)
     journal = folder / JOURNAL_FILE
-    if told is None:
+    if written is None:
         if journal.is_file():
             name = secrets.token_hex(8)
             return Spending(name, folder.name, ledger=_releases(journal), unit=None)
         record = folder / RECORD_FILE
         account = read_record(record).account if record.is_file() else None
         return account.spending if account else None
-    took = told.spending
-    if told.status != RESERVED or not took.ledger:
+    took = written.spending
+    if written.status != RESERVED or not took.ledger:
         return took
     # The journal begins with the first release, in the folder of the key.
     if journal.is_file() or (folder / STATE_FILE).is_file():
@@ -70,8 +70,8 @@ def may_have_spent(folder: Path) -> Spending | None:
 def superseded_spendings(folder: Path) -> tuple[Spending, ...]:
     """What earlier attempts, in whose place the run in a folder is, may have taken."""
     shelves = sorted((folder / SUPERSEDED).glob("*/"), key=lambda path: path.name)
-    told = [entry.spending for shelf in shelves if (entry := read_entry(shelf))]
-    return tuple({spending.entry: spending for spending in told}.values())
+    spendings = [entry.spending for shelf in shelves if (entry := read_entry(shelf))]
+    return tuple({spending.entry: spending for spending in spendings}.values())
 
 
 def account_left(folder: Path) -> RunAccount | None:

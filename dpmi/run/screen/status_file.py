@@ -65,24 +65,24 @@ class StatusFile(L.Callback):
 
     def _tell(self, trainer: L.Trainer, done: int | None = None) -> None:
         logged, epoch = trainer.callback_metrics, trainer.current_epoch
-        told: dict[str, Any] = {"phase": "training", "device": _device(trainer)}
-        told |= {"epoch": epoch + 1, "epochs": trainer.max_epochs}
-        told["epochs_done"] = epoch if done is None else done
+        changes: dict[str, Any] = {"phase": "training", "device": _device(trainer)}
+        changes |= {"epoch": epoch + 1, "epochs": trainer.max_epochs}
+        changes["epochs_done"] = epoch if done is None else done
         for of, prefix in (("train", NONPRIVATE), ("val", "val")):
             for metric in ("auroc", "accuracy"):  # of classes both, of findings AUROC alone
                 if (name := f"{prefix}/{metric}") in logged:
-                    told |= {"latest": float(logged[name]), "metric": metric, "of": of}
+                    changes |= {"latest": float(logged[name]), "metric": metric, "of": of}
         if self._spends is not None and self._spent is None:
             self._spent = self._spends()  # not oftener: under DP-SGD it calls an accountant
         if self._spent is not None:
-            told |= dict(zip(("epsilon", "unit"), self._spent, strict=True))
+            changes |= dict(zip(("epsilon", "unit"), self._spent, strict=True))
         if "epsilon" in logged:
-            told["epsilon"] = float(logged["epsilon"])
+            changes["epsilon"] = float(logged["epsilon"])
         if steps := trainer.global_step - self._first_step:
             total = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
             pace = (self._clock() - self._began) / steps
-            told["seconds_left"] = pace * max(0, total - trainer.global_step)
-        self._status = self._status.model_copy(update=told)
+            changes["seconds_left"] = pace * max(0, total - trainer.global_step)
+        self._status = self._status.model_copy(update=changes)
         self._write()
 
     def _write(self) -> None:

@@ -14,7 +14,7 @@ from dpmi.config.identity import cell_name, config_digest
 from dpmi.config.schema import Config
 from dpmi.models.names import TRAIN_METRICS, in_one_number
 from dpmi.privacy.total import total
-from dpmi.run.durability.resume import (
+from dpmi.run.durability.job_folder import (
     LOCK_FILE,
     clear,
     keep_noise_seed,
@@ -61,10 +61,10 @@ def run_job(config: Config, folder: Path, overrides: Sequence[str] = ()) -> str:
         return BUSY
     with lock:
         if config.rerun:
-            supersede(folder, Path(config.cache_dir).expanduser())
+            supersede(folder, Path(config.cache_dir))
         elif other_noise_seed(folder, config):
             console.print(f"another noise_seed was used in {escape(str(folder))}: starting over")
-            supersede(folder, Path(config.cache_dir).expanduser())
+            supersede(folder, Path(config.cache_dir))
         elif done := _completed(folder, config, console):
             clear(folder)  # a process may have been killed when all but this was done
             console.print(
@@ -95,7 +95,7 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
         return None
     if record.environment.get("code") != code_digest():
         console.print(f"the code has changed since {escape(str(folder))} was run: starting over")
-        supersede(folder, Path(config.cache_dir).expanduser())
+        supersede(folder, Path(config.cache_dir))
         return None
     try:
         found = prepared_data(config).fingerprint
@@ -108,7 +108,7 @@ def _completed(folder: Path, config: Config, console: Console) -> RunRecord | No
     ):
         return record
     console.print(f"the data have changed since {escape(str(folder))} was run: starting over")
-    supersede(folder, Path(config.cache_dir).expanduser())
+    supersede(folder, Path(config.cache_dir))
     return None
 
 

@@ -48,7 +48,7 @@ class Context:
     @property
     def cache_dir(self) -> Path:
         """What runs share: decoded images, weights, accounts, the key of the house."""
-        return Path(self.config.cache_dir).expanduser()
+        return Path(self.config.cache_dir)
 
     @property
     def device(self) -> str:

@@ -90,10 +90,10 @@ def _picked(context: Context, data: PreparedData, inputs: Inputs) -> dict[str, A
             compiled = replace(best, compile=True)
             seconds |= timing.compared([best, compiled])
             best = fastest(seconds)
-    told = {str(choice): took for choice, took in seconds.items()}
-    others = ", ".join(f"{c} {_ms(t)}" for c, t in told.items() if c != str(best))
-    why = f"{best}: {_ms(told[str(best)])} a step of {timing.images} made images"
-    return asdict(best) | {"why": f"{why} ({others})" if others else why, "seconds": told}
+    by_choice = {str(choice): took for choice, took in seconds.items()}
+    others = ", ".join(f"{c} {_ms(t)}" for c, t in by_choice.items() if c != str(best))
+    why = f"{best}: {_ms(by_choice[str(best)])} a step of {timing.images} made images"
+    return asdict(best) | {"why": f"{why} ({others})" if others else why, "seconds": by_choice}
 
 
 def _ms(seconds: float) -> str:

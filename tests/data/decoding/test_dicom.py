@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dicom_files import dicom, lut, written
+from dicom_files import dicom, lut, object_without_pixels, written
 from pydicom import Dataset, dcmread
-from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import apply_windowing
 from pydicom.uid import (
     UID,
@@ -23,7 +22,6 @@ from pydicom.uid import (
     JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
-    generate_uid,
 )
 
 from dpmi.data.decoding.image import decode_image
@@ -175,15 +173,6 @@ def test_padding_is_black_whatever_the_polarity() -> None:
         pixels = gray(dicom(stored, 12, kind=kind, PixelPaddingValue=4000))
         assert (pixels[:8] == 0).all()
         assert pixels[20:-20].std() > 1
-
-
-def object_without_pixels() -> bytes:
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.88.11")
-    dataset.SOPInstanceUID = generate_uid()
-    return written(dataset)
 
 
 def frames() -> bytes:

@@ -195,20 +195,8 @@ def test_a_budget_stops_a_run_before_the_step_that_would_pass_it_and_keeps_the_m
     assert epsilon(one_more, record.guarantee.delta, "rdp") > budget
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (("mechanism=dpsgd", "privacy.max_epsilon=0.001"), "not one step of this run fits"),
-        (
-            ("mechanism=ldp", "beta=2", "privacy.max_epsilon=0.4"),
-            "releases each pixel with ε = 0.5",
-        ),
-    ],
-    ids=["dpsgd", "ldp"],
-)
-def test_a_budget_that_nothing_fits_into_is_said_and_nothing_is_released(
-    tiny, tmp_path, words, line
-):
+def test_a_budget_that_no_step_fits_into_is_said_and_nothing_is_released(tiny, tmp_path):
+    words, line = ("mechanism=dpsgd", "privacy.max_epsilon=0.001"), "not one step of this run fits"
     folder = tmp_path / "job"
     assert job_processes.run(folder, *tiny, *words, f"cache_dir={tmp_path / 'cache'}") == 1
     record = read_record(folder / "record.json")

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dpmi.config.sections import MlflowConfig
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.job import Run
-from dpmi.run.logs.door import TOLD, Door
+from dpmi.run.logs.door import SCOPE, Door
 from dpmi.run.logs.mlflow_tracker import MlflowTracker
 from dpmi.run.logs.samples import SAMPLES
 from dpmi.run.logs.tensorboard_tracker import TensorboardTracker
@@ -141,7 +141,7 @@ def test_a_tracker_has_the_metrics_the_config_and_what_they_are_covered_by(drawn
             assert seen.rows[name][-1][1] == pytest.approx(value, rel=1e-5), name
         else:
             assert name not in seen.rows
-    assert seen.texts["told"] == TOLD[True]
+    assert seen.texts["scope"] == SCOPE[True]
     assert "0.5" in seen.texts["guarantee" if kind == "tensorboard" else "guarantee.epsilon"]
     of_image = seen.texts["risk/image" if kind == "tensorboard" else "risk.image.accuracy"]
     assert "1.0" in of_image
@@ -167,7 +167,7 @@ def test_of_a_users_own_images_a_tracker_has_what_is_covered_and_test_metrics(ow
     assert seen.rows.keys() == (of_test - undefined) | {"epsilon", "delta"}
     # The number of rows and their times would tell of batches.
     assert {step for row in seen.rows.values() for step, _ in row} == {0}
-    assert seen.texts["told"] == TOLD[False]
+    assert seen.texts["scope"] == SCOPE[False]
     assert seen.images == 0
     for word in (
         *(PLACE, "tapir-file", "nonprivate/", "val/", "batch_size", "train_images"),

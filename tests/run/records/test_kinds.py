@@ -2,7 +2,7 @@
 
 import pytest
 
-from dpmi.run.durability.resume import RunState
+from dpmi.run.durability.state import RunState
 from dpmi.run.first_weights import Provenance
 from dpmi.run.records.kinds import Private, Public, Secret
 from dpmi.run.records.public import PublicRecord, publishable

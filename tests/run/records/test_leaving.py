@@ -139,7 +139,7 @@ def test_of_a_users_own_images_wandb_gets_what_is_covered_and_test_metrics(offli
     of_test = {name for name in record.metrics if name.startswith("test/")}
     spent = {"epsilon", "delta"} if record.guarantee.delta else set()
     assert {name for name in row if name[0] != "_"} == of_test | spent
-    assert summary["told"].startswith("what the guarantee covers")
+    assert summary["scope"].startswith("what the guarantee covers")
     assert summary["guarantee"]["epsilon"] == record.guarantee.epsilon
     assert {key for key in config if key[0] != "_"} == publishable(record).config.keys()
     for path in offline_files(folder):
