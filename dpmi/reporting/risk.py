@@ -14,8 +14,8 @@ EXPLANATION = (
     "in the training set but one unit, and all that was released, every step of training too. "
     "Upper bounds, computed from the releases on each run's ledger and rounded up. Zero-out: it "
     "was there, or a blank in its place; replace-one: it or any other. Where the unit is an image, "
-    "a patient with several of them is hidden less well than one of them is: of the patient with "
-    "the most images private reports have the bounds, too, where patients are known."
+    "a patient with several of them is hidden less well than one of them is. Where patients are "
+    "known, a report made of private records has the bounds of the one with the most images, too."
 )
 CSV_HEADER = (
     *("attack_accuracy", "attack_advantage"),
