@@ -1026,6 +1026,14 @@ RISK = (
         "tests/privacy/test_risk.py::test_it_holds_for_the_unit_and_the_adjacency_of_the_guarantee",
     ),
     Planted(
+        "the largest patient's bounds are those of one image",
+        "dpmi/privacy/risk.py",
+        "of_ledger(entries, adjacency, largest.images)",
+        "of_ledger(entries, adjacency)",
+        "tests/privacy/test_risk.py::"
+        "test_of_a_patient_gaussian_releases_move_by_as_much_as_all_images_together",
+    ),
+    Planted(
         "one order of the two data sets alone bounds an attacker",
         "dpmi/privacy/tradeoff.py",
         "losses.get_delta_for_epsilon(float(epsilon))",

@@ -70,7 +70,7 @@ def audit_folders(folders: list[Path], seconds: float) -> list[Audit | None]:
         # A plan knows its patients; of local DP the number of images does not matter.
         n = record.mechanism.get("plan", {}).get("n", record.data["counts"]["train"])
         claimed = record.guarantee.epsilon
-        real = _real(record, config, seconds, console)
+        real = _real(record, config, n, seconds, console)
         audit = _audited(record.run, config, n, claimed, seconds, console, real)
         found.append(audit)
         if audit is not None:
@@ -99,17 +99,12 @@ def _nothing_to_audit(record: RunRecord) -> str | None:
     return _NOT_AUDITED.get(record.guarantee.mechanism)
 
 
-def _real(record: RunRecord, config: Config, seconds: float, console: Console) -> RealRun | None:
+def _real(
+    record: RunRecord, config: Config, n: int, seconds: float, console: Console
+) -> RealRun | None:
     """What a run was given, where there is time to train its network once more."""
     guarantee, took = record.guarantee, record.timings["train"]
     if config.mechanism.name != "dpsgd" or config.model.train != "all":
-        return None
-    if config.privacy.unit == "patient":
-        console.print(
-            f"{record.run}: its final weights alone are not attacked: canaries among the images "
-            "are images, and it protects patients",
-            markup=False,
-        )
         return None
     if took > seconds / 2:
         console.print(
@@ -123,7 +118,7 @@ def _real(record: RunRecord, config: Config, seconds: float, console: Console) -
     assert guarantee.replace_one_epsilon is not None
     assert guarantee.delta is not None
     return RealRun(
-        n=record.data["counts"]["train"],
+        n=n,
         channels=record.data["channels"],
         side=record.data["image_side"],
         replace_one_epsilon=guarantee.replace_one_epsilon,
@@ -173,7 +168,7 @@ def _audited(
     )
     for way in audit.refuted_by:
         bound = audit.bounds[way]
-        replaced = " of an image that is replaced by another" if bound.claimed is not None else ""
+        replaced = "" if bound.claimed is None else f" of one {audit.unit} replaced by another"
         console.print(
             f"error: {name}: the claim is refuted by {way}: ε{replaced} is at least "
             f"{rounded_down(bound.epsilon)} with {100 * audit.confidence:g} % confidence, and "

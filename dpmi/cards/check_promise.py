@@ -154,7 +154,8 @@ def _same_risks(stated: tuple[Risk, ...], expected: tuple[Risk, ...]) -> Check:
         for field, own, theirs in _numbers(one, other):
             if own is None or theirs is None or abs(own - theirs) > _DIGITS * max(theirs, 1e-9):
                 return failed(name, f"{field} of one {one.unit}: stated {own}, found {theirs}")
-    return passed(name, f"{len(stated)} units, curves and all" if stated else "none")
+    units = ", ".join(f"one {risk.unit}" for risk in stated)
+    return passed(name, f"of {units}, curves and all" if stated else "none")
 
 
 def _numbers(one: Risk, other: Risk) -> Iterator[tuple[str, float | None, float | None]]:

@@ -38,6 +38,7 @@ CANDIDATES = (2, 10, 1000)
 LEVELS = 256  # that a value of 8 bits can have: no more candidates
 _VALUES = ("pixel", "channel value")
 _OF_A_PATIENT = " of a patient"  # where each patient has one image in training
+_WITH = " with "  # how many images
 _DIGITS = 4  # of what is kept: it is rounded up to them
 # False positive rates of the curve: as many on a logarithmic axis as on a linear one.
 _RATES = (
@@ -52,7 +53,7 @@ class Risk:
 
     Attributes:
         unit: whose change is hidden: as in the guarantee, or "image", or
-            "patient", where that is smaller.
+            "patient", where that is smaller; "patient with 18 images", of whom all change at once.
         adjacency: what is distinguished: "zero-out" or "replace-one".
         advantage: bound on the true positive rate minus the false positive rate.
         accuracy: probability of the best guess, where a fair coin decides.
@@ -83,7 +84,9 @@ class Risk:
             guess, alike = "which of two values it has", f"values of one {unit}"
             claim = "take one value for the other", "recognizes that other"
         elif self.adjacency == "zero-out":
-            guess, alike = "whether it was there, or a blank in its place", f"{unit}s"
+            one, *size = unit.split(_WITH)
+            guess = "whether it was there, or a blank in its place"
+            alike = _WITH.join([f"{one}s", *size])
             claim = f"find the {unit} where there is a blank", "finds it where it is"
         else:
             guess, alike = f"which of two {unit}s it was", f"{unit}s"
@@ -137,6 +140,29 @@ def risks(guarantee: Guarantee, entries: Sequence[LedgerEntry] = ()) -> tuple[Ri
         return (of_unit,)
     whole = "patient" if guarantee.unit.endswith(_OF_A_PATIENT) else "image"
     return of_unit, _of_pure(whole, adjacency, guarantee.image_epsilon)
+
+
+def patient_risk(guarantee: Guarantee, entries: Sequence[LedgerEntry]) -> Risk | None:
+    """Of the patient with the most training images, where an image is the unit.
+
+    All of the patient's images are replaced at once, under the guarantee's adjacency: from the
+    same privacy losses as ``guarantee.private``, and as little for publication as that.
+
+    Args:
+        guarantee: of what was executed.
+        entries: all Gaussian releases that it is of.
+
+    Returns:
+        None where patients are not known, or each has one image.
+    """
+    from dpmi.privacy.tradeoff import of_ledger
+
+    largest = guarantee.private.get("largest_patient")
+    if guarantee.unit != "image" or largest is None or largest.images < 2:
+        return None
+    adjacency = cast("Adjacency", guarantee.adjacency)
+    unit = f"patient{_WITH}{largest.images} images"
+    return _risk(unit, adjacency, of_ledger(entries, adjacency, largest.images))
 
 
 def _risk(unit: str, adjacency: Adjacency, curve: TradeOff) -> Risk:

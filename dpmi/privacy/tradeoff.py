@@ -77,27 +77,30 @@ def of_gaussian(mu: float) -> TradeOff:
     return TradeOff(_MANY, np.maximum(deltas, 0) + _FLOATING)
 
 
-def of_ledger(entries: Sequence[LedgerEntry], adjacency: Adjacency) -> TradeOff:
+def of_ledger(entries: Sequence[LedgerEntry], adjacency: Adjacency, images: int = 1) -> TradeOff:
     """Of what a ledger says was released, for one image: both orders, whichever is worse.
 
     Args:
         entries: at least one.
         adjacency: what the image is replaced by.
+        images: how many change at once, as all those of one patient do.
 
     Raises:
         ValueError: no entry.
     """
     if not entries:
         raise ValueError("nothing was released: there is nothing to distinguish")
-    return _of_history(history_of(entries), adjacency)
+    return _of_history(history_of(entries), adjacency, images)
 
 
 @functools.lru_cache  # a run asks for it for its record and for its loggers
-def _of_history(history: History, adjacency: Adjacency) -> TradeOff:
+def _of_history(history: History, adjacency: Adjacency, images: int) -> TradeOff:
     if all(rate == 1.0 for _, rate, _ in history):
         ((noise_multiplier, _, _),) = history
-        return of_gaussian((2 if adjacency == "replace-one" else 1) / noise_multiplier)
-    losses = composed_losses(history, adjacency, finest=_fine_enough(history))
+        moved = images * (2 if adjacency == "replace-one" else 1)
+        return of_gaussian(moved / noise_multiplier)
+    # Of one image, which is finer than several need: it adds less to a larger δ.
+    losses = composed_losses(history, adjacency, images, finest=_fine_enough(history))
     if losses is None:
         return TradeOff(np.zeros(1), np.ones(1))
     deltas: list[float] = []

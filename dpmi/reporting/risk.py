@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dpmi.privacy.guarantee import printed_epsilon
+from dpmi.privacy.guarantee import Group, printed_epsilon
 from dpmi.privacy.risk import FALSE_POSITIVE_RATES, Risk
 from dpmi.reporting.cells import Cell, Column, Panel
 
@@ -14,7 +14,8 @@ EXPLANATION = (
     "in the training set but one unit, and all that was released, every step of training too. "
     "Upper bounds, computed from the releases on each run's ledger and rounded up. Zero-out: it "
     "was there, or a blank in its place; replace-one: it or any other. Where the unit is an image, "
-    "a patient with several of them is hidden less well than one of them is."
+    "a patient with several of them is hidden less well than one of them is. Where patients are "
+    "known, a report made of private records has the bounds of the one with the most images, too."
 )
 CSV_HEADER = (
     *("attack_accuracy", "attack_advantage"),
@@ -34,13 +35,24 @@ class CellRisk:
 
     Attributes:
         column: which.
-        risks: of its least private run, by unit; empty where a run has no guarantee.
+        risks: of its least private run, by unit, and of the patient with the most images, where
+            known; empty where a run has no guarantee.
+        largest: that patient's images, and ε of all of them at once; None where ``risks`` has none.
         reason: why nothing is bounded, where nothing is.
     """
 
     column: Column
     risks: tuple[Risk, ...]
+    largest: Group | None
     reason: str | None
+
+    @property
+    def of_largest(self) -> str:
+        """ε of that patient, in a sentence; "" where there is none."""
+        if self.largest is None:
+            return ""
+        epsilon = printed_epsilon(self.largest.epsilon)
+        return f"All {self.largest.images} images of that patient together have ε = {epsilon}."
 
 
 def cell_risks(panel: Panel) -> list[CellRisk]:
@@ -49,16 +61,20 @@ def cell_risks(panel: Panel) -> list[CellRisk]:
     for column, cells in panel.columns.items():
         its = cells["test"].guarantee
         if its is not None:
-            found.append(CellRisk(column, risks_of_cell(cells["test"]), its.reason))
+            told, largest = risks_of_cell(cells["test"])
+            found.append(CellRisk(column, told, largest, its.reason))
     return found
 
 
-def risks_of_cell(cell: Cell) -> tuple[Risk, ...]:
+def risks_of_cell(cell: Cell) -> tuple[tuple[Risk, ...], Group | None]:
     """Of the run about which an attacker can do most; none where a run has no guarantee."""
-    each = [run.risk for run in cell.completed]
-    if not all(each):
-        return ()
-    return max(each, key=lambda risks: risks[0].advantage, default=())
+    if not cell.completed or not all(run.risk for run in cell.completed):
+        return (), None
+    worst = max(cell.completed, key=lambda run: run.risk[0].advantage)
+    if worst.patient_risk is None:
+        return worst.risk, None
+    assert worst.guarantee is not None
+    return (*worst.risk, worst.patient_risk), worst.guarantee.private["largest_patient"]
 
 
 def bound(value: float) -> str:
@@ -90,7 +106,7 @@ def markdown_rows(found: Sequence[CellRisk]) -> list[list[str]]:
 
 def csv_values(cell: Cell) -> tuple[float | str, ...]:
     """Of the guarantee's own unit, under ``CSV_HEADER``."""
-    risks = risks_of_cell(cell)
+    risks, _ = risks_of_cell(cell)
     if not risks:
         return ("",) * len(CSV_HEADER)
     risk = risks[0]

@@ -11,7 +11,7 @@ from dpmi.config.identity import cell_name
 from dpmi.config.schema import plain_values
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms import Mechanism, PlannedMechanism
-from dpmi.mechanisms.risks import risks_of
+from dpmi.mechanisms.risks import patient_risk_of, risks_of
 from dpmi.models.groups import worst_groups
 from dpmi.privacy.journal import reserved_entries
 from dpmi.run.durability.resume import Resumption
@@ -104,6 +104,7 @@ def _record(
         data=asdict(known.data.fingerprint) if known.data else None,
         guarantee=mechanism.guarantee() if mechanism else None,
         risk=risks_of(mechanism) if mechanism else (),
+        patient_risk=patient_risk_of(mechanism) if mechanism else None,
         mechanism=mechanism.describe() if mechanism else {},
         network=known.network,
         account=_settled(context, known, status),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from dpmi.privacy.guarantee import Guarantee
-from dpmi.privacy.risk import LEVELS, risks
+from dpmi.privacy.accounting import composed_losses, epsilon, history_of
+from dpmi.privacy.guarantee import Group, Guarantee
+from dpmi.privacy.risk import LEVELS, patient_risk, risks
 from dpmi.privacy.spending import LedgerEntry
 
 RUN = [LedgerEntry(1.1, 64 / 5216, 163), LedgerEntry(9.0, 1.0, 1)]
@@ -45,6 +46,73 @@ def test_of_gaussian_releases_each_number_is_the_closed_form_rounded_up():
     assert (set(risk.true_positive_rates), set(risk.candidates)) == (
         {"0.001", "0.01"}, {"2", "10", "1000"},
     )  # fmt: skip
+
+
+def of_a_patient(images, entries, **changes):
+    """As a run that protects images states it, at its δ."""
+    its = Group(images, epsilon(entries, 1e-5, "pld", images=images))
+    return patient_risk(promise(private={"largest_patient": its}, **changes), entries), its
+
+
+@pytest.mark.parametrize("images", [2, 7, 18])
+def test_of_a_patient_gaussian_releases_move_by_as_much_as_all_images_together(images):
+    """k images in one Gaussian release are one that moves by k μ: the closed form of G_kμ."""
+    risk, _ = of_a_patient(images, [LedgerEntry(10 * math.sqrt(3), 1.0, 3)])
+    moved = images / 10
+    exact = {
+        risk.advantage: 2 * stats.norm.cdf(moved / 2) - 1,
+        **{
+            bound: stats.norm.cdf(stats.norm.ppf(float(rate)) + moved)
+            for rate, bound in risk.true_positive_rates.items()
+        },
+        risk.candidates["10"]: stats.norm.cdf(stats.norm.ppf(0.1) + moved),
+    }
+    for bound, value in exact.items():
+        assert value <= bound <= value * 1.002
+    (image,) = risks(promise(), [LedgerEntry(10 * math.sqrt(3), 1.0, 3)])
+    assert image.advantage < risk.advantage
+    assert (risk.unit, risk.adjacency) == (f"patient with {images} images", "zero-out")
+
+
+def test_of_a_patient_it_allows_no_less_than_the_attacker_who_counts_who_was_drawn():
+    """Two sampled steps, three images: Neyman and Pearson on 400,000 draws of the worst case.
+
+    A false alarm in less than 1000 (Clopper and Pearson, 99.9 %), and within a tenth of the bound.
+    """
+    rng, trials, noise, rate, images = np.random.default_rng(3), 400_000, 1.5, 0.4, 3
+    risk, _ = of_a_patient(images, [LedgerEntry(noise, rate, 2)])
+    drawn = stats.binom.pmf(np.arange(images + 1), images, rate)
+
+    def loss(seen):
+        shifts = np.arange(images + 1)
+        ratios = np.exp((seen[..., None] - shifts / 2) * shifts / noise**2)
+        return np.log(ratios @ drawn).sum(0)
+
+    without = noise * rng.standard_normal((2, trials))
+    there = noise * rng.standard_normal((2, trials)) + rng.binomial(images, rate, (2, trials))
+    cut = np.quantile(loss(without), 0.99)
+    found = int((loss(there) > cut).sum())
+    interval = stats.binomtest(found, trials).proportion_ci(0.999)
+    assert interval.low <= risk.true_positive_rates["0.01"] < 1.1 * interval.high
+
+
+def test_of_a_patient_it_is_of_the_privacy_losses_that_their_epsilon_is_of():
+    """δ at the ε in the record is the run's δ: the curve touches the line of both."""
+    risk, its = of_a_patient(4, RUN)
+    losses = composed_losses(history_of(RUN), "zero-out", 4)
+    assert losses.get_delta_for_epsilon(its.epsilon) == pytest.approx(1e-5, rel=1e-3)
+    assert risk.advantage == pytest.approx(losses.get_delta_for_epsilon(0.0), rel=3e-3)
+    for rate, power in risk.curve:
+        assert power <= math.exp(its.epsilon) * rate + 1.01e-5 + 1e-4
+    assert "patients with 4 images the right one" in risk.sentences[2]
+    assert "everything but one patient with 4 images is right in at most" in risk.sentences[0]
+
+
+def test_of_one_image_a_patient_or_nobody_known_no_patient_is_told_of():
+    assert of_a_patient(1, RUN)[0] is None
+    assert of_a_patient(4, RUN, unit="patient")[0] is None
+    assert patient_risk(promise(), RUN) is None
+    assert patient_risk(Guarantee.none("dpsgd", "no step was executed"), RUN) is None
 
 
 @pytest.mark.parametrize("count", [2, 10])

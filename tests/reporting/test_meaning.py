@@ -1,17 +1,20 @@
 import csv
+from dataclasses import replace
 
 import pytest
 from record_builders import failed, published, record, seven
 
-from dpmi.privacy.guarantee import Guarantee
-from dpmi.privacy.risk import risks
+from dpmi.privacy.guarantee import Group, Guarantee
+from dpmi.privacy.risk import patient_risk, risks
 from dpmi.privacy.spending import LedgerEntry
+from dpmi.reporting.as_public import as_far_as_public
 from dpmi.reporting.charts.risk import risk_chart
 from dpmi.reporting.page import page
-from dpmi.reporting.risk import CSV_HEADER, cell_risks, markdown_rows
+from dpmi.reporting.risk import CSV_HEADER, cell_risks, csv_values, markdown_rows
 from dpmi.reporting.sections import sections
 from dpmi.reporting.sorting import figure4
 from dpmi.reporting.table import cells_csv
+from dpmi.run.records.public import publishable
 
 
 def of(noise):
@@ -29,6 +32,23 @@ def test_a_cell_has_the_bounds_of_its_least_private_run():
     runs = [record("dpsgd", seed=seed, risk=of(noise)) for seed, noise in ((1, 9.0), (2, 4.0))]
     (found,) = cell_risks(panel_of(runs))
     assert found.risks == of(4.0)
+
+
+def test_where_an_image_is_the_unit_the_patient_with_the_most_images_has_bounds_of_their_own():
+    """In a report of private records; a public one knows of no patient."""
+    entries = [LedgerEntry(9.0, 1.0, 1)]
+    promised = Guarantee("dpsgd", 1.0, 1e-5, "image", "zero-out", "prv")
+    known = replace(promised, private={"largest_patient": Group(30, 74.2)})
+    run = record("dpsgd", guarantee=known, risk=of(9.0), patient_risk=patient_risk(known, entries))
+    (found,) = cell_risks(panel_of([run]))
+    assert [risk.unit for risk in found.risks] == ["image", "patient with 30 images"]
+    assert len(markdown_rows([found])) == 2
+    assert csv_values(panel_of([run]).columns[found.column]["test"])[0] == of(9.0)[0].accuracy
+    for public, told in ((False, True), (True, False)):
+        shown_run = as_far_as_public(publishable(run)) if public else run
+        shown = page(sections(figure4([shown_run])), [], [shown_run], 0, public=public)
+        assert ("All 30 images of that patient together have ε = 74.2." in shown) == told
+        assert ("everything but one patient with 30 images is right in at most" in shown) == told
 
 
 def test_where_a_run_has_no_guarantee_nothing_is_bounded_and_the_reason_is_told():

@@ -16,9 +16,10 @@ from dpmi.data.patients import Patients
 from dpmi.models.network import ImageNetwork, build_network
 from dpmi.models.weights import write_state_dict
 from dpmi.pretraining.whitening import whiten_by_public_images
-from dpmi.privacy.accounting import epsilon
+from dpmi.privacy.accounting import composed_losses, epsilon, history_of
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.parts import prepared_data
+from dpmi.run.records.public import publishable
 from dpmi.run.records.reading import read_record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -243,3 +244,22 @@ def test_what_cannot_protect_patients_is_refused_in_one_line(tmp_path, place, wo
     assert ended.returncode in (1, 2)
     assert says in " ".join((ended.stdout + ended.stderr).split())
     assert not list(place.outputs.glob("**/model.safetensors"))
+
+
+def test_a_run_that_protects_images_bounds_the_attacker_of_its_largest_patient_in_the_house(job):
+    """From the releases and the group that the ε of that patient is of."""
+    record = job("mechanism=dpsgd", "privacy.unit=image", "model.prior=midway").record
+    entries = [LedgerEntry(**entry) for entry in record.mechanism["ledger"]]
+    largest, risk = record.guarantee.private["largest_patient"], record.patient_risk
+    assert (largest.images, risk.unit) == (4, "patient with 4 images")
+    assert record.risk[0].unit == "image"
+    losses = composed_losses(history_of(entries), "zero-out", 4)
+    assert losses.get_epsilon_for_delta(record.guarantee.delta) == pytest.approx(largest.epsilon)
+    assert risk.advantage == pytest.approx(losses.get_delta_for_epsilon(0.0), rel=3e-3)
+    assert risk.advantage > 2 * record.risk[0].advantage
+    assert "patient with 4" not in publishable(record).model_dump_json()
+
+
+def test_a_run_that_protects_patients_has_no_bound_of_a_larger_one(job):
+    record = job("mechanism=dpsgd").record
+    assert (record.risk[0].unit, record.patient_risk) == ("patient", None)

@@ -88,6 +88,8 @@ class RunRecord(Private):
         data: the data fingerprint; None where the run failed before it had any.
         guarantee: of what was executed.
         risk: what an attacker can do, by that guarantee; empty where there is none.
+        patient_risk: the same about the patient with the most training images, where an image is
+            the unit: how many they are is a fact about the images, so it stays here.
         mechanism: the plan and the ledger, where there is one.
         network: which, and how it is shown images; None where none was read or made.
         account: what it took from its training images, and attempts before it; None where nothing.
@@ -128,6 +130,7 @@ class RunRecord(Private):
     data: dict[str, Any] | None
     guarantee: Guarantee | None
     risk: tuple[Risk, ...] = ()
+    patient_risk: Risk | None = None
     mechanism: dict[str, Any]
     network: dict[str, Any] | None = None
     account: RunAccount | None = None
