@@ -46,6 +46,12 @@ def check_heads(config: Config) -> None:
             "model.features.centre=False: under mechanism=ldp_features the images' answers "
             "determine the centre, and the classes from there; allowed is true"
         )
+    if model.features.drawn_classes and model.features.project is None:
+        raise ValueError(
+            "model.features.drawn_classes=True: what drawn images show is known along their own "
+            "directions alone; give model.features.project (such as 4), or "
+            "model.features.drawn_classes=false"
+        )
     if model.norm != (constant := backbone(model.name).constant_norm):
         raise ValueError(
             f"model.norm={model.norm}: under model.train=head the network stays as it was "

@@ -117,6 +117,7 @@ class FeatureSettings(Section):
     views: Annotated[list[Literal["identity", "mirror", "half_turn"]], EachOnce]
     exposure: Literal["as_is", "per_image"]
     project: Annotated[int, Field(ge=1, le=64)] | None
+    drawn_classes: bool
     centre: bool
 
 

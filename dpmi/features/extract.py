@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from dpmi.backbones import backbone
+from dpmi.base.errors import UserError
 from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.cache import FeatureRequest, pooled_features
@@ -26,11 +27,14 @@ class Features:
         vectors: split to (n, D) float32, rows of length 1 (but for rounding) or 0.
         labels: split to (n,) class indices.
         projection: that the vectors went through, public; None where they went through none.
+        drawn: vectors (m, D) and labels (m,) of drawn images of the same classes, public; None
+            where they are not asked for.
     """
 
     vectors: dict[str, Tensor]
     labels: dict[str, Tensor]
     projection: Projection | None = None
+    drawn: tuple[Tensor, Tensor] | None = None
 
     @property
     def public(self) -> dict[str, Tensor]:
@@ -56,7 +60,8 @@ def extract_features(
 
     Args:
         data: decoded images.
-        settings: stages, views, exposure and public projection.
+        settings: stages, views, exposure, public projection; whether drawn images of the same
+            classes are given with it.
         image_size: side of the square cut from the images' centre, in pixels.
         pretrained: the network, of public data.
         cache_dir: features are kept in ``cache_dir/features``.
@@ -64,19 +69,33 @@ def extract_features(
         device: that computes them.
 
     Raises:
-        UserError: the weights are not of this network, or the cache cannot be written.
+        UserError: the weights are not of this network, or the cache cannot be written; or the
+            classes of the images are not those of drawn ones.
     """
     asked = settings, image_size, pretrained, cache_dir, console, device
-    vectors, projection = vectors_of(data, *asked), None
-    if settings.project is not None:
-        drawn = prepare(drawn_images(data.channels, image_size), cache_dir)
-        projection = fitted(vectors_of(drawn, *asked)["train"], settings.project)
-        vectors = {split: projection(rows) for split, rows in vectors.items()}
+    labels = {name: torch.from_numpy(split.labels) for name, split in data.splits.items()}
+    if settings.project is None:
+        return Features(vectors_of(data, *asked), labels)
+    drawn = prepare(drawn_images(data.channels, image_size), cache_dir)
+    if settings.drawn_classes and _names(drawn) != _names(data):
+        raise UserError(
+            f"model.features.drawn_classes=True: the classes of data={data.name} are "
+            f"{', '.join(data.classes)}, those of drawn images {', '.join(drawn.classes)}; allowed "
+            "is false"
+        )
+    of_drawn = vectors_of(drawn, *asked)["train"]
+    projection = fitted(of_drawn, settings.project)
+    known = projection(of_drawn), torch.from_numpy(drawn.splits["train"].labels)
     return Features(
-        vectors=vectors,
-        labels={name: torch.from_numpy(split.labels) for name, split in data.splits.items()},
+        vectors={split: projection(rows) for split, rows in vectors_of(data, *asked).items()},
+        labels=labels,
         projection=projection,
+        drawn=known if settings.drawn_classes else None,
     )
+
+
+def _names(data: PreparedData) -> list[str]:
+    return [name.casefold() for name in data.classes]
 
 
 def vectors_of(

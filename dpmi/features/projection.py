@@ -52,7 +52,7 @@ def fitted(vectors: Tensor, dimensions: int) -> Projection:
 
 
 def drawn_images(channels: int, size: int) -> PhantomData:
-    """Chests for gray images, retinas for those in colour; their labels are used for nothing."""
+    """Chests for gray images, retinas for those in colour."""
     return PhantomData(
         name="phantom_xray" if channels == 1 else "phantom_fundus",
         seed=_SEED,

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from dpmi.base.errors import UserError
 from dpmi.base.ranks import ALONE, Ranks
 from dpmi.config.schema import Config
@@ -65,6 +67,7 @@ def build_mechanism(
     first: FirstWeights = PUBLIC_WEIGHTS,
     train: TrainingSet | None = None,
     unit: str = "image",
+    drawn: tuple[Tensor, Tensor] | None = None,
 ) -> Mechanism:
     """Make the mechanism that a config asks for.
 
@@ -80,6 +83,7 @@ def build_mechanism(
         first: the weights before training.
         train: labels and features of the training images, where statistics of them are released.
         unit: what is protected: "image" or "patient".
+        drawn: features and labels of drawn images, where ``model.features.drawn_classes`` is true.
 
     Raises:
         UserError: no plan fits (batch larger than n, δ >= 1/n, an ε out of reach), or local
@@ -112,6 +116,7 @@ def build_mechanism(
             return LocalDPOfFeatures(
                 *(config.beta, train, noise, cache_dir),
                 uniform=config.model.prior != "train",
+                drawn=drawn,
                 together=together,
                 announce=announce,
                 first=first,

@@ -19,14 +19,14 @@ from dpmi.data.batches import Batches
 from dpmi.data.pixel_store import PixelWriter, stored_pixels
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
-from dpmi.mechanisms.interview import VERSION, ClassEstimate, interview
+from dpmi.mechanisms.interview import VERSION, ClassEstimate, class_part, interview
 from dpmi.mechanisms.ldp import Announce
 from dpmi.mechanisms.statistics import Logits
 from dpmi.models.discriminant import discriminant
 from dpmi.models.gradient import Gradient
 from dpmi.models.head import FeatureHead
 from dpmi.privacy.guarantee import REPEATABLE, STRICTER_DELTAS, Group, Guarantee, printed_delta
-from dpmi.privacy.one_bit import Question, RandomizedResponse, Respondents
+from dpmi.privacy.one_bit import Question, RandomizedResponse, Respondents, Values
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.privacy.statistics import TrainingSet
 
@@ -56,7 +56,7 @@ class LocalDPOfFeatures:
     Where a patient is what is protected, each patient says one bit, of the mean of the features of
     their images and of the label that most of them have: the same holds for any two patients.
     The proof is in ``privacy.one_bit``. The classifier (``mechanisms.interview``, then linear
-    discriminant analysis) is computed from the answers and public randomness alone.
+    discriminant analysis) is computed from the answers, public randomness and public images alone.
 
     The answers are one release for all runs on the same vectors, labels and β, kept in
     ``cache_dir/releases``, unless they can be repeated: then they are this run's own.
@@ -67,6 +67,8 @@ class LocalDPOfFeatures:
         noise: says whether the answers can be repeated, and then is where they come from.
         cache_dir: where releases are kept.
         uniform: decide under a uniform prior, by the shares estimated from the answers.
+        drawn: vectors and labels of public images of the same classes, which are what the answers
+            are expected to say; None: nothing is expected.
         together: training images that belong to one, by the name of what they have in common.
         announce: called before the release is made or used.
         first: the weights before training: other releases that they were trained on are in ε.
@@ -85,6 +87,7 @@ class LocalDPOfFeatures:
         cache_dir: Path,
         *,
         uniform: bool,
+        drawn: tuple[Tensor, Tensor] | None = None,
         together: Mapping[str, int] = NO_GROUPS,
         announce: Announce | None = None,
         first: FirstWeights = PUBLIC_WEIGHTS,
@@ -98,6 +101,7 @@ class LocalDPOfFeatures:
         self._vectors = train.vectors.double().numpy()
         self._labels, self._classes = train.labels.numpy(), train.num_classes
         self._noise, self._cache_dir, self._uniform = noise, cache_dir, uniform
+        self._expected = None if drawn is None else _class_part(*drawn, train.num_classes)
         self._together, self._announce, self._first = together, announce, first
         self._answers: Answers | None = None
 
@@ -137,7 +141,8 @@ class LocalDPOfFeatures:
 
     def _interview(self, ask: Callable[[Question], NDArray[np.bool_]]) -> ClassEstimate:
         n, dimensions = self._vectors.shape
-        return interview(n, dimensions, self._classes, self._response.bias, ask)
+        bias = self._response.bias
+        return interview(n, dimensions, self._classes, bias, ask, self._expected)
 
     def _shared(self) -> Answers:
         """The answers that are there, or else new ones, under a key that is written nowhere."""
@@ -264,6 +269,10 @@ class LocalDPOfFeatures:
         if self._answers is None or self._answers.id is None:
             return {}
         return {"release": self._answers.id, "release_made_by_this_run": self._answers.made}
+
+
+def _class_part(vectors: Tensor, labels: Tensor, classes: int) -> Values:
+    return class_part(vectors.double().numpy(), labels.numpy(), classes)
 
 
 class _NothingToLearn:

@@ -75,7 +75,8 @@ def features_of(
     """Features of all splits, where a head is trained on them; None where images are trained on.
 
     Raises:
-        UserError: the weights are not of the network, or the cache cannot be written.
+        UserError: the weights are not of the network, the cache cannot be written, or the classes
+            are not those of drawn images where these are asked for.
     """
     if config.model.train != "head":
         return None

@@ -37,6 +37,10 @@ FIRST = ("model.train=head_then_all", "model.norm=frozen_batch")
             r"^mechanism\.moment_scale=0.*greater than or equal to",
         ),
         (["mechanism=ldp_features"], r"^model\.train=all: .*allowed is head"),
+        (
+            [*HEAD, "mechanism=ldp_features", "model.features.drawn_classes=true"],
+            r"^model\.features\.drawn_classes=True: .*give model\.features\.project",
+        ),
         (["model.features.stages=[]"], r"^model\.features\.stages=\[\]: name one or more"),
         (["model.features.views=[mirror,mirror]"], r"^model\.features\.views=.*each once"),
         ([*FIRST, "mechanism=ldp"], r"^model\.train=head_then_all: .*allowed is all"),

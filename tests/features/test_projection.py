@@ -1,6 +1,11 @@
+import dataclasses
+import functools
+
+import pytest
 import torch
 from rich.console import Console
 
+from dpmi.base.errors import UserError
 from dpmi.config.sections import FeatureSettings
 from dpmi.data.prepare import prepare
 from dpmi.features.extract import extract_features
@@ -29,7 +34,12 @@ def test_the_projection_depends_on_drawn_images_and_never_on_the_users(
     )
     monkeypatch.setattr("dpmi.features.projection.DRAWN", 20)
     settings = FeatureSettings(
-        stages=["layer1"], views=["identity"], exposure="as_is", centre=True, project=5
+        stages=["layer1"],
+        views=["identity"],
+        exposure="as_is",
+        centre=True,
+        project=5,
+        drawn_classes=False,
     )
     own = drawn_images(1, 32)
     for seed in (1, 2):
@@ -43,3 +53,31 @@ def test_the_projection_depends_on_drawn_images_and_never_on_the_users(
         }  # fmt: skip
     assert len(seen[0]) == 20
     assert torch.equal(seen[0], seen[1])
+
+
+def test_drawn_classes_come_with_vectors_of_the_same_classes_and_are_refused_beside_others(
+    pretrained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dpmi.features.projection.DRAWN", 20)
+    settings = FeatureSettings(
+        stages=["layer1"],
+        views=["identity"],
+        exposure="as_is",
+        centre=True,
+        project=3,
+        drawn_classes=True,
+    )
+    own = drawn_images(1, 32).model_copy(update={"train_images": 12, "test_images": 4})
+    data = prepare(own, tmp_path)
+    extract = functools.partial(
+        extract_features, settings=settings, image_size=32, pretrained=pretrained,
+        cache_dir=tmp_path, console=Console(quiet=True),
+    )  # fmt: skip
+    vectors, labels = extract(data).drawn
+    assert vectors.shape == (20, 3)
+    assert set(labels.tolist()) == {0, 1}
+    others = dataclasses.replace(data, classes=("ill", "well"))
+    with pytest.raises(
+        UserError, match=r"the classes of .* are ill, well, those of drawn images N"
+    ):
+        extract(others)

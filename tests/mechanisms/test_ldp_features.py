@@ -8,7 +8,7 @@ import torch
 
 from dpmi.base.errors import UserError
 from dpmi.mechanisms import LocalDPOfFeatures, build_mechanism
-from dpmi.mechanisms.interview import interview
+from dpmi.mechanisms.interview import class_part, interview
 from dpmi.models.head import FeatureHead
 from dpmi.privacy.one_bit import RandomizedResponse, Respondents
 from dpmi.privacy.randomness import NoiseSource
@@ -74,6 +74,44 @@ def test_the_noise_of_the_sums_is_what_is_told_and_taken_off():
     ]
     values = np.concatenate([told.sums[0] for told in coin])
     assert np.std(values) == pytest.approx(coin[0].sum_std, rel=4 / np.sqrt(2 * len(values)))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_answers_that_lie_half_of_the_time_leave_what_was_expected_and_true_ones_replace_it(
+    classes,
+):
+    train = training_set(20_000, 3, classes)
+    vectors, labels = train.vectors.double().numpy(), train.labels.numpy()
+    elsewhere = 0.2 * np.random.default_rng(5).standard_normal((classes - 1, 3))
+    asked = functools.partial(interview, len(labels), 3, classes, expected=elsewhere)
+    for beta, moved in ((1e4, False), (0.1, True)):
+        response = RandomizedResponse(beta)
+        ask = Respondents(vectors, labels, response, NoiseSource(3).stream("answer"))
+        estimate = asked(bias=response.bias, ask=ask)
+        assert estimate.sum_std == 0
+        plain = interview(
+            len(labels), 3, classes, response.bias,
+            Respondents(vectors, labels, response, NoiseSource(3).stream("answer")),
+        )  # fmt: skip
+        codes = estimate.sums @ np.linalg.pinv(elsewhere)  # of the classes, where nothing moved
+        off = np.abs(codes @ elsewhere - estimate.sums).max()
+        if moved:
+            assert np.abs(estimate.sums - plain.sums).max() < 0.03
+        else:
+            assert off < 0.01
+            assert np.abs(estimate.shares - 1 / classes).max() < 0.01
+
+
+def test_what_is_expected_of_public_classes_is_what_true_answers_about_them_say():
+    """Each class counts the same, and is seen from the spatial median of all."""
+    rng = np.random.default_rng(0)
+    places = np.array([[2.0, 0.0], [-1.0, 3.0]])
+    labels = np.repeat([0, 1], 500)
+    vectors = places[labels] + 0.1 * rng.standard_normal((1000, 2))
+    apart = (places[1] - places[0]) / np.linalg.norm(places[1] - places[0])
+    expected = class_part(vectors, labels, 2)
+    sign = np.sign(expected[0] @ apart)
+    np.testing.assert_allclose(expected[0], sign * apart, atol=0.1)
 
 
 def test_the_head_is_a_function_of_the_answers_alone(build):

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from dpmi.mechanisms.interview import interview
+from dpmi.mechanisms.interview import class_part, interview
 from dpmi.models.discriminant import discriminant
 from dpmi.models.network import ImageNetwork, Pretrained
 from dpmi.models.weights import read_state_dict, write_state_dict
@@ -44,6 +44,7 @@ def done(composed, tmp_path_factory):
         *("data.test_images=20", "data.batch_size=all", "data.augment=none", "logger=csv"),
         *("trainer.accelerator=cpu", "mechanism=ldp_features", f"beta={BETA}"),
         *("model.train=head", "model.norm=frozen_batch", f"model.features.project={K}"),
+        "model.features.drawn_classes=true",
         *("model.features.stages=[layer1]", f"model.weights={folder / 'weights.safetensors'}"),
         *("model.prior=uniform", f"cache_dir={folder / 'cache'}"),
     )
@@ -76,7 +77,10 @@ def test_weights_are_computed_from_answers_that_lie_as_often_as_beta_says(done):
         return said[question.rows]
 
     response = RandomizedResponse(BETA)
-    told = interview(N, K, 2, response.bias, ask)
+    expected = class_part(*(values.numpy() for values in features.drawn), 2)
+    told = interview(N, K, 2, response.bias, ask, expected)
+    plain = interview(N, K, 2, response.bias, lambda question: said[question.rows])
+    assert np.abs(told.sums - plain.sums).max() > 0.01
     p = 1 / (1 + np.exp(1 / BETA))
     assert len(lies) == N
     assert abs(np.sum(lies) - N * p) < 5 * (N * p * (1 - p)) ** 0.5

@@ -66,6 +66,7 @@ def build(
         first,
         inputs.train,
         images.unit,
+        inputs.features.drawn if inputs.features else None,
     )
 
 
