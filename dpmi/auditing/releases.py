@@ -22,6 +22,7 @@ from dpmi.auditing.result import Audit, Bound
 from dpmi.auditing.transcript import LEARNING_RATE
 from dpmi.config.schema import Config
 from dpmi.config.sections import LdpMechanism
+from dpmi.data.batches import ShuffledBatches
 from dpmi.mechanisms import batch_images
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import mean_moves
@@ -151,8 +152,9 @@ def _released(
         pixels = np.zeros((len(white), 1, SIDE, SIDE), np.uint8)
         pixels[:, 0, ::pool, ::pool] = np.where(white, 255, 0)
         data = auditors_data(pixels, labels)
-        batches = -(-len(pixels) // batch_images(own, len(pixels)))
-        seen = SeenByNetwork(len(white), (batches * own.trainer.max_epochs + 1) // 2)
+        batches = ShuffledBatches(len(pixels), batch_images(own, len(pixels)), own.seed)
+        steps = batches.steps_per_epoch * own.trainer.max_epochs
+        seen = SeenByNetwork(len(white), (steps + 1) // 2)
         net = CanaryNet(Cells(SIDE * SIDE, False), 1.0)
         record = execute(own, Path(name), Given(data, net, (seen,)))
         return record.guarantee, seen.means(pool)

@@ -28,12 +28,14 @@ class ShuffledBatches:
 
     Args:
         n: images.
-        batch_size: images in a batch; an epoch's last may be smaller.
+        batch_size: images in a batch; an epoch's last may be smaller. A single image that would be
+            left over joins the batch before: BatchNorm has nothing to compare one image with.
         seed: of the order.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int) -> None:
-        self.steps_per_epoch = -(-n // batch_size)
+        left_over = 1 if batch_size > 1 and n > batch_size and n % batch_size == 1 else 0
+        self.steps_per_epoch = -(-(n - left_over) // batch_size)
         self._n, self._batch_size, self._seed = n, batch_size, seed
         self._epoch, self._order = -1, torch.empty(0)
 
@@ -44,7 +46,8 @@ class ShuffledBatches:
             generator = torch.Generator().manual_seed(step_seed(self._seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(self._n, generator=generator)
         start = place * self._batch_size
-        members: list[int] = self._order[start : start + self._batch_size].tolist()
+        end = self._n if place == self.steps_per_epoch - 1 else start + self._batch_size
+        members: list[int] = self._order[start:end].tolist()
         return members
 
 

@@ -33,6 +33,16 @@ def loader(first_step=0, workers=0):
     )
 
 
+@pytest.mark.parametrize(
+    ("n", "size", "sizes"), [(9, 4, [4, 5]), (5, 4, [5]), (1, 4, [1]), (3, 1, [1, 1, 1])]
+)
+def test_a_single_image_left_over_joins_the_batch_before(n, size, sizes):
+    batches = ShuffledBatches(n, size, seed=1)
+    epoch = [batches.draw(step) for step in range(batches.steps_per_epoch)]
+    assert [len(members) for members in epoch] == sizes
+    assert sorted(index for members in epoch for index in members) == list(range(n))
+
+
 def test_an_epoch_serves_each_image_once_and_the_next_in_another_order():
     loading = loader()
     epochs = [list(loading) for _ in range(3)]
