@@ -25,6 +25,7 @@ FINE, COARSE = 2048, 512  # canaries: a bug that is large needs fewer
 COMMON = (
     *("mechanism=dpsgd", "mechanism.calibration=noise_multiplier", "mechanism.delta=1e-4"),
     *("beta=0.5", "trainer.accelerator=cpu", "max_grad_norm=5", "trainer.max_epochs=1"),
+    "model.prior=train",  # no statistics beside the steps
 )
 # One step of all images.
 WHOLE = (*COMMON, "mechanism.accountant=pld", "data.batch_size=all")

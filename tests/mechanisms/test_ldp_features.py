@@ -201,5 +201,7 @@ def test_answers_that_noise_seed_repeats_have_no_epsilon(build):
 
 
 def test_a_budget_that_the_answers_would_pass_is_refused_in_one_line(build):
-    with pytest.raises(UserError, match=r"^privacy\.max_epsilon=0\.5: beta=1 .*each image with"):
+    with pytest.raises(
+        UserError, match=r"^privacy\.max_epsilon=0\.5: mechanism=ldp_features .*each image"
+    ):
         build(training_set(200), "privacy.max_epsilon=0.5")

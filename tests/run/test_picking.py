@@ -25,7 +25,7 @@ BFLOAT16 = Choice("bf16-mixed")
 
 @pytest.fixture
 def run(composed, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "_noise_key", lambda *_: bytes(32))
+    monkeypatch.setattr(resume, "noise_key", lambda *_: bytes(32))
 
     def make(*words, folder=None):
         folder = folder or tmp_path / str(len(list(tmp_path.iterdir())))
@@ -138,7 +138,7 @@ def test_a_run_that_is_resumed_picks_what_it_had_picked(run, clock, monkeypatch)
     state = RunState.model_validate_json((folder / STATE_FILE).read_text())
     assert state.picked["precision"] == "bf16-mixed"
     monkeypatch.undo()
-    monkeypatch.setattr(resume, "_noise_key", lambda *_: bytes(32))
+    monkeypatch.setattr(resume, "noise_key", lambda *_: bytes(32))
 
     def never(self, choices):
         raise AssertionError("timed again")

@@ -65,7 +65,7 @@ def test_a_folder_of_dicom_files_is_trained_on_by_patient_and_no_patient_is_name
     assert record.data["patients_in_two_splits"] == 0
     assert record.data["channels"] == 1
     assert record.guarantee.unit == "patient"
-    assert "1 of 49 files in the class folders are no images in a known format" in screen
+    assert "1 of 49 files in the class folders is no image in a known format" in screen
     assert "1 of 48 DICOM files say that text is burned into their pixels" in screen
     for folder in (place.outputs, place.cache):
         for path in folder.rglob("*"):

@@ -24,7 +24,7 @@ MECHANISMS = {
 @pytest.fixture
 def trained(composed, tiny, tmp_path, monkeypatch):
     """Run, and return the record and the flat weights; all runs of a test with the same noise."""
-    monkeypatch.setattr(resume, "_noise_key", lambda *_: bytes(32))
+    monkeypatch.setattr(resume, "noise_key", lambda *_: bytes(32))
 
     def run(*words):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))

@@ -76,7 +76,7 @@ class Steps(L.Callback):
 
 @pytest.fixture
 def run(composed, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "_noise_key", lambda *_: bytes(32))
+    monkeypatch.setattr(resume, "noise_key", lambda *_: bytes(32))
 
     def make(*words, steps=None):
         generator = np.random.default_rng(0)
@@ -150,7 +150,7 @@ def test_weights_that_are_not_finite_are_refused_with_the_step_that_made_them(
     composed, tiny, tmp_path, monkeypatch
 ):
     """Where nothing waits, a step later; and before a checkpoint has them."""
-    monkeypatch.setattr(resume, "_noise_key", lambda *_: bytes(32))
+    monkeypatch.setattr(resume, "noise_key", lambda *_: bytes(32))
     reasons = []
     for waits in (True, False):
         if not waits:

@@ -55,7 +55,7 @@ _CANARIES, _CONFIDENCE = 512, 0.999
 _AUDITED = (
     *("mechanism=dpsgd", "mechanism.calibration=noise_multiplier", "mechanism.accountant=pld"),
     *("mechanism.delta=1e-4", "beta=0.5", "max_grad_norm=5", "data.batch_size=all"),
-    *("trainer.max_epochs=1", "logger=csv"),
+    *("trainer.max_epochs=1", "logger=csv", "model.prior=train"),
 )
 
 
