@@ -52,7 +52,9 @@ CONFIG = frozenset({
     *(f"model.{key}" for key in (
         "name", "weights", "input", "norm", "learning_rate", "weight_decay", "momentum", "train",
         "head", "prior", "average", "schedule", "frozen",
-        *(f"features.{key}" for key in ("stages", "views", "exposure", "project", "centre", "drawn_classes")),
+        *(f"features.{key}" for key in (
+            "stages", "views", "exposure", "project", "centre", "drawn_classes",
+        )),
     )),
     *(f"trainer.{key}" for key in (
         "max_epochs", "accelerator", "precision", "channels_last", "compile", "devices",
