@@ -12,6 +12,17 @@ from dpmi.features.extract import extract_features
 from dpmi.features.projection import drawn_images, fitted
 
 
+def projected_to(dimensions, drawn_classes):
+    return FeatureSettings(
+        stages=["layer1"],
+        views=["identity"],
+        exposure="as_is",
+        centre=True,
+        project=dimensions,
+        drawn_classes=drawn_classes,
+    )
+
+
 def test_a_row_is_projected_by_itself_to_length_one_on_orthonormal_directions():
     torch.manual_seed(0)
     public, rows = torch.randn(50, 12), torch.randn(7, 12)
@@ -33,14 +44,7 @@ def test_the_projection_depends_on_drawn_images_and_never_on_the_users(
         "dpmi.features.extract.fitted", lambda rows, k: seen.append(rows) or fitted(rows, k)
     )
     monkeypatch.setattr("dpmi.features.projection.DRAWN", 20)
-    settings = FeatureSettings(
-        stages=["layer1"],
-        views=["identity"],
-        exposure="as_is",
-        centre=True,
-        project=5,
-        drawn_classes=False,
-    )
+    settings = projected_to(5, drawn_classes=False)
     own = drawn_images(1, 32)
     for seed in (1, 2):
         images = own.model_copy(update={"seed": seed, "train_images": 12, "test_images": 4})
@@ -59,14 +63,7 @@ def test_drawn_classes_come_with_vectors_of_the_same_classes_and_are_refused_bes
     pretrained, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("dpmi.features.projection.DRAWN", 20)
-    settings = FeatureSettings(
-        stages=["layer1"],
-        views=["identity"],
-        exposure="as_is",
-        centre=True,
-        project=3,
-        drawn_classes=True,
-    )
+    settings = projected_to(3, drawn_classes=True)
     own = drawn_images(1, 32).model_copy(update={"train_images": 12, "test_images": 4})
     data = prepare(own, tmp_path)
     extract = functools.partial(
