@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,11 +17,23 @@ _HELD_OUT_SEED = 42
 
 
 def stratified_split(
-    labels: NDArray[np.int64], *, val_fraction: float, test_fraction: float, seed: int
+    labels: NDArray[np.int64],
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    classes: Sequence[str],
+    where: str,
 ) -> tuple[str, ...]:
     """Split at random, each class in the same proportions (scikit-learn's train_test_split).
 
-    With a ``test_fraction`` of 1, which no config for training has, all are test images.
+    Args:
+        labels: (n,), each an index of a class.
+        val_fraction: share of the images to validate on; 0 makes no validation split.
+        test_fraction: share of the images to test on; 1, which no config for training has: all.
+        seed: the same seed gives the same split.
+        classes: their names, for messages.
+        where: the folder or file that names them, for messages.
 
     Returns:
         "train", "val" or "test" for each label.
@@ -47,14 +60,20 @@ def stratified_split(
             )
             splits[val] = "val"
     except ValueError as error:
-        smallest = np.bincount(labels).min()
+        splits_of = ["train", *(["val"] if val_fraction else []), "test"]
         raise UserError(
-            f"{len(labels)} images, {smallest} of them in the smallest class, cannot be divided "
-            f"with data.val_fraction={val_fraction:g} and data.test_fraction={test_fraction:g} "
-            "so that every class is in every split: add images, change the fractions, or give "
-            "the splits yourself."
+            f"{where}: {_smallest(labels, classes)}, too few for every split "
+            f"({', '.join(splits_of)}). Add images of it, or remove it; change "
+            f"data.val_fraction={val_fraction:g} and data.test_fraction={test_fraction:g}; or give "
+            "the splits yourself (folders train/ and test/, or a split column)."
         ) from error
     return tuple(splits.tolist())
+
+
+def _smallest(labels: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """In words: the class of the fewest images, and how many of all it has."""
+    label, count = min(Counter(labels.tolist()).items(), key=lambda its: (its[1], its[0]))
+    return f"class {classes[label]!r} has {count} of {len(labels)} images"
 
 
 def random_split(
@@ -64,6 +83,8 @@ def random_split(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    classes: Sequence[str],
+    where: str,
 ) -> tuple[str, ...]:
     """``patient_split`` where some patient is known, or of findings, else ``stratified_split``."""
     if any(patients) or labels.ndim == 2:
@@ -71,7 +92,12 @@ def random_split(
             labels, patients, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
         )
     return stratified_split(
-        labels.astype(np.int64), val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+        labels.astype(np.int64),
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        classes=classes,
+        where=where,
     )
 
 

@@ -159,7 +159,14 @@ def drawn(n: int = 400) -> np.ndarray:
 def test_each_finding_is_in_each_split_in_its_share(patients: list[str]) -> None:
     findings = drawn()
     splits = np.asarray(
-        random_split(findings, patients, val_fraction=0.1, test_fraction=0.2, seed=1)
+        random_split(
+            *(findings, patients),
+            val_fraction=0.1,
+            test_fraction=0.2,
+            seed=1,
+            classes=("a", "b", "c", "d"),
+            where="",
+        )
     )
     for split, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
         chosen = splits == split

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from dpmi.base.errors import UserError
 from dpmi.data.splitting import patient_split, stratified_split
 
+NAMED = {"classes": ("cat", "dog", "fox"), "where": "PATH"}
+
 
 def share(splits: tuple[str, ...], name: str) -> float:
     return splits.count(name) / len(splits)
@@ -17,7 +19,9 @@ def share(splits: tuple[str, ...], name: str) -> float:
 
 def test_each_class_keeps_its_proportions() -> None:
     labels = np.repeat([0, 1, 2], [500, 300, 200])
-    splits = np.asarray(stratified_split(labels, val_fraction=0.1, test_fraction=0.2, seed=1))
+    splits = np.asarray(
+        stratified_split(labels, val_fraction=0.1, test_fraction=0.2, seed=1, **NAMED)
+    )
     for label, count in enumerate([500, 300, 200]):
         of_class = splits[labels == label]
         assert (of_class == "test").sum() == pytest.approx(0.2 * count, abs=1)
@@ -26,7 +30,7 @@ def test_each_class_keeps_its_proportions() -> None:
 
 def test_without_a_validation_share_there_is_none() -> None:
     labels = np.repeat([0, 1], 20)
-    splits = stratified_split(labels, val_fraction=0, test_fraction=0.25, seed=1)
+    splits = stratified_split(labels, val_fraction=0, test_fraction=0.25, seed=1, **NAMED)
     assert set(splits) == {"train", "test"}
 
 
@@ -35,7 +39,7 @@ def test_the_seed_decides_the_split() -> None:
     patients = [f"p{row // 2}" for row in range(100)]
     shares = {"val_fraction": 0.1, "test_fraction": 0.2}
     for split in (
-        lambda seed: stratified_split(labels, **shares, seed=seed),
+        lambda seed: stratified_split(labels, **shares, seed=seed, **NAMED),
         lambda seed: patient_split(labels, patients, **shares, seed=seed),
     ):
         assert split(1) == split(1)
@@ -86,17 +90,35 @@ def test_images_of_unknown_patients_are_split_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("val", "test", "key"), [(0.1, 0.0, "data.test_fraction=0"), (0.5, 0.5, "below 1")]
 )
-def test_impossible_shares_are_told(val: float, test: float, key: str) -> None:
+def test_impossible_shares_are_refused(val: float, test: float, key: str) -> None:
     labels = np.repeat([0, 1], 20)
     with pytest.raises(UserError, match=key):
-        stratified_split(labels, val_fraction=val, test_fraction=test, seed=0)
+        stratified_split(labels, val_fraction=val, test_fraction=test, seed=0, **NAMED)
     with pytest.raises(UserError, match=key):
         patient_split(labels, ["p"] * 40, val_fraction=val, test_fraction=test, seed=0)
 
 
-def test_too_few_images_or_patients_are_told() -> None:
-    with pytest.raises(UserError, match="1 of them in the smallest class"):
-        stratified_split(np.asarray([0, 0, 0, 1]), val_fraction=0.2, test_fraction=0.2, seed=0)
+@pytest.mark.parametrize(
+    ("labels", "val", "named", "splits"),
+    [
+        ([0, 0, 0, 1], 0.2, "class 'dog' has 1 of 4 images", "train, val, test"),
+        ([0, 0, 0, 0, 2, 2], 0.2, "class 'fox' has 2 of 6 images", "train, val, test"),
+        ([0, 0, 2, 0], 0, "class 'fox' has 1 of 4 images", "train, test"),
+    ],
+)
+def test_a_class_of_too_few_images_is_named_with_its_place_and_what_to_do(
+    labels: list[int], val: float, named: str, splits: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        stratified_split(np.asarray(labels), val_fraction=val, test_fraction=0.4, seed=0, **NAMED)
+    assert str(refused.value) == (
+        f"PATH: {named}, too few for every split ({splits}). Add images of it, or remove it; "
+        f"change data.val_fraction={val:g} and data.test_fraction=0.4; or give the splits yourself "
+        "(folders train/ and test/, or a split column)."
+    )
+
+
+def test_too_few_patients_are_refused() -> None:
     with pytest.raises(UserError, match="2 patients"):
         patient_split(
             np.asarray([0, 1, 0, 1]), list("aabb"), val_fraction=0.2, test_fraction=0.2, seed=0

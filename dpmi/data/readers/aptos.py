@@ -70,7 +70,12 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
         labels=label_array,
         patients=("",) * len(labels),
         splits=stratified_split(
-            label_array, val_fraction=0, test_fraction=_TEST_FRACTION, seed=_SPLIT_SEED
+            label_array,
+            val_fraction=0,
+            test_fraction=_TEST_FRACTION,
+            seed=_SPLIT_SEED,
+            classes=CLASSES,
+            where=str(table),
         ),
         source=FileSource(root, Decoding(channels=3)),
     )

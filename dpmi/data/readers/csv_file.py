@@ -68,7 +68,7 @@ def read_csv_file(config: CsvData) -> Catalogue:
         paths=tuple(paths),
         labels=labels,
         patients=patients,
-        splits=_splits(config, table, labels, patients),
+        splits=_splits(config, table, classes, labels, patients),
         source=FileSource(root, settings),
         decoding=settings.key,
         groups={
@@ -148,7 +148,11 @@ def _class_names(table: Table) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _splits(
-    config: CsvData, table: Table, labels: Labels, patients: tuple[str, ...]
+    config: CsvData,
+    table: Table,
+    classes: tuple[str, ...],
+    labels: Labels,
+    patients: tuple[str, ...],
 ) -> tuple[str, ...]:
     if "split" in table.rows[0].values:
         for row in table.rows:
@@ -164,4 +168,6 @@ def _splits(
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
         seed=config.split_seed,
+        classes=classes,
+        where=str(table.file),
     )

@@ -81,6 +81,8 @@ def read_folder(config: FolderData) -> Catalogue:
             val_fraction=config.val_fraction,
             test_fraction=config.test_fraction,
             seed=config.split_seed,
+            classes=classes,
+            where=str(root),
         ),
         source=FileSource(root, settings),
         notes=notes,
