@@ -94,14 +94,16 @@ def test_a_file_is_written_whole_or_not_at_all(trained, folder, tmp_path, capsys
     (["{run}", "absent"], "absent: no such file or folder"),
     (["{run}", "{empty}"], "no images in this folder"),
     (["{run}", "{table}"], "column path is missing"),
+    (["{run}", "{workbook}"], "paths.xls: this is an Excel workbook, not a CSV file"),
     (["{empty}", "{run}/public.json"], "no public.json, so it is no run's folder"),
     (["{run}", "{run}/public.json", "--backbone", "{table}"], "not needed"),
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_status_2(trained, tmp_path, capsys, words, said):
     (empty := tmp_path / "empty").mkdir()
     (listed := tmp_path / "list.csv").write_text("file\na.png\n")
-    run = trained("none").folder
-    assert main([word.format(run=run, empty=empty, table=listed) for word in words]) == 2
+    (workbook := tmp_path / "paths.xls").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
+    places = {"run": trained("none").folder, "empty": empty, "table": listed, "workbook": workbook}
+    assert main([word.format(**places) for word in words]) == 2
     out, err = capsys.readouterr()
     assert said in err
     assert err.startswith("error: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from dpmi.base.errors import UserError
 
 # What stands between the columns; of those that fit a header line the first is taken.
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_ZIP, _OLE = (
+    b"PK\3\4",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+)  # what .xlsx and .ods, and .xls begin with
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ def read_table(
     and are left out where ``others`` is false.
 
     Raises:
-        UserError: the file cannot be read, lacks a required column, has one twice, has a line of
-            more values than columns, or has no rows.
+        UserError: the file is a workbook, cannot be read, lacks a required column, has one twice,
+            has a line of more values than columns, or has no rows.
     """
+    refuse_workbook(file)
     try:
         with _open(file) as stream:
             header = stream.readline()
@@ -90,6 +96,38 @@ def read_table(
     if not rows:
         raise UserError(f"{file}: the table has no rows below its header.")
     return Table(file, rows, _notes(file, separator, given, columns))
+
+
+def refuse_workbook(file: Path) -> None:
+    """Refuse what a spreadsheet program saves by default, whatever the file is called.
+
+    Raises:
+        UserError: it is a workbook.
+    """
+    if kind := _workbook(file):
+        raise UserError(
+            f"{file}: this is {kind} workbook, not a CSV file. Open it, save the sheet as CSV in "
+            "UTF-8, and give that file instead."
+        )
+
+
+def _workbook(file: Path) -> str | None:
+    """Whose workbook a file is by its content; None where it is none, or cannot be read."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(len(_OLE))
+        if head == _OLE:
+            return "an Excel"
+        if head.startswith(_ZIP):
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+            if any(name.startswith("xl/") for name in names):
+                return "an Excel"
+            if {"mimetype", "content.xml"} <= set(names):
+                return "an OpenDocument"
+    except (OSError, zipfile.BadZipFile):
+        pass  # whoever opens it next reports why
+    return None
 
 
 def _open(file: Path) -> TextIO:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from dpmi.base.errors import UserError
 from dpmi.data.files import class_files
-from dpmi.data.tables import read_table
+from dpmi.data.tables import read_table, refuse_workbook
 from dpmi.run.left import read_left
 from dpmi.using.loading import backbone_of, built, device_of
 from dpmi.using.progress import progress
@@ -62,7 +62,7 @@ def named_images(words: Sequence[str]) -> list[str]:
     """Paths of the images that words name, in their order; a folder's sorted, at any depth.
 
     Raises:
-        UserError: a word names nothing, or no images.
+        UserError: a word names nothing, no images, or a workbook in place of a CSV file.
     """
     found: list[str] = []
     for word in words:
@@ -79,6 +79,7 @@ def named_images(words: Sequence[str]) -> list[str]:
             # As elsewhere on a disk, or beside the table.
             found += [str(path.parent / row.values["path"].replace("\\", "/")) for row in rows]
         else:
+            refuse_workbook(path)
             found.append(str(path))
     return found
 

@@ -67,11 +67,29 @@ def latin(root: Path) -> None:
     (root / "labels.csv").write_bytes(PLAIN.replace("ill", "böse").encode("latin-1"))
 
 
-def workbook(root: Path) -> None:
-    table(PLAIN)(root)
-    with zipfile.ZipFile(root / "labels.csv", "w", zipfile.ZIP_DEFLATED) as file:  # what .xlsx is
-        for part in ("[Content_Types].xml", "xl/worksheets/sheet1.xml"):
-            file.writestr(zipfile.ZipInfo(part), f"<sheetData>{PLAIN}</sheetData>")
+def workbook(name: str, *parts: str) -> Make:
+    """A table that a spreadsheet program saved: a zip archive of parts, or of none what .xls is."""
+
+    def write(root: Path) -> None:
+        table(PLAIN)(root)
+        if not parts:
+            (root / name).write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
+            return
+        with zipfile.ZipFile(root / name, "w", zipfile.ZIP_DEFLATED) as file:
+            for part in parts:
+                file.writestr(zipfile.ZipInfo(part), f"<sheetData>{PLAIN}</sheetData>")
+
+    return write
+
+
+XLSX = ("[Content_Types].xml", "xl/worksheets/sheet1.xml")
+ODS = ("mimetype", "content.xml")
+
+
+def saved(what: str, name: str, *parts: str) -> Trial:
+    """A workbook by this name."""
+    words = ("data=csv", *([] if name == "labels.csv" else [f"data.csv={name}"]))
+    return Trial(what, workbook(name, *parts), False, words, count)
 
 
 MANY = ["Effusion", "Mass", "Effusion|Mass", "No Finding"]
@@ -127,6 +145,10 @@ TABLES = [
     tried("two columns label", PLAIN.replace("split", "label"), False),
     tried("a header alone", HEADER + "\n", False),
     Trial("a table in Latin-1", latin, False, ("data=csv",), count),
-    Trial("an Excel workbook named `.csv`", workbook, False, ("data=csv",), count),
+    saved("an Excel workbook named `.csv`", "labels.csv", *XLSX),
+    saved("an Excel workbook", "labels.xlsx", *XLSX),
+    saved("an old Excel workbook", "labels.xls"),
+    saved("an OpenDocument workbook", "labels.ods", *ODS),
+    saved("a zip archive of other files named `.csv`", "labels.csv", "labels"),
     tried("no such table", PLAIN, False, "data.csv=other.csv"),
 ]  # fmt: skip
