@@ -1,6 +1,8 @@
 import csv
 import io
 import re
+from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -70,3 +72,24 @@ def test_the_picture_marks_the_best_epoch_on_test_where_the_runs_looked():
     assert len(told) == 6
     assert "LDP as published β=1: best epoch on test 73.8 %, picked on the test images" in told
     assert not any("best epoch on test" in tip for tip in figure4_chart([not_looked]).tips)
+
+
+LONG = ("calibration=noise_multiplier, max_grad_norm=0.7", "unit=patient, pool=8")
+
+
+@pytest.mark.parametrize("columns", [3, 5, 7])
+@pytest.mark.parametrize("variants", [("",), LONG])
+@pytest.mark.parametrize("mechanism", ["ldp_features", "dpsgd_published"])
+def test_no_label_of_the_picture_runs_into_the_next_or_out_of_it(columns, variants, mechanism):
+    (panel,) = figure4(seven())
+    long = {
+        replace(column, mechanism=mechanism, variant=variants[number % len(variants)]): cells
+        for number, (column, cells) in enumerate([*panel.columns.items()][:columns])
+    }
+    chart = figure4_chart([Panel("chest_xray", "", long)])
+    assert chart.svg  # drawn: every label has its place
+    boxes = [label.get_window_extent() for label in chart.figure.axes[0].get_xticklabels()]
+    assert len(boxes) == columns
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    edge = chart.figure.bbox
+    assert all(edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 for box in boxes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.artist import Artist
@@ -24,6 +25,8 @@ from dpmi.reporting.charts.style import (
 from dpmi.reporting.table import interval_text
 
 _INCHES_A_CELL, _INCHES_A_LINE, _CELLS_A_LINE = 1.2, 3.7, 8
+_LETTERS, _LETTER = 16, 0.07  # of a label: fewest that fit under a cell, and inches of one
+_LABEL_LINES, _LABEL_LINE = 6, 0.165  # under a panel of that height, and inches of one more
 _SHIFT = {"train": -0.26, "test": -0.08}
 _POSTER_SHIFT = 0.34
 _BEST = "best epoch on test"
@@ -38,15 +41,19 @@ def figure4_chart(panels: Sequence[Panel], name: str = "figure4") -> Chart:
     """
     lines = [(panel, columns) for panel in panels for columns in _lines(panel)]
     longest = max(4, *(len(columns) for _, columns in lines))
-    width, height = 1.1 + _INCHES_A_CELL * longest, _INCHES_A_LINE * len(lines)
+    labels = [_labels(panel, columns) for panel, columns in lines]
+    words = [line for of in labels for label in of for line in label.split("\n")]
+    cell = max(_INCHES_A_CELL, _LETTER * (1 + max(map(len, words))))
+    more = max(0, max(label.count("\n") + 1 for of in labels for label in of) - _LABEL_LINES)
+    width, height = 1.1 + cell * longest, (_INCHES_A_LINE + _LABEL_LINE * more) * len(lines)
     figure, axes = new_figure(len(lines), 1, width, height, share_y=True)
     titles = ", ".join(panel.title for panel in panels)
     measures = " and ".join(dict.fromkeys(panel.measure for panel in panels))
     heading = f"{measures[:1].upper()}{measures[1:]} by mechanism and β: {titles}"
     chart = Chart(name, heading, _words(panels), figure)
     lows = [62.0]
-    for (each,), (panel, columns) in zip(axes, lines, strict=True):
-        lows += _line(chart, each, panel, columns)
+    for (each,), (panel, columns), below in zip(axes, lines, labels, strict=True):
+        lows += _line(chart, each, panel, columns, below)
         each.set_xlim(-0.5, longest - 0.5)
     axes[0][0].set_ylim(min(lows) - 3, 101.5)
     return chart
@@ -66,7 +73,9 @@ def _lines(panel: Panel) -> list[list[Column]]:
     ]
 
 
-def _line(chart: Chart, axes: Axes, panel: Panel, columns: Sequence[Column]) -> list[float]:
+def _line(
+    chart: Chart, axes: Axes, panel: Panel, columns: Sequence[Column], labels: Sequence[str]
+) -> list[float]:
     lows: list[float] = []
     tests = [panel.columns[column]["test"] for column in columns]
     for x, column in enumerate(columns):
@@ -82,7 +91,6 @@ def _line(chart: Chart, axes: Axes, panel: Panel, columns: Sequence[Column]) -> 
             lows += _poster(chart, axes, x, column, test)
     floor = panel.majority("test")
     headline(axes, panel.title, above=legend_above(axes, _legend(axes, tests, floor, panel.splits)))
-    labels = [_label(column, test) for column, test in zip(columns, tests, strict=True)]
     axes.set_xticks(range(len(labels)), labels)
     axes.tick_params(axis="x", length=0)
     axes.set_ylabel(f"{panel.measure} (%)")
@@ -149,9 +157,27 @@ def _legend(
     return handles
 
 
-def _label(column: Column, cell: Cell) -> str:
-    title = column.title.replace(" as published ", "\nas published\n").replace(" (", "\n(")
-    return "\n".join([title, *cell.promise])
+def _labels(panel: Panel, columns: Sequence[Column]) -> list[str]:
+    """Under each cell its title and then its guarantee, which begins at the same line in all."""
+    titles = [_wrapped(column.title) for column in columns]
+    most = max(map(len, titles))
+    labels = []
+    for column, title in zip(columns, titles, strict=True):
+        promise = panel.columns[column]["test"].promise
+        below = [line for part in promise for line in _wrapped(part)]
+        labels.append("\n".join([*title, *[""] * (most - len(title)), *below]).rstrip())
+    return labels
+
+
+def _wrapped(text: str) -> list[str]:
+    """Lines that fit under a cell, but for a word that is longer; a long KEY=VALUE takes two."""
+    lines: list[str] = []
+    for part in text.replace(" (", "\n(").split("\n"):
+        words = [w.replace("=", "= ") if len(w) > _LETTERS else w for w in part.split()]
+        lines += textwrap.wrap(
+            " ".join(words), _LETTERS, break_long_words=False, break_on_hyphens=False
+        )
+    return lines
 
 
 def tip(column: Column, cell: Cell) -> str:
