@@ -1,4 +1,6 @@
 import gc
+import sys
+import weakref
 
 import pytest
 
@@ -18,3 +20,29 @@ def test_no_garbage_is_collected_while_libraries_load_and_then_as_before(collect
         assert gc.isenabled() == collecting
     finally:
         gc.enable() if before else gc.disable()
+
+
+class Cycle:
+    def __init__(self):
+        self.own = self
+
+
+def test_what_was_loaded_is_passed_over_later_and_garbage_only_where_something_was(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "library_of_this_test.py").write_text("made = [[] for _ in range(1000)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    frozen = gc.get_freeze_count()
+    garbage = weakref.ref(Cycle())
+    with loading():
+        import gc as _  # noqa: F401  # loaded before
+    assert gc.get_freeze_count() <= frozen
+    gc.collect()
+    assert garbage() is None
+    try:
+        with loading():
+            import library_of_this_test  # noqa: F401
+        assert gc.get_freeze_count() > frozen + 1000
+    finally:
+        gc.unfreeze()
+        sys.modules.pop("library_of_this_test")

@@ -1,5 +1,6 @@
 import multiprocessing
 import sys
+import weakref
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -46,3 +47,19 @@ def test_where_the_system_cannot_forget_there_is_no_figure(monkeypatch, tmp_path
     memory = PeakMemory()
     memory.training_starts(CPU)
     assert memory.mb() is None
+
+
+class Network:
+    """As Lightning leaves one: it and its trainer hold each other."""
+
+    def __init__(self):
+        self.trainer = self
+
+
+def test_an_earlier_runs_network_is_freed_before_the_next_one_and_no_part_of_its_peak():
+    left = weakref.ref(Network())
+    memory = PeakMemory()
+    assert left() is None
+    pretrained = weakref.ref(Network())
+    memory.training_starts(CPU)
+    assert pretrained() is None
