@@ -225,7 +225,8 @@ def _plan(
     names = _statistics(config)
     statistics: tuple[StatisticRelease, ...] = ()
     if isinstance(settings, DpsgdMechanism) and settings.calibration == "noise_multiplier":
-        assert not names, "checked with the config: there is no ε to share out"
+        if names:  # never in a config that was checked (config.beta.check_beta); nor under -O
+            raise ValueError(f"no ε of which {', '.join(names)} could have a share")
         noise_multiplier = config.beta
     else:
         try:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dpmi.base.errors import UserError
+from dpmi.config.beta import check_beta
 from dpmi.data.datamodule import ImageDataModule
 from dpmi.mechanisms import DPSGD, LocalDP, NonPrivate, build_mechanism
 from dpmi.mechanisms.frozen_norm import frozen_batch_norm_grad_sampler
@@ -15,6 +16,7 @@ from dpmi.models.norms import FrozenStatisticsBatchNorm
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import REPEATABLE, Group
 from dpmi.privacy.ledger import LedgerEntry
+from dpmi.privacy.statistics import TrainingSet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,6 +82,33 @@ def test_beta_is_the_noise_multiplier_where_asked_for(composed):
         "data.batch_size=10",
     )
     assert build_mechanism(config, 100).plan.noise_multiplier == 3.0
+
+
+@pytest.mark.parametrize("prior", ["train", "uniform", "midway"])
+@pytest.mark.parametrize(
+    ("train", "centre"), [("all", False), ("head", False), ("head", True), ("head_then_all", True)]
+)
+def test_without_an_epsilon_to_share_what_a_plan_would_drop_is_refused_with_the_config(
+    composed, prior, train, centre
+):
+    """No statistic that a run releases beside its steps is ever missing in its plan."""
+    config = composed("mechanism=dpsgd", "model.prior=train", "beta=3", "data.batch_size=10")
+    features = config.model.features.model_copy(update={"centre": centre})
+    changed = {"prior": prior, "train": train, "features": features}
+    dpsgd = config.mechanism.model_copy(update={"calibration": "noise_multiplier"})
+    unchecked = config.model_copy(
+        update={"model": config.model.model_copy(update=changed), "mechanism": dpsgd}
+    )
+    images = TrainingSet(torch.arange(100) % 2, 2, torch.eye(100))
+    if (prior, train, centre) in [("train", "all", False), ("train", "head", False)]:
+        check_beta(unchecked)
+        plan = build_mechanism(unchecked, 100, train=images).plan
+        assert (plan.noise_multiplier, plan.statistics) == (3.0, ())
+    else:
+        with pytest.raises(ValueError, match="there is no ε of which statistics"):
+            check_beta(unchecked)
+        with pytest.raises(ValueError, match="no ε of which"):
+            build_mechanism(unchecked, 100, train=images)
 
 
 @pytest.mark.parametrize(
