@@ -89,13 +89,6 @@ def attack(
                 markup=False,
             )
             continue
-        if kind == "membership" and target.config.multilabel:
-            console.print(
-                f"{target.name}: membership is decided by the confidence in an image's one class, "
-                "and data.task=multilabel has several findings; allowed is data.task=classes",
-                markup=False,
-            )
-            continue
         before = read_attacks(target.folder) or _nothing_yet(target)
         attacked += 1
         try:
@@ -114,7 +107,6 @@ def attack(
         raise UserError(
             f"{', '.join(words)}: no run here that {kind} can attack; it applies to "
             f"{', '.join(REACHES[kind])}"
-            + (", of data.task=classes" if kind == "membership" else "")
         )
     return failed
 

@@ -34,9 +34,9 @@ def measured_roc(
 
     Args:
         name: of the score.
-        score: (S, n) confidences and coins to (S, n) scores, higher for members; 0 is the score's
-            own threshold.
-        confidences: (S, n).
+        score: confidences and coins to (S, n) scores, higher for members; 0 is the score's own
+            threshold.
+        confidences: (S, n), or (S, n, K) of findings.
         coins: (S, n) who is a member.
         level: of the intervals.
     """

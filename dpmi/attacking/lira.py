@@ -3,6 +3,11 @@
 Each model is attacked by means of all others, none of which it had a part in. Coins say which
 images a model was trained on; they are fair and independent, so that no rule can do better than
 half right where a model reveals nothing.
+
+Of an image with several findings each has a confidence, and Gaussians of their own are fitted to
+it. Their log likelihood ratios are added, as if a model's errors on them were independent: where
+they are not, that is a weaker attack than could be made, no wrong one, since what it finds is
+counted. A finding that is not known of an image adds nothing.
 """
 
 from __future__ import annotations
@@ -32,22 +37,36 @@ def logit_confidence(logits: Values, labels: NDArray[np.int64]) -> Values:
     return np.asarray(own[:, 0] - np.logaddexp.reduce(others, axis=1))
 
 
+def finding_confidence(logits: Values, findings: Values) -> Values:
+    """The same of findings, each by itself: log(p / (1 - p)) of the probability p of what is true.
+
+    Args:
+        logits: (n, K).
+        findings: (n, K): 1, 0, NaN where not known.
+
+    Returns:
+        (n, K), NaN where not known. Of one finding it is the confidence of two classes, of which
+        the logit is the difference.
+    """
+    return np.asarray((2 * findings - 1) * logits)
+
+
 def likelihood_ratios(confidences: Values, coins: Coins, per_image: bool = True) -> Values:
     """Log likelihood of "a member" less that of "none", under Gaussians fitted to other models.
 
     Args:
-        confidences: (S, n) of S models on n images.
+        confidences: (S, n) of S models on n images; (S, n, K) of K findings, NaN where not known.
         coins: (S, n), whether the model was trained on the image.
         per_image: fit a variance to each image and world; else one to all images of a world.
 
     Returns:
-        (S, n).
+        (S, n), summed over the findings that are known of an image.
     """
     log_odds = np.zeros_like(confidences)
     for world, sign in ((coins, 1.0), (~coins, -1.0)):
         mean, variance = _fitted(confidences, world, per_image)
         log_odds += sign * (-np.square(confidences - mean) / variance - np.log(variance)) / 2
-    return log_odds
+    return log_odds if log_odds.ndim == 2 else np.nansum(log_odds, 2)
 
 
 def one_sided(confidences: Values, coins: Coins, per_image: bool = True) -> Values:
@@ -55,16 +74,23 @@ def one_sided(confidences: Values, coins: Coins, per_image: bool = True) -> Valu
 
     Their offline attack (equation 4), which takes for granted that training on an image makes a
     model surer of it, and needs no estimate of by how much: better where that is far less than
-    the models differ.
+    the models differ. Of several findings the sum, over the square root of how many are known: one
+    standard deviation again, where they are independent.
 
     Args, returns: as :func:`likelihood_ratios`.
     """
     mean, variance = _fitted(confidences, ~coins, per_image)
-    return np.asarray((confidences - mean) / np.sqrt(variance))
+    above = np.asarray((confidences - mean) / np.sqrt(variance))
+    if above.ndim == 2:
+        return above
+    known = np.maximum((~np.isnan(above)).sum(2), 1)
+    return np.asarray(np.nansum(above, 2) / np.sqrt(known))
 
 
 def _fitted(confidences: Values, world: Coins, per_image: bool) -> tuple[Values, Values]:
     """Mean and variance of each image over the models of a world, the model itself left out."""
+    if confidences.ndim == 3:
+        world = world[..., None]
     middle = confidences.mean(0)  # so that squares lose no digits
     values = np.where(world, confidences - middle, 0.0)
     count = np.maximum(world.sum(0) - world, 1)
@@ -73,5 +99,8 @@ def _fitted(confidences: Values, world: Coins, per_image: bool) -> tuple[Values,
     variance = (squares.sum(0) - squares) / count - np.square(mean)
     variance *= count / np.maximum(count - 1, 1)
     if not per_image:
-        variance = np.broadcast_to(variance.mean(1, keepdims=True), variance.shape)
+        known = ~np.isnan(middle)
+        total = np.where(known, variance, 0.0).sum(1, keepdims=True)
+        pooled = total / np.maximum(known.sum(0, keepdims=True), 1)
+        variance = np.broadcast_to(pooled, variance.shape)
     return mean + middle, np.maximum(variance, _LEAST_VARIANCE)

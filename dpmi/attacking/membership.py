@@ -23,6 +23,11 @@ ATTACKER = (
     "with their labels, trains shadow models, and sees the confidence of a model's final weights "
     "on each image."
 )
+OF_FINDINGS = (
+    " Its statistic is the log odds that a model gives each finding as it is known of the image; "
+    "Gaussians are fitted to each, and log likelihood ratios (or, one-sided, standard deviations) "
+    "are summed over the known findings."
+)
 ZERO_OUT = (
     "an absent {unit} contributes nothing, and the number of {unit}s stays what it is (zero-out)"
 )
@@ -54,12 +59,13 @@ def attack_membership(
     models = models or (MODELS_OF_HEADS if head else MODELS_OF_NETWORKS)
     rng = np.random.default_rng(seed)
     coins = rng.random((models, shadows.n)) < 0.5
-    confidences = np.empty(coins.shape)
+    found = []
     mechanism: Mechanism
     for number, present in enumerate(coins):
         net, mechanism = shadows.trained(present)
-        confidences[number] = shadows.confidences(net)
+        found.append(shadows.confidences(net))
         progress(number + 1, models)
+    confidences = np.stack(found)
     per_image = models >= PER_IMAGE_FROM
     scores = {"likelihood ratio": likelihood_ratios, "one-sided": one_sided}
     rocs = [
@@ -73,7 +79,7 @@ def attack_membership(
         guarantee = mechanism.guarantee()
         epsilon, delta = guarantee.epsilon, guarantee.delta
     return Membership(
-        attacker=ATTACKER,
+        attacker=ATTACKER + (OF_FINDINGS if config.multilabel else ""),
         absent=(ZERO_OUT if config.mechanism.name in PLANNED else LEFT_OUT).format(
             unit=shadows.unit
         ),

@@ -22,11 +22,12 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dpmi.attacking.lira import Coins, Values, logit_confidence
+from dpmi.attacking.lira import Coins, Values, finding_confidence, logit_confidence
 from dpmi.base.errors import UserError
 from dpmi.base.ranks import ALONE
 from dpmi.config.schema import Config
 from dpmi.data.batches import Batches
+from dpmi.data.catalogue import Labels
 from dpmi.data.datamodule import ImageDataset
 from dpmi.data.patients import known_patients
 from dpmi.data.prepare import PreparedData
@@ -127,9 +128,9 @@ class Shadows:
         self.n = len(patients) if patients else len(images)
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) of the images."""
-        return np.asarray(self._data.splits["train"].labels)
+    def labels(self) -> Labels:
+        """(N,) of the images; (N, K) of findings."""
+        return self._data.splits["train"].labels
 
     def trained(
         self, present: Coins, noise: NoiseSource | None = None
@@ -200,7 +201,8 @@ class Shadows:
     def confidences(self, net: DecidingNetwork) -> Values:
         """(n,) log odds that a model gives a candidate's own classes, the mean over their images.
 
-        The images are clean.
+        Of K findings (n, K), each the mean over the images of which it is known; NaN where it is
+        of none. The images are clean.
         """
         split, size = self._data.splits["train"], self.config.data.image_size
         candidates = (
@@ -209,8 +211,19 @@ class Shadows:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             candidates, batch_size=_EVALUATED_AT_ONCE, collate_fn=lambda batch: batch
         )
-        of_images = logit_confidence(_logits(net, loader).double().numpy(), self.labels)
-        return np.bincount(self._candidate_of, of_images) / np.bincount(self._candidate_of)
+        logits = _logits(net, loader).double().numpy()
+        if self._data.multilabel:
+            return self._of_candidates(finding_confidence(logits, self.labels.astype(np.float64)))
+        of_images = logit_confidence(logits, self.labels.astype(np.int64))
+        return self._of_candidates(of_images[:, None])[:, 0]
+
+    def _of_candidates(self, of_images: Values) -> Values:
+        """(N, K) of images to (n, K): means over those of a candidate that are no NaN."""
+        known = ~np.isnan(of_images)
+        sums, counts = np.zeros((2, self.n, of_images.shape[1]))
+        np.add.at(sums, self._candidate_of, np.where(known, of_images, 0.0))
+        np.add.at(counts, self._candidate_of, known)
+        return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def _on_gpu(config: Config) -> bool:

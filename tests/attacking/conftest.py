@@ -64,3 +64,29 @@ def head_of_patients(composed, head_words, clinic):
     ]
     kept = [word for word in kept if not word.startswith("data.test_images")]
     return functools.lru_cache(lambda *words: composed(*own, *kept, *words))
+
+
+@pytest.fixture(scope="session")
+def findings(tmp_path_factory):
+    """40 random images, each of three random findings, of which some are not known."""
+    folder, rng = tmp_path_factory.mktemp("findings"), np.random.default_rng(0)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "A", "B", "C", "split"])
+        for n in range(60):
+            Image.fromarray(rng.integers(0, 256, (32, 32), np.uint8)).save(folder / f"{n}.png")
+            its = (
+                [("", 0, 1)[k] for k in rng.choice(3, 3, p=(0.2, 0.4, 0.4))] if n else ["", "", ""]
+            )
+            rows.writerow([f"{n}.png", *its, "train" if n < 40 else "test"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def head_of_findings(composed, head_words, findings):
+    """Compose a run that trains a head on all three findings."""
+    own = ("data=csv", f"data.root={findings}", "data.channels=1", "data.task=multilabel")
+    drawn = ("data=", "data.train_", "data.val", "data.test_images")
+    kept = [word for word in head_words if not word.startswith(drawn)]
+    named = "data.findings=[A,B,C]"
+    return functools.lru_cache(lambda *words: composed(*own, named, *kept, *words))

@@ -59,6 +59,26 @@ def test_of_patients_it_is_the_run_to_the_bit_too(head_of_patients, cell, tmp_pa
     )
 
 
+@pytest.mark.parametrize("cell", ["none", "dpsgd"])
+def test_of_findings_it_is_the_run_to_the_bit_too(head_of_findings, cell, tmp_path, monkeypatch):
+    test_with_all_images_present_it_is_the_run_to_the_bit(
+        head_of_findings, cell, tmp_path, monkeypatch
+    )
+
+
+def test_the_confidence_in_findings_is_of_those_that_are_known(head_of_findings):
+    shadows = Shadows(head_of_findings("mechanism=none"), CONSOLE)
+    net, _ = shadows.trained(np.ones(shadows.n, bool))
+    found = shadows.confidences(net)
+    assert (np.isnan(found) == np.isnan(shadows.labels)).all()
+    assert np.isnan(found[0]).all()
+    vectors = shadows._features.vectors["train"]
+    logits = net(vectors).detach().double().numpy()
+    assert np.nan_to_num(found) == pytest.approx(
+        np.nan_to_num(np.where(shadows.labels == 1, logits, -logits) + 0 * shadows.labels)
+    )
+
+
 def test_a_patient_is_absent_with_all_their_images_and_no_other_is(head_of_patients):
     words = ("trainer.max_epochs=1", "model.momentum=0", "model.average=none", "model.prior=train")
     config = head_of_patients(*DPSGD, "model.features.centre=false", *words)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import dpmi
 from dpmi.attack import main as attack
+from dpmi.attacking.result import read_attacks
 from dpmi.base.errors import UserError
 from dpmi.card import main as card
 from dpmi.cards.checks import verify
@@ -168,8 +170,10 @@ def test_the_report_has_auroc_in_place_of_accuracy_and_a_table_of_findings(run, 
     assert 'id="reliability"' not in page
 
 
-def test_membership_is_refused_by_name(run, capsys):
-    assert attack(["membership", str(run.folder)]) == 2
-    out, err = capsys.readouterr()
-    assert "data.task=multilabel has several findings" in " ".join(out.split())
-    assert "of data.task=classes" in err
+@pytest.mark.slow  # 16 whole networks
+def test_membership_is_attacked_by_what_is_known_of_each_finding(run, tmp_path, capsys):
+    copy = shutil.copytree(run.folder, tmp_path / "run")
+    assert attack(["membership", str(copy), "--models", "16"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "log odds that a model gives each finding" in out
+    assert read_attacks(copy).membership.models == 16
