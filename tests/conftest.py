@@ -100,7 +100,7 @@ class Place:
         return subprocess.Popen(
             [sys.executable, *command, *words],
             cwd=self.cwd,
-            env=self._environment() | variables,
+            env=self.environment() | variables,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.PIPE,
@@ -129,7 +129,7 @@ class Place:
             out, err = (Path(said, name) for name in ("stdout", "stderr"))
             process = job_processes.context().Process(
                 target=job_processes.command,
-                args=(words, self.cwd, self._environment() | variables, out, err),
+                args=(words, self.cwd, self.environment() | variables, out, err),
             )
             process.start()
             process.join(600)
@@ -140,7 +140,7 @@ class Place:
                 words, process.exitcode, out.read_text("utf-8"), err.read_text("utf-8")
             )
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
