@@ -290,7 +290,7 @@ NOISE = (
         "dpmi/privacy/noise.py",
         "                    wide += noise[start : start + len(block)]\n",
         "",
-        "tests/privacy/test_noise.py::test_noise_is_gaussian_of_the_scale_asked_for_in_every_part",
+        "tests/privacy/test_noise.py::test_noise_is_gaussian_of_the_requested_scale_in_every_part",
     ),
     Planted(
         "the noise is cut off at three standard deviations",
@@ -555,7 +555,7 @@ LOCAL_DP = (
 
 PROMISE = (
     Planted(
-        "replace-one is told as zero-out",
+        "replace-one is reported as zero-out",
         "dpmi/privacy/accounting.py",
         '    if (adjacency, images) == ("zero-out", 1):\n',
         "    if images == 1:\n",
@@ -563,7 +563,7 @@ PROMISE = (
         "test_the_posters_epsilon_of_1_is_more_than_2_where_an_image_is_replaced_by_another",
     ),
     Planted(
-        "a patient's images are told as one",
+        "a patient's images are counted as one",
         "dpmi/mechanisms/planned.py",
         "self._epsilon(delta, images=images)",
         "self._epsilon(delta)",
@@ -571,7 +571,7 @@ PROMISE = (
         "test_the_guarantee_tells_stricter_deltas_the_other_adjacency_and_whole_patients",
     ),
     Planted(
-        "several images at once are told as one after the other",
+        "several images at once are counted as one after the other",
         "dpmi/privacy/dominating.py",
         "logs = stats.binom.logpmf(drawn, images, sample_rate)",
         "logs = stats.binom.logpmf(np.minimum(drawn, 1), 1, sample_rate)",
@@ -933,7 +933,7 @@ ONE_BIT = (
         'asked = ["answers", VERSION,',
         'asked = ["answers", secrets.token_hex(),',
         "tests/mechanisms/test_ldp_features.py::"
-        "test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_is_told",
+        "test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_counts_them",
     ),
 )
 
@@ -990,7 +990,7 @@ PATIENTS = (
         "        if any(s.unit != self.unit for s in self.models):\n",
         "        if False:\n",
         "tests/privacy/test_account.py::"
-        "test_an_image_among_what_hides_patients_is_counted_as_replaced_and_no_patient_is_told",
+        "test_an_image_among_what_hides_patients_is_counted_as_replaced_and_no_patient_is_reported",
     ),
     Planted(
         "weights that hid images go into the epsilon of a patient",

@@ -120,7 +120,7 @@ def test_arguments_that_make_no_sense_are_refused(capsys, words):
     assert "error: " in capsys.readouterr().err
 
 
-def test_an_attack_that_fails_is_told_in_one_line_and_status_1(tiny, tmp_path, capsys):
+def test_an_attack_that_fails_is_reported_in_one_line_and_status_1(tiny, tmp_path, capsys):
     words = ["mechanism=ldp", "data=folder", f"data.root={tmp_path / 'absent'}"]
     words += [f"cache_dir={tmp_path / 'cache'}"]
     assert attack.main(["linkage", *words, f"output_dir={tmp_path}"]) == 1

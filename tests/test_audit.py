@@ -63,7 +63,7 @@ def test_a_claim_that_is_too_small_is_an_error_in_one_line(run, capsys):
 @pytest.mark.parametrize(
     "mechanism", [pytest.param("class_means", marks=pytest.mark.slow), "ldp_features"]
 )
-def test_what_no_canary_reaches_is_said_to_be_not_audited(run, capsys, mechanism):
+def test_what_no_canary_reaches_is_reported_as_not_audited(run, capsys, mechanism):
     folder = run / "ldp"
     record = read_record(folder / RECORD_FILE)
     other = dataclasses.replace(record.guarantee, mechanism=mechanism)

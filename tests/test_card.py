@@ -6,7 +6,7 @@ import pytest
 from dpmi.card import main
 
 
-def test_doors_import_nothing_slow_before_they_are_asked():
+def test_commands_import_nothing_slow_before_they_work():
     code = (
         "import sys, dpmi.card, dpmi.verify; "
         "assert not {'torch', 'opacus', 'scipy', 'jinja2', 'pydantic'} & set(sys.modules)"

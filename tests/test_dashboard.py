@@ -15,7 +15,7 @@ def no_account(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
 
 
-def test_without_credentials_the_specification_is_written_and_the_way_to_apply_it_told(
+def test_without_credentials_the_specification_is_written_and_the_way_to_apply_it_shown(
     tmp_path, capsys
 ):
     file = tmp_path / "dashboard.json"

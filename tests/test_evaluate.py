@@ -29,7 +29,7 @@ def test_it_says_what_was_found_what_covers_it_and_where_it_is(
     assert "trained on" not in told
 
 
-def test_training_images_among_them_are_told(trained, tmp_path, capsys):
+def test_training_images_among_them_are_reported(trained, tmp_path, capsys):
     run = trained("ldp")
     rows = run.table.read_text().replace(",train,", ",test,")
     (tmp_path / "all.csv").write_text(rows)

@@ -122,7 +122,7 @@ def test_who_reads_no_further_ends_it_quietly(trained, folder):
     assert "BrokenPipe" not in err
 
 
-def test_doors_import_nothing_slow_before_they_are_asked():
+def test_commands_import_nothing_slow_before_they_work():
     code = (
         "import sys, dpmi.predict, dpmi.evaluate, dpmi.export; "
         "assert not {'torch', 'hydra', 'onnx', 'pydantic'} & set(sys.modules)"

@@ -77,7 +77,7 @@ def test_every_picture_has_words_and_every_table_a_caption_and_headings(real_rep
         assert 'scope="row"' in table
 
 
-def test_every_cell_is_told_with_its_guarantee_or_how_it_ended(real_report):
+def test_every_cell_is_shown_with_its_guarantee_or_how_it_ended(real_report):
     lines = list(csv.DictReader((real_report / "cells.csv").open()))
     assert {line["status"] for line in lines} == {"completed", "failed", "not run"}
     for line in lines:

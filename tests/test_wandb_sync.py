@@ -31,7 +31,7 @@ def mark(run):
     file.with_name(f"{file.name}.synced").touch()
 
 
-def test_runs_are_pushed_once_however_often_it_is_asked(sweep, capsys):
+def test_runs_are_pushed_once_however_often_the_command_is_given(sweep, capsys):
     runs = offline_runs([sweep, sweep])
     assert len(runs) == 2
     for run in runs:
@@ -40,7 +40,7 @@ def test_runs_are_pushed_once_however_often_it_is_asked(sweep, capsys):
     assert "2 offline runs, 2 pushed before; nothing to push" in capsys.readouterr().out
 
 
-def test_without_credentials_nothing_is_tried_and_it_is_said(sweep, capsys):
+def test_without_credentials_nothing_is_tried_and_a_line_says_so(sweep, capsys):
     mark(offline_runs([sweep])[0])
     assert main([str(sweep)]) == 2
     told = capsys.readouterr().err
@@ -59,7 +59,7 @@ def account(monkeypatch, server):
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
 
 
-def test_what_the_server_refuses_is_told_as_not_pushed(sweep, capsys, monkeypatch):
+def test_what_the_server_refuses_is_reported_as_not_pushed(sweep, capsys, monkeypatch):
     with WandbServer(refuses=True) as server:
         account(monkeypatch, server)
         assert main([str(sweep)]) == 1

@@ -53,7 +53,7 @@ def link(config: Config, queries: int, seed: int, console: Console, progress: Pr
         config: of the run.
         queries: how many images are released.
         seed: by which they are drawn, and ties broken.
-        console: where it is said that features are computed.
+        console: shows that features are computed.
         progress: called after each block of candidates.
 
     Raises:

@@ -47,7 +47,7 @@ def attack_membership(
         config: of the run.
         models: how many; None for a number that fits what is trained.
         seed: of the coins.
-        console: where it is said that features are computed.
+        console: shows that features are computed.
         progress: called with the number of models that are trained, and of all.
 
     Raises:

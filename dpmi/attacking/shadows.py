@@ -95,7 +95,7 @@ class Shadows:
 
     Args:
         config: of the run, for one device.
-        console: where it is said that features are computed.
+        console: shows that features are computed.
 
     Attributes:
         n: candidates: the run's training images, or patients.

@@ -139,7 +139,7 @@ def _told(label: Any) -> tuple[int | list[int | None], list[int]]:
 
 
 def _digest_of_groups(catalogue: Catalogue, rows: Sequence[int]) -> str | None:
-    """Of what ``sha256`` leaves out: groups change what is told of a run, not what it computes."""
+    """Of what ``sha256`` leaves out: groups change what is reported of a run, not what it computes."""
     if not catalogue.groups:
         return None
     told = {name: [values[row] for row in rows] for name, values in catalogue.groups.items()}

@@ -99,7 +99,7 @@ def stored_pixels(
         write: makes the pixels.
         shape: (n, C, R, R) of what is made, n at most.
         verb: what is done to the images, for messages: "decoded".
-        again: what is said to have been done where they were damaged.
+        again: what a warning says was done where they were damaged.
 
     Raises:
         UserError: they cannot be written, or not be read back.

@@ -92,7 +92,7 @@ def pooled_features(
     Args:
         request: which.
         cache_dir: they are kept in ``cache_dir/features``.
-        console: where it is said and shown.
+        console: shows the progress.
         device: that computes them.
 
     Raises:

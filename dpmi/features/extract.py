@@ -65,7 +65,7 @@ def extract_features(
         image_size: side of the square cut from the images' centre, in pixels.
         pretrained: the network, of public data.
         cache_dir: features are kept in ``cache_dir/features``.
-        console: where it is said and shown.
+        console: shows the progress.
         device: that computes them.
 
     Raises:

@@ -31,7 +31,7 @@ def penultimate_vectors(
         image_size: side of the square cut from the images' centre, in pixels.
         pretrained: the network, of public data.
         cache_dir: features are kept in ``cache_dir/features``.
-        console: where it is said and shown.
+        console: shows the progress.
         device: that computes them.
 
     Returns:

@@ -82,5 +82,5 @@ class LocalDPAsPublished:
         """Nothing that has an ε."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what is said in closed form of blank images, and what was drawn."""
+        """Return the closed form of the share of blank images, and what was drawn."""
         return dict(self._told)

@@ -1,4 +1,4 @@
-"""What is told of each group of test images: importable without torch, for records and tables."""
+"""What is reported of each group of test images: importable without torch, for records and tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 MEASURES = ("auroc", "balanced_accuracy", "accuracy", "ece")
 OF_FINDINGS = ("auroc", "average_precision", "balanced_accuracy", "ece")  # means over findings
 BY_GROUP = "by_group/"
-SMALL = 10  # images: a group of fewer is told, and not called the worst
+SMALL = 10  # images: a group of fewer is reported, but not called the worst
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def phantom_weights(cache_dir: Path, console: Console, recipe: PretrainRecipe) -
 
     Args:
         cache_dir: the weights are kept in ``cache_dir/weights``.
-        console: where it is said and shown.
+        console: shows the progress.
         recipe: how to pretrain.
 
     Returns:

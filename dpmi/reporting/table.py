@@ -90,7 +90,7 @@ def terminal_table(panel: Panel) -> Table:
     for title, texts in (*_calibration(panel), *published_rows(panel)):
         table.add_row(title, *texts)
     promises = []
-    for cells in columns.values():  # why a run failed or stopped is said below, where there is room
+    for cells in columns.values():  # why a run failed or stopped stands below, where there is room
         cell = cells["test"]
         below = ["see below"] if cell.failures or cell.stopped else []
         promises.append(_hyphenated("\n".join([*cell.promise, *below])))

@@ -168,7 +168,7 @@ def load_start(model: ModelSettings, channels: int, cache_dir: Path, console: Co
         model: of the config.
         channels: of the images, which phantoms are like.
         cache_dir: where weights are kept.
-        console: where it is said and shown.
+        console: shows the progress.
 
     Raises:
         UserError: they cannot be had, another version of this program wrote the file, or they are

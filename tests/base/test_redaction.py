@@ -87,7 +87,7 @@ main()
 
 
 @pytest.mark.slow
-def test_a_failure_whose_message_holds_secrets_is_told_without(owner, tiny):
+def test_a_failure_whose_message_holds_secrets_is_reported_without(owner, tiny):
     words = (*tiny, "mechanism=none", "logger=wandb", "logger.mode=online")
     for broken in ("network.build_network = fail", ""):
         script = SABOTAGE.replace("{}\nfrom", broken + "\nfrom")
@@ -176,7 +176,7 @@ def test_logs_are_redacted_with_their_stack_traces(key, tmp_path):
     assert f"ValueError: {HIDDEN}" in text
 
 
-def test_a_failure_of_wandb_is_told_without_the_key(key, tmp_path, monkeypatch):
+def test_a_failure_of_wandb_is_reported_without_the_key(key, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise wandb.errors.AuthenticationError(f"API key {key} is not valid")
 

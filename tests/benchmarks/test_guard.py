@@ -21,7 +21,7 @@ def recorded(speed, memory=(1.1, 1.12, 1.11, 1.1, 1.13), of=None, side=64):
 BEFORE = (0.78, 0.79, 0.77, 0.78, 0.785)
 
 
-def test_what_moved_by_more_than_its_noise_is_said_and_what_did_not_is_not():
+def test_what_moved_by_more_than_its_noise_is_reported_and_what_did_not_is_not():
     cases = {
         "worse": (0.70, 0.71, 0.69, 0.70, 0.705),
         "better": (0.85, 0.86, 0.84, 0.85, 0.85),

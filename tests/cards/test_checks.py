@@ -279,7 +279,7 @@ def audit(values, bound, refuted=False):
     }  # fmt: skip
 
 
-def test_an_audit_that_refutes_the_claim_is_an_error_whatever_it_is_said_to_do(forge):
+def test_an_audit_that_refutes_the_claim_is_an_error_whatever_its_label(forge):
     name = "audit does not refute the claim"
     assert name not in failed(verify(*forge("dpsgd", lambda values: audit(values, 0.2))))
     assert name in failed(verify(*forge("dpsgd", lambda values: audit(values, 5.0))))
@@ -350,7 +350,7 @@ def test_a_byte_of_the_weights_that_is_changed_is_found(runs, tmp_path):
     )
 
 
-def test_another_code_is_said_and_is_no_error(runs, forge):
+def test_another_code_is_reported_and_is_no_error(runs, forge):
     def change(values):
         values["record"]["environment"]["code"] = "0" * 12
 

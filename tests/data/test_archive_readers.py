@@ -64,14 +64,16 @@ def test_nihs_later_table_and_its_images_in_one_folder_are_read(read: Read, nih:
     assert (after.splits, after.groups) == (before.splits, before.groups)
 
 
-def test_an_image_of_nih_that_no_list_names_is_told(read: Read, nih: Path) -> None:
+def test_an_image_of_nih_that_no_list_names_is_refused(read: Read, nih: Path) -> None:
     lists = nih / "test_list.txt"
     lists.write_text(lists.read_text().replace("00000012_001.png\n", ""))
     with pytest.raises(UserError, match=r"line 25: 00000012_001\.png is neither in train_val"):
         read("nih")
 
 
-def test_images_that_are_not_there_are_told_or_left_out_as_asked(read: Read, nih: Path) -> None:
+def test_images_that_are_not_there_are_refused_or_left_out_as_requested(
+    read: Read, nih: Path
+) -> None:
     for name in ("00000001_000.png", "00000002_001.png"):
         (nih / "images_001" / "images" / name).unlink()
     with pytest.raises(UserError, match=r"line 2: 00000001_000.png: there is no .*2 of 24.*skip"):
@@ -109,7 +111,7 @@ def test_chexpert_is_read_with_patients_from_paths_and_radiologists_images_to_te
 
 
 @pytest.mark.parametrize(("uncertain", "label"), [("positive", "Edema"), ("negative", "no Edema")])
-def test_what_a_report_is_uncertain_of_counts_as_asked(
+def test_what_a_report_is_uncertain_of_counts_as_configured(
     read: Read, chexpert: Path, uncertain: str, label: str
 ) -> None:
     catalogue = read("chexpert", uncertain=uncertain)
@@ -128,7 +130,7 @@ def test_what_a_report_is_uncertain_of_counts_as_asked(
         ("Edema", "Oedema", "column Edema is missing"),
     ],
 )
-def test_a_table_of_chexpert_that_cannot_be_used_is_told(
+def test_a_table_of_chexpert_that_cannot_be_used_is_refused(
     read: Read, chexpert: Path, old: str, new: str, message: str
 ) -> None:
     table = chexpert / "train.csv"
@@ -200,7 +202,7 @@ def test_both_eyes_of_an_eyepacs_patient_are_in_one_split(read: Read, eyepacs: P
         ("image,level", "name,level", "column image is missing"),
     ],
 )
-def test_a_table_of_eyepacs_that_cannot_be_used_is_told(
+def test_a_table_of_eyepacs_that_cannot_be_used_is_refused(
     read: Read, eyepacs: Path, old: str, new: str, message: str
 ) -> None:
     table = eyepacs / "trainLabels.csv"
@@ -248,7 +250,7 @@ def test_both_eyes_of_a_messidor_patient_are_in_one_split(read: Read, messidor2:
         read("messidor2")
 
 
-def test_an_eye_of_nobody_is_told(read: Read, messidor2: Path) -> None:
+def test_an_eye_of_nobody_is_refused(read: Read, messidor2: Path) -> None:
     pairs = messidor2 / "messidor-2.csv"
     pairs.write_text(pairs.read_text().replace("IM000003", "IM999999"))
     with pytest.raises(UserError, match=r"IM000003\.jpg is not in .*messidor-2\.csv, so that"):

@@ -90,7 +90,7 @@ def test_held_out_patients_are_training_patients_whom_training_never_sees(
     assert held.splits.count("test") == 6
 
 
-def test_no_patient_of_a_test_image_is_trained_on_where_other_patients_are_asked_for(
+def test_no_patient_of_a_test_image_is_trained_on_where_other_patients_are_requested(
     config: Config, draw: Callable[..., Path], tmp_path: Path
 ) -> None:
     for seed, split in enumerate(["train"] * 6 + ["val"] * 2 + ["test"] * 3):
@@ -154,7 +154,7 @@ def test_aptos_is_split_as_the_poster_did(config: Config, aptos: Path, tmp_path:
 
 
 @pytest.mark.parametrize("value", ["5", "-1", "1.5", "mild", ""])
-def test_a_grade_out_of_range_is_told_with_its_line(
+def test_a_grade_out_of_range_is_refused_with_its_line(
     config: Config, aptos: Path, tmp_path: Path, value: str
 ) -> None:
     table = aptos / "train.csv"
@@ -169,7 +169,7 @@ def test_a_missing_image_of_aptos_is_named(config: Config, aptos: Path, tmp_path
         read_catalogue(config("aptos", root=aptos), tmp_path)
 
 
-def test_a_table_of_aptos_without_its_columns_is_told(
+def test_a_table_of_aptos_without_its_columns_is_refused(
     config: Config, aptos: Path, tmp_path: Path
 ) -> None:
     (aptos / "train.csv").write_text("id,grade\nid00,1\n")
@@ -191,7 +191,7 @@ def test_a_table_of_aptos_without_its_columns_is_told(
         "messidor2",
     ],
 )
-def test_absent_data_are_told_with_the_ways_to_get_some(
+def test_absent_data_are_refused_with_the_ways_to_get_some(
     config: Config, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(UserError) as caught:

@@ -69,7 +69,7 @@ def test_a_file_that_has_just_changed_is_read_again_whatever_its_time(tmp_path: 
     assert content_digests(source, ("sub/a",), tmp_path / "cache") == [sha256(b"2")]
 
 
-def test_a_damaged_memory_is_told_and_costs_time_only(
+def test_a_damaged_memory_is_reported_and_costs_time_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = write(tmp_path / "data", {"a": b"1", "b": b"2"})

@@ -90,7 +90,7 @@ def test_a_refusal_tells_how_to_place_by_hand_and_no_secret(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_kagglehub_the_way_to_install_it_is_told(
+def test_without_kagglehub_the_way_to_install_it_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", None)
@@ -109,7 +109,7 @@ def test_something_else_in_the_place_is_left_alone(
     assert (tmp_path / "aptos" / "thesis.tex").read_text() == "mine"
 
 
-def test_a_place_that_cannot_be_written_is_told(
+def test_a_place_that_cannot_be_written_is_refused(
     kaggle: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kaggle(lambda handle, folder: None)

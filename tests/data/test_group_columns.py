@@ -53,7 +53,7 @@ def test_any_column_of_a_table_groups_its_images_and_a_missing_value_is_a_group(
                for of in split.groups.values())  # fmt: skip
 
 
-def test_groups_change_what_is_told_and_nothing_of_the_data(
+def test_groups_change_what_is_reported_and_nothing_of_the_data(
     config: Config, clinic: Callable[..., Path]
 ) -> None:
     """Nor the fingerprint, by which accounts and releases know the images."""

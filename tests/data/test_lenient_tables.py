@@ -180,7 +180,7 @@ def test_an_image_that_is_listed_by_two_names_is_listed_twice(read: Read, tmp_pa
             read(written() + f"{twice},a,train\n")
 
 
-def test_a_table_packed_by_gzip_is_read_and_a_damaged_one_is_told(tmp_path: Path) -> None:
+def test_a_table_packed_by_gzip_is_read_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "t.csv.gz"
     file.write_bytes(gzip.compress(b"\xef\xbb\xbfa;b\r\n1;2\r\n"))
     assert read_table(file, ["a"]).rows[0].values == {"a": "1", "b": "2"}

@@ -87,7 +87,7 @@ def test_medmnist_on_a_disk_that_takes_no_writing_is_one_clear_error(
         read_catalogue(config("retinamnist", root=None), tmp_path / "file")
 
 
-def test_a_damaged_medmnist_archive_is_told(config: Config, medmnist: Path) -> None:
+def test_a_damaged_medmnist_archive_is_refused(config: Config, medmnist: Path) -> None:
     file = medmnist / "retinamnist.npz"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"retinamnist\.npz: .* damaged"):

@@ -51,7 +51,7 @@ def test_given_split_folders_are_kept(config: Config, classes: Path, tmp_path: P
         assert path.startswith(f"{split}/")
 
 
-def test_a_folder_that_is_no_split_is_told_not_taken_for_a_class(
+def test_a_folder_that_is_no_split_is_refused_and_not_taken_for_a_class(
     config: Config, classes: Path, tmp_path: Path
 ) -> None:
     (classes / "valid").mkdir()
@@ -169,7 +169,7 @@ GOOD = ["0.png,a", "1.png,b"]
         ("path,label", ["0.png,a", "1.png,a"], "only one class"),
     ],
 )
-def test_a_table_that_cannot_be_used_is_told_in_one_line(
+def test_a_table_that_cannot_be_used_is_refused_in_one_line(
     config: Config, table: Table, tmp_path: Path, header: str, lines: list[str], message: str
 ) -> None:
     root = table(header, lines)
@@ -216,14 +216,16 @@ def test_a_link_in_a_folder_of_classes_does_not_lead_out_of_the_root(
     assert "\n" not in str(caught.value)
 
 
-def test_a_table_that_is_no_text_is_told(config: Config, table: Table, tmp_path: Path) -> None:
+def test_a_table_that_is_no_text_is_refused(config: Config, table: Table, tmp_path: Path) -> None:
     root = table("path,label", GOOD)
     (root / "labels.csv").write_bytes(b"path,label\n\xff\xfe\x00,1\n")
     with pytest.raises(UserError, match="not a CSV file in UTF-8"):
         read_catalogue(config("csv", root=root), tmp_path)
 
 
-def test_a_missing_table_is_told_with_its_key(config: Config, table: Table, tmp_path: Path) -> None:
+def test_a_missing_table_is_refused_with_its_key(
+    config: Config, table: Table, tmp_path: Path
+) -> None:
     root = table("path,label", GOOD)
     with pytest.raises(UserError, match=r"data.csv=other\.csv: there is no such file"):
         read_catalogue(config("csv", root=root, csv="other.csv"), tmp_path)

@@ -74,7 +74,7 @@ def test_the_key_follows_contents_order_and_size_but_not_places() -> None:
     assert len({one.key, turned.key, gray.key, images(Drawn(), size=64).key}) == 4
 
 
-def test_bad_images_are_left_out_when_asked(tmp_path: Path) -> None:
+def test_bad_images_are_left_out_when_requested(tmp_path: Path) -> None:
     for source in (Drawn(frozenset({0, 7, 39})), Drawn()):  # decoded, then from the cache
         cached = cached_pixels(images(source), tmp_path, skip_bad=True)
         assert cached.bad == dict.fromkeys((0, 7, 39), "it is bad")
@@ -97,7 +97,7 @@ def test_bad_images_are_an_error_even_if_an_earlier_run_skipped_them(tmp_path: P
 
 
 @pytest.mark.parametrize("damage", ["pixels.npy", "images.json"])
-def test_a_truncated_cache_is_told_and_made_anew(
+def test_a_truncated_cache_is_reported_and_made_anew(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = np.array(cached_pixels(images(Drawn()), tmp_path, skip_bad=False).pixels)

@@ -130,7 +130,7 @@ def test_skipping_does_not_hide_a_class_that_is_gone(
         )
 
 
-def test_a_class_without_training_images_is_told(
+def test_a_class_without_training_images_is_refused(
     config: Config, classes: Path, tmp_path: Path
 ) -> None:
     (classes / "train" / "emu").mkdir()
@@ -138,7 +138,7 @@ def test_a_class_without_training_images_is_told(
         prepare(config("folder", root=classes), tmp_path / "cache")
 
 
-def test_missing_test_images_are_told(config: Config, classes: Path, tmp_path: Path) -> None:
+def test_missing_test_images_are_refused(config: Config, classes: Path, tmp_path: Path) -> None:
     shutil.rmtree(classes / "test")
     with pytest.raises(UserError, match="no test images"):
         prepare(config("folder", root=classes), tmp_path / "cache")

@@ -102,7 +102,7 @@ def test_a_file_of_deeper_stages_serves_a_shallower_request(request_for, compute
     assert torch.equal(shallow["test"]["layer1"], deep["test"]["layer1"])
 
 
-def test_a_damaged_file_is_told_and_made_anew(request_for, computed, tmp_path):
+def test_a_damaged_file_is_reported_and_made_anew(request_for, computed, tmp_path):
     whole = ask(request_for(), tmp_path)
     (file,) = (tmp_path / "features").glob("*.safetensors")
     content = bytearray(file.read_bytes())

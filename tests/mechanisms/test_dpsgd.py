@@ -73,7 +73,7 @@ def test_the_plan_is_the_configs(composed):
     assert 0.499 <= spent <= 0.5
 
 
-def test_beta_is_the_noise_multiplier_where_asked_for(composed):
+def test_beta_is_the_noise_multiplier_where_requested(composed):
     config = composed(
         "mechanism=dpsgd",
         "model.prior=train",
@@ -271,7 +271,7 @@ def test_a_mechanism_refuses_a_plan_changed_behind_its_back(composed):
         plan.noise_multiplier = 0.0
 
 
-def test_the_size_of_pieces_is_chosen_when_training_starts_and_told(composed):
+def test_the_size_of_pieces_is_chosen_when_training_starts_and_recorded(composed):
     mechanism = build(composed, 64, "max_physical_batch_size=auto", "data.image_size=32")
     assert mechanism.describe()["physical_batch_size"] is None
     gradient = mechanism.make_gradient(build_network("resnet18", 2, "group", None))

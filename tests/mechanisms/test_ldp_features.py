@@ -64,7 +64,7 @@ def test_with_answers_that_hardly_lie_the_classes_are_found(classes):
         assert np.abs(told.sums[k] - exact).max() < 0.15
 
 
-def test_the_noise_of_the_sums_is_what_is_told_and_taken_off():
+def test_the_noise_of_the_sums_is_what_is_stated_and_taken_off():
     """False alarm under 1e-4: of labels without any meaning, sums vary as ``sum_std`` says."""
     n, runs, response = 800, 100, RandomizedResponse(1.0)
     rng = np.random.default_rng(0)
@@ -140,7 +140,7 @@ def test_it_learns_and_less_the_smaller_epsilon_is(build):
     assert accuracy[0.25] > accuracy[4.0] > accuracy[100.0]
 
 
-def test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_is_told(
+def test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_counts_them(
     build, tmp_path
 ):
     train, told = training_set(300), []
@@ -164,7 +164,7 @@ def test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_is_
     assert len({m.release_id for m in (*runs, *others)}) == 4
 
 
-def test_what_the_account_does_not_take_is_not_asked(build, tmp_path):
+def test_no_image_answers_what_the_account_does_not_take(build, tmp_path):
     def refuse(*_):
         raise UserError("the budget would be passed")
 
@@ -186,7 +186,7 @@ def test_the_guarantee_is_of_an_image_and_its_label_replaced_by_any_other(build)
     assert mechanism.spent() == (0.5, "image")
 
 
-def test_images_are_asked_once_a_run(build):
+def test_images_answer_once_a_run(build):
     mechanism = build(training_set(200))
     mechanism.release_data(None)
     with pytest.raises(RuntimeError, match="already asked"):

@@ -49,7 +49,7 @@ def test_what_it_says_of_blank_images_is_what_it_drew(stripes, beta):
     assert told["nonprivate/majority_share"] == pytest.approx(2500 / 3000)
 
 
-def test_nothing_is_told_before_the_release():
+def test_nothing_is_reported_before_the_release():
     assert LocalDPAsPublished(1.0, NoiseSource(None)).describe() == {}
 
 

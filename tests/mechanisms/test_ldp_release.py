@@ -87,7 +87,7 @@ def test_the_key_of_a_release_is_new_for_each_and_on_no_disk(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("damage", ["pixels.npy", "images.json"])
-def test_a_damaged_release_is_told_and_the_next_is_another(tmp_path, damage, caplog):
+def test_a_damaged_release_is_reported_and_the_next_is_another(tmp_path, damage, caplog):
     first = release(tmp_path)
     before = np.array(first.pixels)
     (home,) = homes(tmp_path)

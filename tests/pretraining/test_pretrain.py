@@ -42,7 +42,7 @@ def test_pretraining_says_what_it_does_and_that_it_costs_no_privacy(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
-def test_damaged_weights_are_told_and_made_anew(tmp_path, damage):
+def test_damaged_weights_are_reported_and_made_anew(tmp_path, damage):
     first = phantom_weights(tmp_path, quiet(), TINY)
     file = file_of(tmp_path)
     content = bytearray(file.read_bytes())

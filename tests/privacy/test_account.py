@@ -144,7 +144,7 @@ def test_a_total_is_a_patients_where_all_that_was_taken_hides_patients():
     assert "per patient: 2 runs by DP-SGD" in str(whole)
 
 
-def test_an_image_among_what_hides_patients_is_counted_as_replaced_and_no_patient_is_told():
+def test_an_image_among_what_hides_patients_is_counted_as_replaced_and_no_patient_is_reported():
     """To blank an image replaces what its patient contributes, by something else."""
     one, other = by_gradients("a", steps=100), hiding_patients(by_gradients("b", steps=100))
     mixed, alone = total([one, other]), total([one, by_gradients("b", steps=100)])
@@ -198,7 +198,7 @@ def test_a_last_line_that_a_power_cut_tore_hides_neither_those_before_nor_after(
     total_of(accounts.overlapping(images))
 
 
-def test_no_flipped_bit_changes_what_was_spent_without_being_told(tmp_path):
+def test_no_flipped_bit_changes_what_was_spent_without_an_error(tmp_path):
     accounts, images = Accounts(tmp_path), digests(1)
     accounts.reserve(images, by_gradients("a"))
     path = lines_of(tmp_path)

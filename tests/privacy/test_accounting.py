@@ -64,7 +64,7 @@ def test_calibrated_noise_reaches_the_target_from_below(accountant, target):
     assert target * (1 - CALIBRATION_TOLERANCE) <= reached <= target
 
 
-def test_an_epsilon_out_of_reach_is_said():
+def test_an_epsilon_out_of_reach_is_refused():
     with pytest.raises(ValueError, match="budget"):
         calibrate_noise_multiplier(PRV_ERROR / 2, DELTA, 0.05, 60, "prv")
 

@@ -9,7 +9,7 @@ from dpmi.privacy.guarantee import Claim, Group, Guarantee, printed_delta, print
 CLAIM = Claim(0.5, 1e-4, "image", "some authors")
 
 
-def test_a_claim_is_told_as_somebodys_and_as_not_holding():
+def test_a_claim_is_reported_as_somebodys_and_as_not_holding():
     line = str(Guarantee.none("x", "because", CLAIM))
     assert line.startswith("no privacy guarantee: because (some authors claimed ε = 0.5")
     assert line.endswith("which does not hold)")

@@ -146,7 +146,7 @@ def test_a_uniform_number_of_the_rest_resolves_the_rarest_cell():
     assert np.diff(law._cumulated).min() > 0  # none is lost in the sum
 
 
-def test_parts_that_were_asked_for_in_other_sizes_are_drawn_whole():
+def test_parts_that_were_requested_in_other_sizes_are_drawn_whole():
     law = lattice_gaussian(5000.0)
     for size in (0, 1, 7, 2**15 + 3):
         drawn = draw(law, size)

@@ -25,7 +25,7 @@ def draw(noise_seed, size=200_003, std=2.0, step=0):
     return buffer.numpy()
 
 
-def test_noise_is_gaussian_of_the_scale_asked_for_in_every_part():
+def test_noise_is_gaussian_of_the_requested_scale_in_every_part():
     # False alarm 1e-6 for each of five tests, were the seed not fixed.
     values = draw(1)
     for part in (values, *np.array_split(values, PARTS)):

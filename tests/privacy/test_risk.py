@@ -108,7 +108,7 @@ def test_of_a_patient_it_is_of_the_privacy_losses_that_their_epsilon_is_of():
     assert "everything but one patient with 4 images is right in at most" in risk.sentences[0]
 
 
-def test_of_one_image_a_patient_or_nobody_known_no_patient_is_told_of():
+def test_of_one_image_a_patient_or_nobody_known_no_patient_is_mentioned():
     assert of_a_patient(1, RUN)[0] is None
     assert of_a_patient(4, RUN, unit="patient")[0] is None
     assert patient_risk(promise(), RUN) is None

@@ -75,5 +75,5 @@ def test_an_image_is_drawn_with_its_probability_to_the_last_of_64_bits(n, size):
     assert drawn == [i for i, word in enumerate(words) if word < bound]
 
 
-def test_a_guarantee_is_told_where_its_randomness_came_from():
+def test_a_guarantee_states_where_its_randomness_came_from():
     assert "256 bits from the operating system" in NoiseSource(None).assumption

@@ -76,7 +76,7 @@ def test_of_one_sampled_step_it_is_the_concave_hull_of_both_orders(noise, rate):
     assert curve.advantage == pytest.approx(max(y - x), rel=2e-3)
 
 
-def test_a_sampled_step_is_told_apart_better_in_one_order_than_in_the_other():
+def test_a_sampled_step_is_easier_to_distinguish_in_one_order_than_in_the_other():
     """What one order alone allows, an attacker of the other surpasses."""
     curve = of_ledger([LedgerEntry(0.4, 0.02, 1)], "zero-out")
     reached = [
@@ -158,7 +158,7 @@ def test_it_grows_with_the_false_positive_rate_the_steps_and_less_noise_and_is_i
     assert less == sorted(less)
 
 
-def test_an_image_replaced_by_any_other_is_told_apart_no_less_than_one_that_is_left_out():
+def test_an_image_replaced_by_any_other_is_no_harder_to_distinguish_than_one_that_is_left_out():
     for entries in (RUNS["epochs"], RUNS["long"]):
         zero_out, replaced = (of_ledger(entries, of) for of in ("zero-out", "replace-one"))
         assert replaced.advantage > 1.2 * zero_out.advantage

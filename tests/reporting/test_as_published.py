@@ -54,7 +54,7 @@ def test_train_accuracy_is_predicted_where_the_original_was_run():
     assert "train, predicted" not in as_markdown(figure4(without))
 
 
-def test_why_no_epsilon_holds_is_said_under_the_table_once_a_mechanism():
+def test_why_no_epsilon_holds_stands_under_the_table_once_a_mechanism():
     text = as_markdown([with_missing(panel) for panel in figure4(published()[:-1])])
     assert "not run" in text
     of = {"ldp_published": "LDP as published", "dpsgd_published": "DP-SGD as published"}

@@ -51,7 +51,7 @@ def test_where_an_image_is_the_unit_the_patient_with_the_most_images_has_bounds_
         assert ("everything but one patient with 30 images is right in at most" in shown) == told
 
 
-def test_where_a_run_has_no_guarantee_nothing_is_bounded_and_the_reason_is_told():
+def test_where_a_run_has_no_guarantee_nothing_is_bounded_and_the_reason_is_stated():
     none = Guarantee.none("dpsgd", "the noise can be repeated")
     runs = [record("dpsgd", seed=1), record("dpsgd", seed=2, guarantee=none, risk=())]
     (found,) = cell_risks(panel_of(runs))

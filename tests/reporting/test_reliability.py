@@ -14,12 +14,12 @@ def test_the_bins_of_several_runs_are_pooled_by_their_images():
     assert (second, third) == (other[1], one[1])
 
 
-def test_a_panel_of_runs_that_told_no_bins_has_no_reliability_diagram():
+def test_a_panel_of_runs_without_bins_has_no_reliability_diagram():
     records = [r.model_copy(update={"reliability": []}) for r in seven()]
     assert reliability_chart(figure4(records)[0], "reliability-1") is None
 
 
-def test_each_mechanism_has_its_diagram_and_its_error_is_told():
+def test_each_mechanism_has_its_diagram_and_its_error_is_stated():
     told = [(0.6, 0.5, 20), (0.9, 0.95, 60)]
     records = [
         r.model_copy(update={"reliability": told, "metrics": r.metrics | {"test/ece": 0.0625}})

@@ -43,7 +43,7 @@ def test_a_failed_cell_is_shown_as_failed_with_its_reason(tmp_path, reason):
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {9}
 
 
-def test_a_sweep_without_records_is_said(tmp_path):
+def test_a_sweep_without_records_is_reported(tmp_path):
     console = Console(width=200, file=io.StringIO(), record=True)
     assert report_sweep(tmp_path, console) == 0
     assert "no run left a record" in console.export_text()

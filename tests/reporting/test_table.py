@@ -74,7 +74,7 @@ def test_what_an_audit_found_stands_below_the_guarantee():
     assert "audited" not in as_markdown(figure4(records[:1]))
 
 
-def test_under_replace_one_both_mechanisms_are_told_the_epsilon_of_an_image():
+def test_under_replace_one_both_mechanisms_state_the_epsilon_of_an_image():
     records = [
         record("ldp", 1.0),
         record(guarantee=replace(promise("dpsgd", 1.0), replace_one_epsilon=2.1301)),
@@ -133,7 +133,7 @@ def test_the_seven_columns_fit_a_terminal_with_no_word_broken(width, dataset):
         assert words.count("78–84") == 6
 
 
-def test_seeds_are_averaged_and_counted_and_the_worst_epsilon_is_told():
+def test_seeds_are_averaged_and_counted_and_the_worst_epsilon_is_shown():
     records = [
         record(test=accuracy, seed=seed, guarantee=promise("dpsgd", 1.0, epsilon))
         for seed, accuracy, epsilon in ((1, 0.70, 0.98), (2, 0.80, 0.99), (3, 0.90, 0.97))

@@ -138,7 +138,7 @@ def test_the_total_stands_under_the_table_on_a_terminal_and_in_markdown():
     assert "no ε covers choosing it by its results" in ALONE
 
 
-def test_different_deltas_are_told_at_the_largest():
+def test_different_deltas_are_stated_at_the_largest():
     runs = told([record("dpsgd", 1.0), record("dpsgd", 2.0)])
     finer = dataclasses.replace(runs[0].account.spending, delta=1e-6)
     runs[0] = runs[0].model_copy(

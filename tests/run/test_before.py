@@ -93,7 +93,7 @@ def test_without_a_gpu_any_number_of_processes_shares_the_processor(composed, mo
     refuse_on_this_machine(composed("trainer=ddp", "trainer.devices=3"))
 
 
-def test_a_compiler_without_pythons_headers_is_told(composed, monkeypatch):
+def test_a_compiler_without_pythons_headers_is_refused(composed, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"include": "/nowhere"})
     words = ("trainer.compile=true", "trainer.accelerator=cpu")
@@ -101,7 +101,7 @@ def test_a_compiler_without_pythons_headers_is_told(composed, monkeypatch):
         refuse_on_this_machine(composed(*words))
 
 
-def test_a_folder_that_is_there_but_takes_no_files_is_told(tmp_path, monkeypatch):
+def test_a_folder_that_is_there_but_takes_no_files_is_refused(tmp_path, monkeypatch):
     make_folder("output_dir", tmp_path)
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
     with pytest.raises(UserError, match=r"output_dir=.*: this folder cannot be written to"):

@@ -114,7 +114,7 @@ def test_a_run_that_promises_nothing_may_start_from_them(train, plain):
     assert record.account.before == (first.account.spending,)
 
 
-def test_on_other_images_it_is_said_what_the_weights_carry_of_theirs(train, private, plain):
+def test_on_other_images_a_run_states_what_the_weights_carry_of_theirs(train, private, plain):
     _, file = private
     record, _ = train(*DPSGD, f"model.weights={file}", "data.seed=8")
     assert record.guarantee.epsilon == epsilon(ledger(record), 1e-4, "rdp")
@@ -137,7 +137,7 @@ def test_weights_of_noised_images_add_the_epsilon_of_other_releases_alone(train,
     assert "would spend ε = 1.25 per channel value" in refused.reason
 
 
-def test_one_epsilon_of_two_units_is_not_told(train, private, noised):
+def test_one_epsilon_of_two_units_is_not_stated(train, private, noised):
     record, _ = train(*DPSGD, f"model.weights={noised[1]}")
     assert "on noised ones, by LDP" in record.reason
     record, _ = train("mechanism=ldp", f"model.weights={private[1]}")

@@ -38,7 +38,7 @@ def test_the_peak_is_that_of_training_and_not_of_what_came_before(peaks):
     assert 190 <= peaks[0] <= 300
 
 
-def test_a_second_run_of_a_process_is_not_told_the_firsts_peak(peaks):
+def test_a_second_run_of_a_process_does_not_report_the_firsts_peak(peaks):
     assert 90 <= peaks[1] <= 160
 
 

@@ -131,7 +131,7 @@ def test_the_plan_is_executed_to_its_last_step(setting):
     assert setting.mechanism.ledger.steps == setting.mechanism.plan.steps == 8
 
 
-def test_epsilon_told_after_each_step_is_never_below_what_was_spent(setting):
+def test_epsilon_shown_after_each_step_is_never_below_what_was_spent(setting):
     plan, told, spent = setting.mechanism.plan, [], []
 
     class Watch(L.Callback):

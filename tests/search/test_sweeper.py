@@ -187,7 +187,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("word", MISTAKES)
-def test_a_mistake_is_told_before_a_launcher_is_made(word):
+def test_a_mistake_is_reported_before_a_launcher_is_made(word):
     with asked("beta=interval(1,4)", word) as (sweeper, set_up):
         with pytest.raises(UserError) as told:
             set_up()
@@ -254,7 +254,7 @@ def in_a_run(place):
 
 
 @pytest.mark.slow
-def test_a_failed_trial_is_told_and_tried_again_by_the_same_command(place, tiny):
+def test_a_failed_trial_is_reported_and_tried_again_by_the_same_command(place, tiny):
     """One of two rates lets the weights become infinite: it never has a value."""
     words = (*SEARCH, *tiny, "mechanism=none", "model.learning_rate=0.01,1e30")
     words += ("hydra.sweeper.n_trials=4", "hydra.sweeper.n_jobs=2", "hydra/launcher=local_pool")

@@ -68,7 +68,7 @@ def test_a_prediction_depends_on_its_image_alone(cell, trained):
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-6)
 
 
-def test_an_image_that_cannot_be_read_is_told_in_its_place(trained, tmp_path):
+def test_an_image_that_cannot_be_read_is_reported_in_its_place(trained, tmp_path):
     run = trained("none")
     (broken := tmp_path / "broken.png").write_bytes(run.paths[1].read_bytes()[:80])
     model = dpmi.load(run.folder)

@@ -49,7 +49,7 @@ def read_folder(config: FolderData) -> Catalogue:
             f"{root / outside}: leads out of data.root={root} by a symbolic link. Copy what it "
             "leads to, or remove it."
         )
-    # A folder without an image is a class too: one that is missing images, and that is told.
+    # A folder without an image is a class too: one that lacks images, which is an error.
     names = {name for split in (SPLITS if given else ("",)) for name in subfolders(root / split)}
     for name in names:
         if refusal := several_findings(name):

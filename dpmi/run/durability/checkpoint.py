@@ -106,7 +106,7 @@ class RunCheckpoint(Checkpoint):
         folder: of the checkpoints.
         seconds: between two; 0 saves after every step.
         stop: whether the process is asked to end.
-        console: where it is said that the disk is full.
+        console: shows that the disk is full.
         clock: seconds of the run so far, by part.
         csv_log: whose rows so far belong to a checkpoint.
         ranks: who trains: all stop at the same step, the first one writes.

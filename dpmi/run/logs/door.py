@@ -40,7 +40,7 @@ class Door(Logger):
         kind: of the tracker.
         start: makes the tracker.
         everything: what no ε covers may leave as well.
-        console: where a failure is said.
+        console: shows a failure.
     """
 
     def __init__(

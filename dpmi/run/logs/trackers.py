@@ -29,7 +29,7 @@ def tracked(
     Args:
         config: of the run.
         folder: the job's folder.
-        console: where a failure of the tracker is said.
+        console: shows a failure of the tracker.
         run_id: the same where the run is resumed.
         first_step: that this process trains.
     """

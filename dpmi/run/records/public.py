@@ -30,7 +30,7 @@ class PublicRecord(Public):
     """What may be published of a run, in ``public.json`` beside its record.
 
     It holds what the guarantee covers, and what is not about the training images. Metrics on test
-    images are named as what they are: statistics of those images. Nothing is told of validation
+    images are named as what they are: statistics of those images. Nothing is reported of validation
     images. Of a user's own data it tells neither places nor batches (``dpmi.run.records.leaving``).
 
     Attributes:

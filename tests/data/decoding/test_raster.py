@@ -82,7 +82,7 @@ def test_a_16_bit_xray_keeps_its_gray_levels() -> None:
     assert np.array_equal(pixels[..., 0], levels >> 8)
 
 
-def test_damaged_files_are_told_as_bad(real_images: Path) -> None:
+def test_damaged_files_are_reported_as_bad(real_images: Path) -> None:
     whole = next((real_images / "chest_xray_original").rglob("*.jpeg")).read_bytes()
     png = encoded(Image.new("L", (64, 64), 7))
     broken = png[:60] + b"\0" * 20 + png[80:]
@@ -91,7 +91,7 @@ def test_damaged_files_are_told_as_bad(real_images: Path) -> None:
             decode_image(data, 32, Decoding(1))
 
 
-def test_an_image_of_too_many_pixels_is_told_as_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_of_too_many_pixels_is_reported_as_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry, "MAX_PIXELS", 1000)
     with pytest.raises(BadImageError, match="40 x 40 pixels"):
         decode_image(encoded(Image.new("L", (40, 40))), 32, Decoding(1))

@@ -40,7 +40,9 @@ DPSGD = ("mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.checkpoint_seco
 GIVEN = (*DPSGD, "mechanism.calibration=noise_multiplier", "beta=2.5")
 
 
-def test_a_disk_too_full_for_checkpoints_is_said_and_training_goes_on(tiny, small_disk, tmp_path):
+def test_a_disk_too_full_for_checkpoints_is_reported_and_training_goes_on(
+    tiny, small_disk, tmp_path
+):
     folder = small_disk(70) / "job"  # the weights fit, a checkpoint beside them does not
     words = (*tiny, *GIVEN, f"cache_dir={tmp_path / 'cache'}", "model.momentum=0.9")
     assert job_processes.run(folder, *words) == 0
@@ -161,7 +163,7 @@ def test_a_resumed_run_goes_on_as_the_same_run_at_wandb(tiny, tmp_path):
 STEEP = ("model.learning_rate=1e6", "model.weight_decay=1e6")
 
 
-def test_training_that_diverges_is_stopped_and_said(tiny, tmp_path):
+def test_training_that_diverges_is_stopped_and_reported(tiny, tmp_path):
     folder = tmp_path / "job"
     words = (*tiny, "mechanism=none", *STEEP, f"cache_dir={tmp_path / 'cache'}")
     assert job_processes.run(folder, *words, "trainer.max_epochs=50") == 1
@@ -195,7 +197,7 @@ def test_a_budget_stops_a_run_before_the_step_that_would_pass_it_and_keeps_the_m
     assert epsilon(one_more, record.guarantee.delta, "rdp") > budget
 
 
-def test_a_budget_that_no_step_fits_into_is_said_and_nothing_is_released(tiny, tmp_path):
+def test_a_budget_that_no_step_fits_into_is_reported_and_nothing_is_released(tiny, tmp_path):
     words, line = ("mechanism=dpsgd", "privacy.max_epsilon=0.001"), "not one step of this run fits"
     folder = tmp_path / "job"
     assert job_processes.run(folder, *tiny, *words, f"cache_dir={tmp_path / 'cache'}") == 1

@@ -274,7 +274,7 @@ def test_sigterm_before_training_says_resumable_too(words, tmp_path):
     assert process.exitcode == 75, job_processes.said(folder)
 
 
-def test_what_is_done_is_not_run_again_unless_asked(words, tmp_path):
+def test_what_is_done_is_not_run_again_unless_requested(words, tmp_path):
     folder, command = tmp_path / "job", (*words("none"), "trainer.max_epochs=1")
     assert job_processes.run(folder, *command) == 0
     first = (folder / "record.json").stat().st_mtime_ns

@@ -28,7 +28,7 @@ def pixels(png):
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 @pytest.mark.parametrize("logger", ["csv", "wandb"])
-def test_a_users_own_images_are_in_no_record_unless_asked(
+def test_a_users_own_images_are_in_no_record_unless_requested(
     composed, stripes, overrides, shown, logger
 ):
     data = stripes(train=4)

@@ -243,7 +243,7 @@ def test_a_run_that_is_resumed_goes_on_where_it_was(kind, tmp_path, drawn):
 @pytest.mark.parametrize(
     ("kind", "logger"), [("tensorboard", TensorBoardLogger), ("mlflow", MLFlowLogger)]
 )
-def test_a_tracker_that_fails_in_mid_run_is_said_once_and_is_left_alone(
+def test_a_tracker_that_fails_in_mid_run_is_reported_once_and_is_left_alone(
     kind, logger, drawn, tmp_path, monkeypatch
 ):
     """As W&B's of a whole run (``test_wandb_tracker.py``): the door is the same."""
@@ -265,7 +265,7 @@ def test_a_tracker_that_fails_in_mid_run_is_said_once_and_is_left_alone(
     assert not broken.working
 
 
-def test_a_server_that_does_not_answer_is_said_once_and_training_goes_on(job, monkeypatch):
+def test_a_server_that_does_not_answer_is_reported_once_and_training_goes_on(job, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the port is closed, and stays so
     record, folder, said = job(
         "logger=mlflow", "logger.tracking_uri='http://127.0.0.1:9'", "mechanism=none"

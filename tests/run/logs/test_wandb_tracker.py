@@ -129,7 +129,7 @@ def test_the_csv_log_alone_is_whole_and_no_wandb_folder_is_made(job):
 
 
 @pytest.mark.slow
-def test_a_wandb_that_fails_in_mid_run_is_said_once_and_training_goes_on(job, monkeypatch):
+def test_a_wandb_that_fails_in_mid_run_is_reported_once_and_training_goes_on(job, monkeypatch):
     log, calls = wandb.Run.log, []
 
     def breaks(run, *args, **kwargs):
@@ -147,7 +147,7 @@ def test_a_wandb_that_fails_in_mid_run_is_said_once_and_training_goes_on(job, mo
     assert sum(bool(row["nonprivate/loss"]) for row in csv_rows(folder)) == 6
 
 
-def test_a_wandb_that_does_not_start_is_said_once_and_training_goes_on(job, monkeypatch):
+def test_a_wandb_that_does_not_start_is_reported_once_and_training_goes_on(job, monkeypatch):
     def refuses(*_, **__):
         raise wandb.errors.CommError("no answer")
 
@@ -205,7 +205,7 @@ def test_a_run_after_one_that_failed_is_a_run_of_its_own(tmp_path):
         ("online", {}, None, False),
     ],
 )
-def test_wandb_goes_online_only_with_credentials_or_when_told(
+def test_wandb_goes_online_only_with_credentials_or_when_configured(
     monkeypatch, tmp_path, mode, environment, netrc, offline
 ):
     for name, value in environment.items():

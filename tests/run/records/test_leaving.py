@@ -297,7 +297,7 @@ def test_of_images_that_are_lent_no_more_leaves_than_of_a_users_own(composed, na
     assert leaving.everything_may_leave(plain_values(composed("data=nih")))
 
 
-def test_weights_of_a_users_own_are_told_without_their_place():
+def test_weights_of_a_users_own_are_recorded_without_their_place():
     config = {"data": {"name": "phantom_xray"}, "model": {"weights": "/zebra-clinic/w.pth"}}
     assert leaving.public_config(config)["model"] == {"weights": "a file"}
 

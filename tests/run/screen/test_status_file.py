@@ -61,7 +61,7 @@ def test_a_run_without_privacy_tells_no_epsilon(told):
     assert {status.epsilon for status in statuses} == {None}
 
 
-def test_within_a_second_only_the_ends_of_epochs_are_told(told, monkeypatch):
+def test_within_a_second_only_the_ends_of_epochs_are_reported(told, monkeypatch):
     monkeypatch.setattr(status_file, "INTERVAL_SECONDS", 1e9)
     statuses, _ = told("mechanism=ldp")
     training = [status.epochs_done for status in statuses if status.phase == "training"]
