@@ -58,7 +58,7 @@ def config_checks(record: PublicRecord) -> Iterator[Check]:
 
 
 def _plan(values: Mapping[str, Any]) -> PrivacyPlan:
-    """The plan, of which δ < 1/n, a positive noise and a batch within n are asked."""
+    """The plan, which must have δ < 1/n, a positive noise and a batch within n."""
     own = {key: value for key, value in values.items() if key not in ("sample_rate", "sensitivity")}
     own["statistics"] = tuple(StatisticRelease(**one) for one in own["statistics"])
     return PrivacyPlan(**own)

@@ -18,7 +18,7 @@ from opacus.accountants import PRVAccountant
 
 from dpmi.privacy.spending import LedgerEntry
 
-PRV_ERROR = 0.002  # in ε: what Opacus is asked for
+PRV_ERROR = 0.002  # in ε: the error requested of Opacus
 LARGEST = 60.0  # ε beyond which the grids of both grow without bound
 
 Ledger = tuple[LedgerEntry, ...]

@@ -27,7 +27,7 @@ SMALLEST_IMAGE = 32  # most networks halve an image five times: 32 px leave one 
 
 
 class _Images(Section):
-    """What every data set is asked."""
+    """Keys of every data set."""
 
     image_size: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)]
     resize: Annotated[int, Field(ge=SMALLEST_IMAGE, le=1024)] | None

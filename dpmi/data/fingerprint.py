@@ -35,7 +35,7 @@ class DataFingerprint:
     largest_images_per_patient: int | None  # in train; None where patients are unknown
     median_images_per_patient: int | None  # the same; of an even number of patients the higher
     most_copies_of_an_image: int  # byte-identical ones in train, itself included
-    groups: str | None = None  # SHA-256 of the test images' groups; None where none are asked for
+    groups: str | None = None  # SHA-256 of the test images' groups; None where none are requested
 
     @property
     def together(self) -> dict[str, int]:
@@ -139,7 +139,7 @@ def _told(label: Any) -> tuple[int | list[int | None], list[int]]:
 
 
 def _digest_of_groups(catalogue: Catalogue, rows: Sequence[int]) -> str | None:
-    """Of what ``sha256`` leaves out: groups change what is reported of a run, not what it computes."""
+    """Of what ``sha256`` leaves out: groups change what is reported, not what is computed."""
     if not catalogue.groups:
         return None
     told = {name: [values[row] for row in rows] for name, values in catalogue.groups.items()}

@@ -33,7 +33,7 @@ class Split:
     pixels: NDArray[np.uint8]  # (n, C, R, R), memory-mapped, read-only
     labels: Labels  # (n,) classes, or (n, K) findings: 1, 0, NaN where not known
     patients: tuple[str, ...]  # "" where unknown
-    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # asked for, by column
+    groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # requested, by column
 
     def of_rows(self, rows: NDArray[np.int64]) -> Split:
         """Those images alone, (m,), in that order; their pixels are copied."""

@@ -1,4 +1,4 @@
-"""What is reported of each group of test images: importable without torch, for records and tables."""
+"""What is reported of each group of test images; importable without torch, for records."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ class TrainedModel(nn.Module):
             raise UserError(f"{name} cannot be read: {error}") from error
 
     def predict(self, paths: Iterable[str | Path]) -> list[Prediction]:
-        """Decide on images in files, each by itself; one that cannot be read is reported, not raised.
+        """Decide on images in files, each by itself; one that cannot be read is no exception.
 
         On the device that the model is on.
         """

@@ -53,7 +53,7 @@ def log_samples(door: Door, config: Config, clean: PreparedData, released: Prepa
 
 
 def _may_be_shown(config: Config) -> bool:
-    """Images of a user's own patients only where asked; the logger lets out no other either."""
+    """Images of a user's own patients only where requested; the logger lets out no other either."""
     wanted = config.logger.sample_images
     return wanted == "all" or (wanted == "public" and config.data.name not in OWN_DATA)
 

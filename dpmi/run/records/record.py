@@ -33,7 +33,7 @@ Metric = Annotated[
 
 
 class ImageSample(Private):
-    """One training image before and after the mechanism; of public images only, unless asked.
+    """One training image before and after the mechanism; of public images only, unless requested.
 
     Attributes:
         label: its class.
