@@ -1,6 +1,7 @@
 """An image that is given in several views contributes their mean gradient, clipped once."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -59,11 +60,23 @@ def error(a, b):
     return ((a - b).norm() / b.norm()).item()
 
 
-def resnet(norm):
+@cache
+def first(norm):
     torch.manual_seed(0)
     return build_network(
         "resnet18", 3, norm, build_network("resnet18", 3, "batch", None).net.state_dict()
     )
+
+
+def resnet(norm):
+    """One of its own for who asks, always with the same weights."""
+    return copy.deepcopy(first(norm))
+
+
+@cache
+def expected_of(norm, drawn, count):
+    """The definition, of three images or patients of that many views: the same for each engine."""
+    return reference(resnet(norm), *drawn(3, count, 48))
 
 
 def batch(images, views, side=32):
@@ -77,7 +90,7 @@ def batch(images, views, side=32):
 @pytest.mark.parametrize("views", [1, 2, 4])
 def test_clipped_sums_of_views_equal_a_naive_loop_over_images(engine, norm, views):
     net, (images, labels) = resnet(norm), batch(3, views, 48)
-    expected, norms = reference(net, images, labels)
+    expected, norms = expected_of(norm, batch, views)
     assert max(norms) > CLIP  # the clipping has something to do
     assert error(clipped_sum(engine, net, images, labels)[0], expected) < 1e-5
 
@@ -153,17 +166,17 @@ def test_frozen_parameters_neither_count_nor_get_a_gradient_from_any_view():
     assert error(clipped_sum("fast", net, images, labels)[0], expected) < 1e-5
 
 
-def patients(images_each, side=32):
-    """Three patients with several images each, whose labels differ."""
-    images, _ = batch(3, images_each, side)
-    return images, torch.arange(3 * images_each).view(3, images_each) % 3
+def patients(people, images_each, side=32):
+    """Patients with several images each, whose labels differ."""
+    images, _ = batch(people, images_each, side)
+    return images, torch.arange(people * images_each).view(people, images_each) % 3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("norm", ["group", "frozen_batch"])
 def test_clipped_sums_of_patients_equal_a_naive_loop_over_patients(engine, norm):
-    net, (images, labels) = resnet(norm), patients(4, 48)
-    expected, norms = reference(net, images, labels)
+    net, (images, labels) = resnet(norm), patients(3, 4, 48)
+    expected, norms = expected_of(norm, patients, 4)
     assert max(norms) > CLIP  # the clipping has something to do
     assert error(clipped_sum(engine, net, images, labels)[0], expected) < 1e-5
 
@@ -173,7 +186,7 @@ def test_dropping_any_one_patient_moves_the_sum_by_no_more_than_the_clip_norm(en
     net = resnet("group")
     with torch.no_grad():
         net.net.fc.weight.mul_(1e4)
-    images, labels = patients(3)
+    images, labels = patients(3, 3)
     whole, _ = clipped_sum(engine, net, images, labels)
     moved = []
     for left_out in range(3):
