@@ -767,6 +767,28 @@ STATISTICS = (
         "test_dropping_any_one_image_moves_each_statistic_by_at_most_its_sensitivity",
     ),
     Planted(
+        "the learning rate is printed as lowered, and is not",
+        "dpmi/run/parts.py",
+        "mechanism.learning_rate if",
+        "config.model.learning_rate if",
+        "tests/run/test_noise_walk.py::test_the_noise_moves_weights_as_far_as_noise_walk_allows",
+    ),
+    Planted(
+        "the part of momentum in the walk is left out",
+        "dpmi/models/walk.py",
+        "momentum**2 * vv + 1, momentum * wv",
+        "momentum**2 * vv + 1, 0.0 * wv",
+        "tests/models/test_walk.py::test_it_is_what_sgd_makes_of_noise",
+    ),
+    Planted(
+        "features are whitened, and the weights that are kept know nothing of it",
+        "dpmi/models/network.py",
+        "self.whitening.folded(weight, bias) if self.whitening else (weight, bias)",
+        "(weight, bias)",
+        "tests/models/test_whitening.py::"
+        "test_what_is_kept_of_a_trained_network_is_torchvisions_and_decides_the_same",
+    ),
+    Planted(
         "the sums of the classes' logits have no noise",
         "dpmi/mechanisms/dpsgd.py",
         "decide_midway(net, released, self._train, planned.noise_std)",

@@ -18,7 +18,7 @@ from dpmi.auditing.canaries import SIDE, Canaries, CanaryNet
 from dpmi.auditing.transcript import LEARNING_RATE, Transcript
 from dpmi.base.errors import UserError
 from dpmi.config.schema import Config
-from dpmi.config.sections import CsvLogger
+from dpmi.config.sections import CsvLogger, DpsgdMechanism
 from dpmi.mechanisms import batch_images
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.run.durability.stopping import StoppedByRequest
@@ -57,7 +57,11 @@ def on_own_network(config: Config) -> Config:
     """The config with all layers of an auditor's network trained, by all of the budget."""
     still = {"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
     whole = {"train": "all", "prior": "train", "average": "none", "schedule": "constant"}
-    return config.model_copy(update={"model": config.model.model_copy(update=still | whole)})
+    mechanism = config.mechanism
+    if isinstance(mechanism, DpsgdMechanism):  # which would lower that learning rate
+        mechanism = mechanism.model_copy(update={"noise_walk": None})
+    model = config.model.model_copy(update=still | whole)
+    return config.model_copy(update={"model": model, "mechanism": mechanism})
 
 
 def again(

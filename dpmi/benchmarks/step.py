@@ -177,6 +177,7 @@ def make_step(
             max_physical_batch_size=piece or (shape.batch_size if fast else _OPACUS_PIECE),
             input_shape=(3, shape.image_size, shape.image_size),
             engine="fast" if fast else "opacus",
+            learning_rate=optimizer.param_groups[0]["lr"],
             noise=NoiseSource(0),
         ).make_gradient(net)
 

@@ -66,6 +66,7 @@ class DpsgdMechanism(Section):
     delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
     whiten: bool
+    noise_walk: Positive | None
     shares: BudgetShares
 
 

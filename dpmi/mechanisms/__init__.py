@@ -36,6 +36,7 @@ from dpmi.mechanisms.statistics import (
     CLASS_SUMS,
     ExactStatistics,
 )
+from dpmi.models.walk import noise_walk
 from dpmi.privacy.budget import share_out
 from dpmi.privacy.guarantee import Claim, printed_delta, printed_epsilon
 from dpmi.privacy.journal import Journal
@@ -140,8 +141,10 @@ def build_mechanism(
         batch_size = batch_images(config, n)
         steps_per_epoch = max(1, round(n / batch_size))
         steps = steps_per_epoch * config.trainer.max_epochs
+        plan = _plan(config, settings, n, unit, batch_size, steps, config.max_grad_norm)
         return DPSGD(
-            _plan(config, settings, n, unit, batch_size, steps, config.max_grad_norm),
+            plan,
+            learning_rate=_learning_rate(config, settings, plan),
             steps_per_epoch=steps_per_epoch,
             max_physical_batch_size=piece or config.max_physical_batch_size,
             input_shape=_input_shape(config, train),
@@ -173,6 +176,16 @@ def epochs(config: Config) -> int:
     """Passes over the loader that a mechanism takes: as the config says, or one release."""
     computed = config.mechanism.name in ("class_means", "ldp_features")
     return 1 if computed else config.trainer.max_epochs
+
+
+def _learning_rate(config: Config, settings: DpsgdMechanism, plan: PrivacyPlan) -> float:
+    """The config's, or a lower one at which the noise moves no weight too far."""
+    rate, most = config.model.learning_rate, settings.noise_walk
+    if most is None or config.model.train == "head":
+        return rate
+    noise = plan.noise_std / plan.expected_batch_size  # in the gradient of a step
+    walk = noise * noise_walk(config.model.schedule, plan.steps, config.model.momentum)
+    return min(rate, most / walk)
 
 
 def _input_shape(config: Config, train: TrainingSet | None) -> tuple[int, ...]:

@@ -40,6 +40,7 @@ class DPSGD(PlannedMechanism):
             half of the free memory holds when training starts.
         engine: how gradients are clipped: "fast" (book-keeping) or "opacus" (hooks, the reference).
         multiplicity: views of each image in a batch; images of each patient.
+        learning_rate: the peak of its schedule, which the noise may have lowered.
         compiled: code is made for the network, for the sizes of batches that come.
         options: of PlannedMechanism. Of several processes each clips its part of a batch; all add
             the same noise.
@@ -54,11 +55,13 @@ class DPSGD(PlannedMechanism):
         input_shape: tuple[int, ...],
         max_physical_batch_size: int | Literal["auto"],
         engine: str,
+        learning_rate: float,
         multiplicity: int = 1,
         compiled: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(plan, **options)
+        self.learning_rate = learning_rate
         self._piece, self._input_shape = max_physical_batch_size, input_shape
         self._engine, self._multiplicity, self._dropped = engine, multiplicity, 0
         self._compiled = compiled
@@ -115,10 +118,11 @@ class DPSGD(PlannedMechanism):
     def describe(self) -> dict[str, Any]:
         """Return the plan, the ledger, and how gradients were clipped.
 
-        That is: the size of pieces, which layers went without a rule, one example at a time, and
-        how many gradients were not finite.
+        That is: the peak of the learning rate, the size of pieces, which layers went without a
+        rule, one example at a time, and how many gradients were not finite.
         """
         return super().describe() | {
+            "learning_rate": self.learning_rate,
             "physical_batch_size": self._gradient.physical_batch_size if self._gradient else None,
             "functional_layers": list(self._gradient.functional) if self._gradient else None,
             "nonprivate/dropped_gradients": self._dropped_so_far(),

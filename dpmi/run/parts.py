@@ -18,7 +18,7 @@ from dpmi.data.prepare import PreparedData, prepare
 from dpmi.features.datamodule import FeatureDataModule
 from dpmi.features.extract import Features, extract_features
 from dpmi.features.penultimate import penultimate_vectors
-from dpmi.mechanisms import Mechanism, PlannedMechanism, batch_images
+from dpmi.mechanisms import DPSGD, Mechanism, PlannedMechanism, batch_images
 from dpmi.models.classifier import ImageClassifier
 from dpmi.models.head import FeatureHead
 from dpmi.models.network import Pretrained, build_network
@@ -158,7 +158,9 @@ def classifier(
         graded=data.graded,
         multilabel=data.multilabel,
         make_gradient=mechanism.make_gradient,
-        learning_rate=config.model.learning_rate,
+        learning_rate=(
+            mechanism.learning_rate if isinstance(mechanism, DPSGD) else config.model.learning_rate
+        ),
         weight_decay=config.model.weight_decay,
         momentum=config.model.momentum,
         schedule=config.model.schedule,

@@ -87,7 +87,7 @@ def released(data, net, batches, *, augment, precision, engine, feed, ranks):
         )  # fmt: skip
         mechanism = DPSGD(
             plan, steps_per_epoch=plan.steps, max_physical_batch_size=4, input_shape=(3, 32, 32),
-            engine=engine, noise=NoiseSource(None, key=bytes(32)), ranks=process,
+            engine=engine, learning_rate=0.1, noise=NoiseSource(None, key=bytes(32)), ranks=process,
         )  # fmt: skip
         place, workers = feed
         module = ImageDataModule(

@@ -46,8 +46,8 @@ CONFIG = frozenset({
     "data.task", "data.finding", "data.findings",
     *(f"mechanism.{key}" for key in (
         "name", "matched", "pool", "calibration", "accountant", "delta", "engine", "whiten",
-        "count_scale", "moment_scale", "shares.centre", "shares.head", "shares.counts",
-        "shares.logits",
+        "noise_walk", "count_scale", "moment_scale", "shares.centre", "shares.head",
+        "shares.counts", "shares.logits",
     )),
     *(f"model.{key}" for key in (
         "name", "weights", "input", "norm", "learning_rate", "weight_decay", "momentum", "train",
@@ -74,7 +74,7 @@ CONFIG_OF_PUBLIC_DATA = frozenset({
 # Of public data: what was executed, from which others can compute ε. It tells the batch size.
 _EXECUTED = frozenset({
     "plan", "ledger", "lost_steps", "microbatches", "max_grad_norm", "noise_multiplier", "steps",
-    "least_blank_share",
+    "least_blank_share", "learning_rate",
 })  # fmt: skip
 
 # Fields of the guarantee that state it. The others are facts about the images.

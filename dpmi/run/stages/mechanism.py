@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dpmi.config.sections import DpsgdMechanism
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms import LocalDP, LocalDPOfFeatures, Mechanism, build_mechanism
+from dpmi.mechanisms import DPSGD, LocalDP, LocalDPOfFeatures, Mechanism, build_mechanism
 from dpmi.mechanisms.base import FirstWeights
 from dpmi.run.durability.resume import Resumption
 from dpmi.run.records.entry import RunEntry
@@ -54,7 +55,7 @@ def build(
         UserError: no plan fits, or it would pass a budget.
     """
     writes = context.ranks.is_first
-    return build_mechanism(
+    built = build_mechanism(
         context.config,
         inputs.train.n,
         begun.noise,
@@ -68,6 +69,15 @@ def build(
         images.unit,
         inputs.features.drawn if inputs.features else None,
     )
+    own, mechanism = context.config.model.learning_rate, context.config.mechanism
+    if writes and isinstance(built, DPSGD) and built.learning_rate < own:
+        assert isinstance(mechanism, DpsgdMechanism)
+        context.console.print(
+            f"learning rate {built.learning_rate:.2g} in place of {own:g}: "
+            f"mechanism.noise_walk={mechanism.noise_walk:g}",
+            markup=False,
+        )
+    return built
 
 
 def reserve(context: Context, entry: RunEntry, mechanism: Mechanism, begun: Resumption) -> None:
