@@ -9,6 +9,7 @@ the plan alone, so that no ε is spent on keeping it short.
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 
@@ -31,10 +32,12 @@ def noise_walk(schedule: str, steps: int, momentum: float) -> float:
     # Second moments of weight w and velocity v, both linear in the noise:
     # v' = momentum v + noise, w' = w - rate v'.
     ww, wv, vv = 0.0, 0.0, 0.0
-    for _ in range(steps):
-        rate = sgd.param_groups[0]["lr"]
-        vv, wv = momentum**2 * vv + 1, momentum * wv
-        ww, wv = ww - 2 * rate * wv + rate**2 * vv, wv - rate * vv
-        sgd.step()
-        rates.step()
+    with warnings.catch_warnings():
+        # That the optimizer made no step: it has no gradient, and hooks of real ones would see it.
+        warnings.filterwarnings("ignore", message=".*before `optimizer.step()`")
+        for _ in range(steps):
+            rate = sgd.param_groups[0]["lr"]
+            vv, wv = momentum**2 * vv + 1, momentum * wv
+            ww, wv = ww - 2 * rate * wv + rate**2 * vv, wv - rate * vv
+            rates.step()
     return math.sqrt(ww)

@@ -45,7 +45,8 @@ def test_noise_of_no_effect_is_undone_and_its_mean_effect_too():
     copies = np.repeat(dark, 400, 0)
     released = laplace_mechanism(copies, 1, NoiseSource(None).stream("laplace_train"))
     assert released.mean() > 60
-    assert abs(Denoiser(wide, smooth)(released).mean() - 20) < 8
+    # 6.8 off, with a standard deviation of 0.94 over draws: one false alarm in ten million.
+    assert abs(Denoiser(wide, smooth)(released).mean() - 20) < 12
 
 
 def test_similarity_is_one_of_the_same_image():
