@@ -14,10 +14,8 @@ from dpmi.base.errors import UserError
 
 # What stands between the columns; of those that fit a header line the first is taken.
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-_ZIP, _OLE = (
-    b"PK\3\4",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-)  # what .xlsx and .ods, and .xls begin with
+# What .xlsx and .ods, and .xls begin with.
+_ZIP, _OLE = b"PK\3\4", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 
 @dataclass(frozen=True)
