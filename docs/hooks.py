@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 # The page of the site, and the file it is made from.
 PAGES = {
@@ -19,6 +21,8 @@ ATTACHED = ("CITATION.cff",)  # linked from a page, and served as they are
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages, with links that are right for the site."""
+    from mkdocs.structure.files import File  # here: a test reads PAGES without mkdocs
+
     top = Path(config.config_file_path).parent
     for page, source in PAGES.items():
         text = for_site((top / source).read_text(encoding="utf-8"))

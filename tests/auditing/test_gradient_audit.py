@@ -184,13 +184,15 @@ PLANTED = {
     "views clipped apart": ((*WHOLE, *TWO_VIEWS), views_clipped_apart),
     "images of a patient clipped apart": ((*WHOLE, *PATIENTS), views_clipped_apart),
     "images twice in a batch": (WHOLE, batches(lambda f, self, step: 2 * f(self, step))),
-    "batches at twice the rate": (poisson(COARSE), batches(at_twice_the_rate)),
-    "batches of all images": (poisson(COARSE), batches(lambda f, self, step: list(range(COARSE)))),
+    "batches at twice the rate": (poisson(FINE), batches(at_twice_the_rate)),
+    "batches of all images": (poisson(FINE), batches(lambda f, self, step: list(range(FINE)))),
     "a step off the ledger": ((*WHOLE, "trainer.max_epochs=2"), ledger_forgets_a_step),
     "an accountant that sees twice the noise": (WHOLE, accountant_sees_twice_the_noise),
     "a step repeated with new noise after a kill": (WHOLE, resumed_with_new_noise),
 }
-SMALL = {  # with fewer canaries, one audit in fifteen or so would not see them
+SMALL = {  # with fewer canaries, one audit in twelve or so would not see them
+    "batches at twice the rate",
+    "batches of all images",
     "noise three tenths too small",
     "a step off the ledger",
     "a step repeated with new noise after a kill",

@@ -74,9 +74,7 @@ def test_a_disk_too_full_for_the_weights_fails_the_run_which_goes_on_when_there_
 def test_a_full_disk_stops_training_before_a_step_that_could_not_be_written_ahead(
     tiny, small_disk, tmp_path
 ):
-    disk = small_disk(1)
-    folder = disk / "job"
-    folder.mkdir()
+    disk = folder = small_disk(1)  # what the job prints is kept beside it, on another disk
     (disk / "ballast").write_bytes(b"0" * (1 << 19))
     words = (*tiny, *GIVEN, f"cache_dir={tmp_path / 'cache'}", "trainer.max_epochs=300")
     process = job_processes.start(folder, *words)
