@@ -56,7 +56,13 @@ def replica(config: Config, folder: Path, **changes: dict[str, Any]) -> Config:
 def on_own_network(config: Config) -> Config:
     """The config with all layers of an auditor's network trained, by all of the budget."""
     still = {"learning_rate": LEARNING_RATE, "weight_decay": 0.0, "momentum": 0.0}
-    whole = {"train": "all", "prior": "train", "average": "none", "schedule": "constant"}
+    whole = {
+        "train": "all",
+        "frozen": None,
+        "prior": "train",
+        "average": "none",
+        "schedule": "constant",
+    }
     mechanism = config.mechanism
     if isinstance(mechanism, DpsgdMechanism):  # which would lower that learning rate
         mechanism = mechanism.model_copy(update={"noise_walk": None})

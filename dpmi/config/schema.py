@@ -142,6 +142,37 @@ class Config(Section):
         return getattr(self.data, "task", "classes") == "multilabel"
 
     @property
+    def frozen(self) -> str | None:
+        """``model.frozen`` without auto: which layers keep their public weights."""
+        model = self.model
+        if model.frozen != "auto":
+            return model.frozen
+        private = isinstance(self.mechanism, DpsgdMechanism)
+        return "all_but_norms" if private and self._frozen_refused() is None else None
+
+    @property
+    def learning_rate(self) -> float:
+        """``model.learning_rate`` without auto."""
+        rate = self.model.learning_rate
+        if rate != "auto":
+            return rate
+        return 0.05 if self.frozen == "all_but_norms" else 0.01
+
+    @property
+    def noise_walk(self) -> float | None:
+        """``mechanism.noise_walk`` without auto; None where noise may move weights as it does.
+
+        Scales of normalisation layers are about 1, and kernels some hundredths: what is far for
+        these is not for those.
+        """
+        if not isinstance(self.mechanism, DpsgdMechanism) or self.model.train == "head":
+            return None
+        walk = self.mechanism.noise_walk
+        if walk != "auto":
+            return walk
+        return 0.05 if self.frozen == "all_but_norms" else 0.008
+
+    @property
     def draws_patients(self) -> bool:
         """Whether a batch may have patients, of whom ``data.multiplicity`` images are drawn."""
         return self.privacy.unit != "image" and self.mechanism.name == "dpsgd"
@@ -159,18 +190,19 @@ class Config(Section):
             raise ValueError(f"data.multiplicity={self.data.multiplicity}: {refused}")
 
     def _can_be_frozen(self) -> None:
-        model = self.model
-        if model.frozen is None:
-            return
-        refused = None
-        if model.train == "head":
-            refused = "under model.train=head all layers but the head are frozen"
-        elif model.weights is None:
-            refused = "model.weights=null are random, and would stay so"
-        elif model.norm == "batch":
-            refused = "model.norm=batch would still move the statistics of the frozen layers"
-        if refused:
-            raise ValueError(f"model.frozen={model.frozen}: {refused}; allowed is null")
+        layers, refused = self.model.frozen, self._frozen_refused()
+        if layers not in (None, "auto") and refused:
+            raise ValueError(f"model.frozen={layers}: {refused}; allowed is null")
+
+    def _frozen_refused(self) -> str | None:
+        """Why no layer may keep its public weights."""
+        if self.model.train == "head":
+            return "under model.train=head all layers but the head are frozen"
+        if self.model.weights is None:
+            return "model.weights=null are random, and would stay so"
+        if self.model.norm == "batch":
+            return "model.norm=batch would still move the statistics of the frozen layers"
+        return None
 
     def _is_as_published(self, mechanism: DpsgdPublishedMechanism) -> None:
         """There is nothing to rerun where the authors ran nothing."""

@@ -14,9 +14,11 @@ from dpmi.config.values import (
     Name,
     Place,
     Positive,
+    RateOrAuto,
     Scale,
     Section,
     Share,
+    WalkOrAuto,
 )
 
 NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
@@ -66,7 +68,7 @@ class DpsgdMechanism(Section):
     delta: DeltaOrAuto
     engine: Literal["fast", "opacus"]
     whiten: bool
-    noise_walk: Positive | None
+    noise_walk: WalkOrAuto
     shares: BudgetShares
 
 
@@ -135,14 +137,14 @@ class ModelSettings(Section):
     weights: Place | None
     input: Literal["auto", "imagenet", "half", "xrv"]
     train: Literal["all", "head", "head_then_all"]
-    frozen: Literal["stem", "layer1", "layer2", "layer3"] | None
+    frozen: Literal["auto", "all_but_norms", "stem", "layer1", "layer2", "layer3"] | None
     head: Literal["linear", "ordinal"]
     features: FeatureSettings
     prior: Literal["train", "uniform", "midway"]
     average: Literal["none", "last_half"]
     schedule: Literal["constant", "cosine"]
     norm: Literal["batch", "group", "frozen_batch", "layer"]
-    learning_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    learning_rate: RateOrAuto
     weight_decay: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
 

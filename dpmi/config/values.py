@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
@@ -12,6 +13,7 @@ from dpmi.base.places import from_home
 # Nobody means numbers beyond these, on which libraries fail late, or compute infinities.
 _MOST = 2**31 - 1
 _LEAST_SCALE, _MOST_SCALE = 1e-9, 1e9
+_MOST_RATE = 1_000_000
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=_LEAST_SCALE, le=_MOST_SCALE, allow_inf_nan=False)]
@@ -56,6 +58,22 @@ def _delta_or_auto(value: object) -> object:
     raise ValueError("allowed are auto, and numbers greater than 0 and less than 1")
 
 
+def _is_number(value: object, most: float) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and 0 < value <= most
+
+
+def _rate_or_auto(value: object) -> object:
+    if value == "auto" or _is_number(value, _MOST_RATE):
+        return value
+    raise ValueError(f"allowed are auto, and numbers greater than 0 and up to {_MOST_RATE}")
+
+
+def _walk_or_auto(value: object) -> object:
+    if value is None or value == "auto" or _is_number(value, sys.float_info.max):
+        return value
+    raise ValueError("allowed are auto, null, and numbers greater than 0")
+
+
 TruthOrAuto = Annotated[bool | Literal["auto"], PlainValidator(_truth_or_auto)]
 CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(_count_or_auto)]
 CountOrAll = Annotated[int | Literal["all"], PlainValidator(_count_or_all)]
@@ -66,6 +84,8 @@ Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[Annotated[list[Name], EachOnce] | None, BeforeValidator(listed)]
 
 DeltaOrAuto = Annotated[float | Literal["auto"], PlainValidator(_delta_or_auto)]
+RateOrAuto = Annotated[float | Literal["auto"], PlainValidator(_rate_or_auto)]
+WalkOrAuto = Annotated[float | Literal["auto"] | None, PlainValidator(_walk_or_auto)]
 
 
 class Section(BaseModel):

@@ -144,7 +144,7 @@ def build_mechanism(
         plan = _plan(config, settings, n, unit, batch_size, steps, config.max_grad_norm)
         return DPSGD(
             plan,
-            learning_rate=_learning_rate(config, settings, plan),
+            learning_rate=_learning_rate(config, plan),
             steps_per_epoch=steps_per_epoch,
             max_physical_batch_size=piece or config.max_physical_batch_size,
             input_shape=_input_shape(config, train),
@@ -178,10 +178,10 @@ def epochs(config: Config) -> int:
     return 1 if computed else config.trainer.max_epochs
 
 
-def _learning_rate(config: Config, settings: DpsgdMechanism, plan: PrivacyPlan) -> float:
+def _learning_rate(config: Config, plan: PrivacyPlan) -> float:
     """The config's, or a lower one at which the noise moves no weight too far."""
-    rate, most = config.model.learning_rate, settings.noise_walk
-    if most is None or config.model.train == "head":
+    rate, most = config.learning_rate, config.noise_walk
+    if most is None:
         return rate
     noise = plan.noise_std / plan.expected_batch_size  # in the gradient of a step
     walk = noise * noise_walk(config.model.schedule, plan.steps, config.model.momentum)

@@ -94,6 +94,17 @@ class ImageNetwork(DecidingNetwork):
             if any(name == own or name.startswith(f"{own}.") for own in frozen):
                 parameter.requires_grad_(False)
 
+    def freeze_all_but_norms(self) -> None:
+        """Keep all weights but the head's and those that are vectors.
+
+        These are scales and shifts of normalisation layers and biases: BiTFiT (Bu et al. 2022,
+        arXiv 2210.00036), of a ten-thousandth to a thousandth of the weights.
+        """
+        head = {id(parameter) for parameter in self.head.parameters()}
+        for parameter in self.net.parameters():
+            if parameter.squeeze().dim() > 1 and id(parameter) not in head:
+                parameter.requires_grad_(False)
+
     @torch.no_grad()
     def whiten(self, images: Iterable[Tensor]) -> None:
         """Whiten what the last layer is given; what the network computes stays the same.

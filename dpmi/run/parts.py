@@ -139,8 +139,10 @@ def network(
         side=config.data.image_size,
         shown=pretrained.input,
     )
-    if config.model.frozen:
-        net.freeze(config.model.frozen)
+    if config.frozen == "all_but_norms":
+        net.freeze_all_but_norms()
+    elif config.frozen:
+        net.freeze(config.frozen)
     if isinstance(config.mechanism, DpsgdMechanism) and config.mechanism.whiten:
         whiten_by_public_images(net, channels, config.data.image_size)
     return net
@@ -159,7 +161,7 @@ def classifier(
         multilabel=data.multilabel,
         make_gradient=mechanism.make_gradient,
         learning_rate=(
-            mechanism.learning_rate if isinstance(mechanism, DPSGD) else config.model.learning_rate
+            mechanism.learning_rate if isinstance(mechanism, DPSGD) else config.learning_rate
         ),
         weight_decay=config.model.weight_decay,
         momentum=config.model.momentum,

@@ -9,6 +9,7 @@ from dpmi.backbones import backbone, names
 from dpmi.base.errors import UserError
 from dpmi.features.backbone import FrozenBackbone
 from dpmi.models.network import Pretrained, build_network, refuse_colour
+from dpmi.models.norms import FrozenStatisticsBatchNorm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,6 +85,25 @@ def test_frozen_are_those_weights_that_a_stage_depends_on_and_no_others(referenc
         reached |= {"class_token", "encoder.pos_embedding"}  # they join what the patches give
     own.freeze(last)
     assert {n for n, p in own.net.named_parameters() if not p.requires_grad} == reached
+
+
+def test_norms_biases_and_the_head_are_all_that_is_trained_where_all_else_is_frozen(reference):
+    name, net = reference
+    own = constant(name, net, side=SIDE)
+    own.freeze_all_but_norms()
+    trained = {n: p for n, p in own.net.named_parameters() if p.requires_grad}
+    head = {f"{own.backbone.head}.{n}" for n, _ in own.head.named_parameters()}
+    assert head <= set(trained)
+    layers = dict(own.net.named_modules())
+    for name in {n.rpartition(".")[0] for n, _ in own.net.named_parameters()} - {""}:
+        kinds = (nn.GroupNorm, nn.LayerNorm, FrozenStatisticsBatchNorm)
+        if isinstance(layers[name], kinds):
+            assert {f"{name}.weight", f"{name}.bias"} <= set(trained)
+        elif isinstance(layers[name], nn.Conv2d | nn.Linear):
+            assert (f"{name}.weight" in trained) == (f"{name}.weight" in head)
+    whole = sum(p.numel() for p in own.net.parameters())
+    of_head = sum(p.numel() for n, p in trained.items() if n in head)
+    assert sum(p.numel() for p in trained.values()) - of_head < 0.02 * whole
 
 
 @pytest.mark.parametrize("norm", ["group", "frozen_batch"])

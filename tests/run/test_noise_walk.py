@@ -20,18 +20,22 @@ NOISE_ALONE = (
 )
 
 
+EVERY_LAYER = "model.frozen=null"
+KERNELS, SCALES_AND_SHIFTS = ("conv", "downsample.0"), ("bn", "downsample.1")
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     torch.manual_seed(3)
     state = resnet18(num_classes=2).state_dict()
     file = tmp_path_factory.mktemp("start") / "weights.pth"
     torch.save(state, file)
-    return file, {n: v for n, v in state.items() if "conv" in n}
+    return file, state
 
 
 @pytest.fixture
 def run(tiny, start, tmp_path, capsys):
-    """Run a job to its end; returns its record, how far weights moved, and the screen."""
+    """Run a job to its end; returns its record, how each weight moved, and the screen."""
 
     def job(*words):
         overrides = [*tiny, *NOISE_ALONE, f"cache_dir={tmp_path / 'cache'}"]
@@ -43,27 +47,49 @@ def run(tiny, start, tmp_path, capsys):
         record = Run(config, folder, Console(width=200)).execute()
         assert record.status == "completed", record.reason
         left = load_file(folder / "model.safetensors")
-        moved = torch.cat([(left[n] - v).flatten() for n, v in start[1].items()])
-        return record, float(moved.std()), capsys.readouterr().out
+
+        def moved(layers):
+            names = [n for n in left if any(f".{layer}" in f".{n}" for layer in layers)]
+            return torch.cat([(left[n] - start[1][n]).flatten() for n in names])
+
+        return record, moved, capsys.readouterr().out
 
     return job
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_the_noise_moves_weights_as_far_as_noise_walk_allows(run, momentum):
-    record, moved, screen = run("mechanism.noise_walk=0.003", f"model.momentum={momentum}")
-    assert moved == pytest.approx(0.003, rel=0.01)
+    words = ("mechanism.noise_walk=0.003", EVERY_LAYER, f"model.momentum={momentum}")
+    record, moved, screen = run(*words)
+    assert float(moved(KERNELS).std()) == pytest.approx(0.003, rel=0.01)
     rate = record.mechanism["learning_rate"]
-    assert rate < record.config["model"]["learning_rate"]
+    assert rate < 0.01
     assert f"learning rate {rate:.2g} in place of 0.01: mechanism.noise_walk=0.003" in screen
+
+
+def test_by_default_it_moves_scales_and_shifts_by_a_twentieth_and_kernels_by_nothing(run):
+    """Of 9600 normal values the standard deviation is off by 3 % once in 30,000 runs."""
+    record, moved, screen = run()
+    assert not moved(KERNELS).any()
+    assert float(moved(SCALES_AND_SHIFTS).std()) == pytest.approx(0.05, rel=0.03)
+    rate = record.mechanism["learning_rate"]
+    assert f"learning rate {rate:.2g} in place of 0.05: mechanism.noise_walk=0.05" in screen
+
+
+def test_by_default_it_moves_weights_of_which_all_are_trained_by_less(run):
+    _, moved, _ = run(EVERY_LAYER)
+    assert float(moved(KERNELS).std()) == pytest.approx(0.008, rel=0.01)
 
 
 @pytest.mark.parametrize("allowed", ["null", "1e9"])
 def test_without_a_limit_or_below_it_the_learning_rate_is_the_users(run, allowed):
-    record, moved, screen = run(f"mechanism.noise_walk={allowed}")
+    rate = 0.02
+    record, moved, screen = run(
+        f"mechanism.noise_walk={allowed}", f"model.learning_rate={rate}", EVERY_LAYER
+    )
     plan, model = record.mechanism["plan"], record.config["model"]
     noise = plan["noise_multiplier"] * plan["sensitivity"] / plan["expected_batch_size"]
     walk = noise * noise_walk(model["schedule"], plan["steps"], model["momentum"])
-    assert record.mechanism["learning_rate"] == model["learning_rate"] == 0.01
-    assert moved == pytest.approx(0.01 * walk, rel=0.01)
+    assert record.mechanism["learning_rate"] == rate
+    assert float(moved(KERNELS).std()) == pytest.approx(rate * walk, rel=0.01)
     assert "learning rate" not in screen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dpmi.config.sections import DpsgdMechanism
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms import DPSGD, LocalDP, LocalDPOfFeatures, Mechanism, build_mechanism
 from dpmi.mechanisms.base import FirstWeights
@@ -69,12 +68,12 @@ def build(
         images.unit,
         inputs.features.drawn if inputs.features else None,
     )
-    own, mechanism = context.config.model.learning_rate, context.config.mechanism
+    own, walk = context.config.learning_rate, context.config.noise_walk
     if writes and isinstance(built, DPSGD) and built.learning_rate < own:
-        assert isinstance(mechanism, DpsgdMechanism)
+        assert walk is not None
         context.console.print(
             f"learning rate {built.learning_rate:.2g} in place of {own:g}: "
-            f"mechanism.noise_walk={mechanism.noise_walk:g}",
+            f"mechanism.noise_walk={walk:g}",
             markup=False,
         )
     return built
