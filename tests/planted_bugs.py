@@ -770,8 +770,16 @@ STATISTICS = (
         "the learning rate is printed as lowered, and is not",
         "dpmi/run/parts.py",
         "mechanism.learning_rate if",
-        "config.model.learning_rate if",
+        "config.learning_rate if",
         "tests/run/test_noise_walk.py::test_the_noise_moves_weights_as_far_as_noise_walk_allows",
+    ),
+    Planted(
+        "kernels are trained under noise that was chosen for scales and shifts",
+        "dpmi/run/parts.py",
+        "net.freeze_all_but_norms()",
+        "pass",
+        "tests/run/test_noise_walk.py::"
+        "test_by_default_it_moves_scales_and_shifts_by_a_twentieth_and_kernels_by_nothing",
     ),
     Planted(
         "the part of momentum in the walk is left out",
