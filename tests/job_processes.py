@@ -38,6 +38,7 @@ def job(
     from dpmi.run.processes import ddp
     from dpmi.run.screen.terminal import run_job
 
+    context()  # of the processes of this one's own
     ddp.START = "forkserver"  # there is no GPU in use, and a new interpreter takes seconds
 
     torch.set_num_threads(1)

@@ -12,6 +12,7 @@ import wandb  # noqa: F401
 import dpmi.run.screen.terminal  # noqa: F401
 from dpmi.config.folder import config_dir
 from dpmi.pretraining.whitening import _drawn
+from tests import small_network  # noqa: F401
 
 torch.set_num_threads(1)  # a pool of threads would not be there after a fork
 with hydra.initialize_config_dir(config_dir(), version_base="1.3"):

@@ -15,7 +15,7 @@ from dpmi.run.job import Run
 pytestmark = pytest.mark.usefixtures("one_thread")
 # Noise so large that no image's gradient is seen in it, and nothing but it that moves a weight.
 NOISE_ALONE = (
-    *("mechanism=dpsgd", "beta=100", "model.prior=train"),
+    *("mechanism=dpsgd", "beta=100", "model.prior=train", "model.name=resnet18"),
     *("model.average=none", "model.weight_decay=0"),
 )
 
