@@ -26,7 +26,7 @@ SWEEP = ("-m", "mechanism=none,ldp,dpsgd", "beta=1,2,4")
 @pytest.fixture(scope="module")
 def sweep(shared_place, tiny):
     """The seven cells, by the command, once for all that is to be seen in them."""
-    done = shared_place.run(*SWEEP, *tiny, COLUMNS="80")
+    done = shared_place.train(*SWEEP, *tiny, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     (folder,) = shared_place.outputs.iterdir()
     return done, folder, shared_place
@@ -287,8 +287,10 @@ def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(plac
 
 
 def test_an_interrupted_run_leaves_a_record_of_what_was_spent(place, tiny):
+    """In an interpreter of its own, and of the network that is the default."""
     process = place.start(
-        *tiny, "mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.max_epochs=1000"
+        *(*tiny, "model.name=resnet18", "mechanism=dpsgd", "mechanism.accountant=rdp"),
+        "trainer.max_epochs=1000",
     )
     try:
         deadline = time.monotonic() + 600

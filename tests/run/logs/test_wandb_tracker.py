@@ -32,7 +32,7 @@ def nobody(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def offline(shared_place, tiny):
     """A run of the command by somebody without credentials."""
-    done = shared_place.train(*tiny, "logger=wandb", "mechanism=ldp", "beta=2")
+    done = shared_place.run(*tiny, "logger=wandb", "mechanism=ldp", "beta=2")
     (record,) = shared_place.outputs.glob("*/record.json")
     return done, record.parent, shared_place
 
