@@ -1,4 +1,4 @@
-"""Makes ``model.name=small_resnet`` known, wherever a process of the tests imports this.
+"""Makes ``model.name=small_resnet`` known in every process that imports this.
 
 Of a tiny run of a ResNet-18, five sixths of the time go into its 11 million weights.
 """

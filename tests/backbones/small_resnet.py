@@ -1,4 +1,4 @@
-"""A ResNet of 100 000 weights, for runs in which the network is not what is tested."""
+"""A ResNet of 88 000 weights, for runs in which the network is not what is tested."""
 
 from __future__ import annotations
 

@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -37,20 +38,22 @@ def reference(request):
     return request.param, drawn(get_model(request.param, num_classes=5, **sized))
 
 
+@pytest.fixture(scope="module")
+def own(reference):
+    """The same network as it is trained, on public weights as they are."""
+    name, net = reference
+    return build_network(name, 5, backbone(name).constant_norm, net.state_dict(), side=SIDE).eval()
+
+
 @pytest.fixture
 def images():
     return torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
 
 
-def constant(name, net, **how):
-    return build_network(name, 5, backbone(name).constant_norm, net.state_dict(), **how).eval()
-
-
 def test_it_computes_of_an_image_what_torchvision_computes_with_its_own_preprocessing(
-    reference, images
+    reference, own, images
 ):
     name, net = reference
-    own = constant(name, net, side=SIDE)
     preset = get_weight(backbone(name).imagenet).transforms(crop_size=SIDE, resize_size=SIDE)
     with torch.no_grad():
         expected, found = net(preset(images)), own(images / 255)
@@ -60,10 +63,9 @@ def test_it_computes_of_an_image_what_torchvision_computes_with_its_own_preproce
         torch.testing.assert_close(own(gray), own(gray.expand(-1, 3, -1, -1)))
 
 
-def test_what_the_last_layer_is_given_is_the_last_feature(reference, images):
+def test_what_the_last_layer_is_given_is_the_last_feature(reference, own, images):
     name, net = reference
     frozen = FrozenBackbone(Pretrained(name, net.state_dict()), "penultimate", SIDE)
-    own = constant(name, net, side=SIDE)
     with torch.no_grad():
         features = frozen(images / 255)
         torch.testing.assert_close(
@@ -74,9 +76,10 @@ def test_what_the_last_layer_is_given_is_the_last_feature(reference, images):
 
 
 @pytest.mark.parametrize("last", ["stem", "layer2"])
-def test_frozen_are_those_weights_that_a_stage_depends_on_and_no_others(reference, images, last):
-    name, net = reference
-    own, seen = constant(name, net, side=SIDE), []
+def test_frozen_are_those_weights_that_a_stage_depends_on_and_no_others(
+    reference, own, images, last
+):
+    (name, _), own, seen = reference, copy.deepcopy(own), []
     (path,) = [path for path in own.backbone.stages[last] if path == own.backbone.stages[last][-1]]
     own.net.get_submodule(path).register_forward_hook(lambda *given: seen.append(given[2]))
     own(images / 255)
