@@ -170,7 +170,8 @@ def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number):
-    process = place.start(*SWEEP, *tiny, "trainer.max_epochs=3")
+    words = (*SWEEP, *tiny, "trainer.max_epochs=3", "model.name=resnet18")
+    process = place.start(*words)
     try:
         while process.poll() is None and len(list(place.outputs.glob("*/*/record.json"))) < 3:
             time.sleep(0.05)
@@ -179,7 +180,7 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
     finally:
         process.kill()
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    done = place.train(*SWEEP, *tiny, "trainer.max_epochs=3")
+    done = place.train(*words)
     assert done.returncode == 0
     assert done.stdout.count("is complete in") >= 3
     records = read_records(place.outputs)
@@ -323,6 +324,7 @@ def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
             Image.fromarray(pixels).save(place.cwd / "own" / name / f"{number}.png")
     own = ("data=folder", "data.root=own", "data.channels=1", "data.image_size=32")
     words = (*own, "data.batch_size=10", *tiny[6:], "mechanism=none", "trainer.max_epochs=15")
+    words = (*words, "model.name=resnet18")  # long enough to be found at work
     process = place.start(*words)
     try:
         deadline = time.monotonic() + 600
