@@ -19,19 +19,21 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from made_once import made_once
+from small_network import SMALL
 
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+NEW_INTERPRETERS = REPOSITORY / "tests" / "new_interpreters"  # on their path
 
-# A run of a second: random weights, 60 phantoms of 32 px, one epoch of six batches, no statistics.
+# Random weights, 60 phantoms of 32 px, one epoch of six batches, no statistics.
 TINY = (
     *("data=phantom_xray", "data.image_size=32", "data.batch_size=10", "data.train_images=60"),
     *("data.val_images=10", "data.test_images=30", "trainer.max_epochs=1"),
     *("trainer.accelerator=cpu", "model.weights=null", "model.norm=group", "logger=csv"),
-    "model.prior=train",
+    *("model.prior=train", f"model.name={SMALL}"),
 )
 
 
@@ -62,7 +64,7 @@ def shared():
 
 @pytest.fixture(scope="session")
 def tiny() -> tuple[str, ...]:
-    """Overrides of the command line that make a run of a second."""
+    """Overrides of the command line that make a run of half a second."""
     return TINY
 
 
@@ -145,7 +147,7 @@ class Place:
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "TMPDIR": str(self.tmp),
-            "PYTHONPATH": str(REPOSITORY),
+            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, NEW_INTERPRETERS))),
             "PYTHONDONTWRITEBYTECODE": "1",
             "DPMI_CACHE": str(self.cache),
             "OMP_NUM_THREADS": "1",  # several tests may share two cores

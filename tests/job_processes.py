@@ -11,7 +11,9 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,23 @@ from hydra import compose, initialize_config_dir
 
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
+
+PAUSE = 0.2  # seconds, of jobs that a test interferes with
+
+
+def pause_between_steps() -> None:
+    """Let who waits for a step, to kill the job there, find it there, however busy the machine."""
+    from dpmi.models.classifier import ImageClassifier
+
+    step = ImageClassifier.training_step
+
+    @wraps(step)
+    def after_a_pause(*given: Any) -> Any:
+        time.sleep(PAUSE)
+        return step(*given)
+
+    ImageClassifier.training_step = after_a_pause  # type: ignore[method-assign]
+    ImageClassifier.on_test_start = lambda self: time.sleep(PAUSE)
 
 
 def context() -> Any:
@@ -38,10 +57,13 @@ def job(
     from dpmi.run.processes import ddp
     from dpmi.run.screen.terminal import run_job
 
+    context()  # of the processes of this one's own
     ddp.START = "forkserver"  # there is no GPU in use, and a new interpreter takes seconds
 
     torch.set_num_threads(1)
     os.environ.update(environment)
+    if "PAUSED" in environment:
+        pause_between_steps()
     if patience := environment.get("PATIENCE"):
         wandb_tracker.START_SECONDS = wandb_tracker.FINISH_SECONDS = float(patience)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -59,19 +81,22 @@ def job(
 
 
 def start(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> Any:
-    """Start a job in ``folder``; what it says is appended to a file beside it."""
+    """Start a job in ``folder`` that pauses between steps, for a test to interfere."""
+    return _start(folder, overrides, {"PAUSED": "1"} | (environment or {}))
+
+
+def _start(folder: Path, overrides: tuple[str, ...], environment: dict[str, str]) -> Any:
+    """Start a job; what it says is appended to a file beside its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    process = context().Process(
-        target=job,
-        args=(folder, overrides, folder.parent / f"{folder.name}.said", environment or {}),
-    )
+    said = folder.parent / f"{folder.name}.said"
+    process = context().Process(target=job, args=(folder, overrides, said, environment))
     process.start()
     return process
 
 
 def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> int:
-    """The same, to its end; return the exit status."""
-    process = start(folder, *overrides, environment=environment)
+    """Run a job to its end; return the exit status."""
+    process = _start(folder, overrides, environment or {})
     process.join(600)
     assert process.exitcode is not None
     return process.exitcode

@@ -4,6 +4,7 @@ It loads the libraries, composes a config, and draws the images that DP-SGD whit
 """
 
 import gc
+import os
 
 import hydra
 import torch
@@ -12,10 +13,14 @@ import wandb  # noqa: F401
 import dpmi.run.screen.terminal  # noqa: F401
 from dpmi.config.folder import config_dir
 from dpmi.pretraining.whitening import _drawn
+from tests import small_network  # noqa: F401
+from tests.job_processes import pause_between_steps
 
 torch.set_num_threads(1)  # a pool of threads would not be there after a fork
 with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
     hydra.compose("config", overrides=["mechanism=dpsgd"])
 _drawn(1, 32)
+if "PAUSED" in os.environ:  # this is the server of a job of several processes
+    pause_between_steps()
 # A run collects garbage twice: what is loaded here is none, and to look at it takes half a second.
 gc.freeze()

@@ -26,7 +26,7 @@ SWEEP = ("-m", "mechanism=none,ldp,dpsgd", "beta=1,2,4")
 @pytest.fixture(scope="module")
 def sweep(shared_place, tiny):
     """The seven cells, by the command, once for all that is to be seen in them."""
-    done = shared_place.run(*SWEEP, *tiny, COLUMNS="80")
+    done = shared_place.train(*SWEEP, *tiny, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     (folder,) = shared_place.outputs.iterdir()
     return done, folder, shared_place
@@ -170,7 +170,8 @@ def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny)
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number):
-    process = place.start(*SWEEP, *tiny, "trainer.max_epochs=3")
+    words = (*SWEEP, *tiny, "trainer.max_epochs=3", "model.name=resnet18")
+    process = place.start(*words)
     try:
         while process.poll() is None and len(list(place.outputs.glob("*/*/record.json"))) < 3:
             time.sleep(0.05)
@@ -179,7 +180,7 @@ def test_a_sweep_that_is_stopped_goes_on_by_the_same_command(place, tiny, number
     finally:
         process.kill()
     assert process.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
-    done = place.train(*SWEEP, *tiny, "trainer.max_epochs=3")
+    done = place.train(*words)
     assert done.returncode == 0
     assert done.stdout.count("is complete in") >= 3
     records = read_records(place.outputs)
@@ -287,8 +288,10 @@ def test_a_cell_that_fails_is_shown_with_its_reason_and_the_others_complete(plac
 
 
 def test_an_interrupted_run_leaves_a_record_of_what_was_spent(place, tiny):
+    """In an interpreter of its own, and of the network that is the default."""
     process = place.start(
-        *tiny, "mechanism=dpsgd", "mechanism.accountant=rdp", "trainer.max_epochs=1000"
+        *(*tiny, "model.name=resnet18", "mechanism=dpsgd", "mechanism.accountant=rdp"),
+        "trainer.max_epochs=1000",
     )
     try:
         deadline = time.monotonic() + 600
@@ -321,6 +324,7 @@ def test_images_that_are_deleted_during_the_run_do_not_harm_it(place, tiny):
             Image.fromarray(pixels).save(place.cwd / "own" / name / f"{number}.png")
     own = ("data=folder", "data.root=own", "data.channels=1", "data.image_size=32")
     words = (*own, "data.batch_size=10", *tiny[6:], "mechanism=none", "trainer.max_epochs=15")
+    words = (*words, "model.name=resnet18")  # long enough to be found at work
     process = place.start(*words)
     try:
         deadline = time.monotonic() + 600

@@ -14,6 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
+from small_network import SMALL
 
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
@@ -33,7 +34,7 @@ class Trained:
         paths: of the test images, in their order.
         labels: names of their classes.
         probabilities: (n, K), of the test images as the run itself measured them.
-        backbone: the file of weights that all runs started from.
+        backbone: the file of weights that the run started from.
     """
 
     folder: Path
@@ -45,11 +46,18 @@ class Trained:
     backbone: Path
 
 
+OF_SMALL = f"model.name={SMALL}"
 # All that can be trained, each with another norm, prior or reading of the images.
 RUNS = {
     "none": ("mechanism=none", "model.norm=batch", "model.prior=uniform"),
-    "ldp": ("mechanism=ldp", "mechanism.pool=4", "model.norm=group", "model.prior=midway"),
-    "dpsgd": ("mechanism=dpsgd", "model.norm=frozen_batch", "model.prior=midway"),
+    "ldp": (
+        "mechanism=ldp",
+        "mechanism.pool=4",
+        "model.norm=group",
+        "model.prior=midway",
+        OF_SMALL,
+    ),
+    "dpsgd": ("mechanism=dpsgd", "model.norm=frozen_batch", "model.prior=midway", OF_SMALL),
     "head": (
         *("mechanism=dpsgd", "model.norm=frozen_batch", "model.train=head", "model.prior=midway"),
         *("model.features.views=[identity,mirror]", "model.features.exposure=per_image"),
@@ -60,20 +68,20 @@ RUNS = {
         *("model.features.exposure=as_is", "data.channels=3"),
     ),
     "findings": (
-        *("mechanism=dpsgd", "model.norm=frozen_batch", "model.prior=midway"),
+        *("mechanism=dpsgd", "model.norm=frozen_batch", "model.prior=midway", OF_SMALL),
         *("data.task=multilabel", "data.csv=findings.csv", "data.findings=[Lying,Third]"),
     ),
 }
 
 
 def write_inputs(base: Path) -> None:
-    """Write the images and the weights that all runs start from."""
+    """Write the images and the weights that all runs of a network start from."""
     _write_images(base / "images")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        write_state_dict(
-            ImageNetwork("resnet18", 2).net.state_dict(), base / "backbone.safetensors"
-        )
+    for network in ("resnet18", SMALL):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            state = ImageNetwork(network, 2).net.state_dict()
+        write_state_dict(state, base / f"{network}.safetensors")
 
 
 def _write_images(folder: Path) -> None:
@@ -103,7 +111,8 @@ def _write_images(folder: Path) -> None:
 def train(inputs: Path, name: str, base: Path) -> None:
     """Make the run of this name in a folder, and keep what it measured for ``read``."""
     words = RUNS[name]
-    images, backbone = inputs / "images", inputs / "backbone.safetensors"
+    network = SMALL if OF_SMALL in words else "resnet18"
+    images, backbone = inputs / "images", inputs / f"{network}.safetensors"
     table = images / ("findings.csv" if name == "findings" else "table.csv")
     own = (
         *("data=csv", f"data.root={images}", "data.csv=table.csv", "data.channels=1"),

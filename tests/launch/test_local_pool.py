@@ -185,6 +185,7 @@ def test_the_others_complete_when_a_training_job_is_killed_which_then_goes_on(pl
     """The real thing: the table shows the failed cell, the exit status tells."""
     words = ("mechanism=ldp", "beta=1,2", "hydra.launcher.jobs=2", "trainer.checkpoint_seconds=0.5")
     longer = [word.replace("max_epochs=1", "max_epochs=6") for word in tiny]
+    longer.append("model.name=resnet18")  # long enough to be found at work
     process = place.start(*POOL, *words, *longer)
     try:
         deadline = time.monotonic() + 600

@@ -72,6 +72,7 @@ def test_a_sweep_spreads_over_two_nodes_and_is_complete_though_one_is_killed(
     cluster, nodes = two_nodes
     raylets = {raylet(node): number for number, node in enumerate(nodes)}
     longer = [word.replace("max_epochs=1", "max_epochs=6") for word in tiny]
+    longer.append("model.name=resnet18")  # long enough to be found at work
     words = ("mechanism=ldp,dpsgd", "beta=1,2,4", "trainer.checkpoint_seconds=0.5")
     process = place.start(*RAY, f"hydra.launcher.address={cluster.address}", *words, *longer)
     ran_on, killed = {}, None  # job's folder to nodes

@@ -54,6 +54,7 @@ def test_a_job_that_dies_takes_no_other_along_and_is_reported(place):
 @pytest.mark.slow
 def test_a_job_that_is_preempted_is_queued_again_and_goes_on(place, tiny):
     longer = [word.replace("max_epochs=1", "max_epochs=6") for word in tiny]
+    longer.append("model.name=resnet18")  # long enough to be found at work
     words = (
         "mechanism=dpsgd",
         "mechanism.accountant=rdp",

@@ -1,7 +1,9 @@
+import copy
 from pathlib import Path
 
 import pytest
 import torch
+from small_network import SMALL
 from torch import nn
 from torchvision.models import densenet121, get_model, get_weight
 
@@ -14,6 +16,7 @@ from dpmi.models.norms import FrozenStatisticsBatchNorm
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SIDE = 64
+NAMES = [name for name in names() if name != SMALL]
 
 
 def drawn(net):
@@ -28,7 +31,7 @@ def drawn(net):
     return net.eval()
 
 
-@pytest.fixture(scope="module", params=names())
+@pytest.fixture(scope="module", params=NAMES)
 def reference(request):
     """Name of a backbone, and torchvision's own network of that name."""
     torch.manual_seed(0)
@@ -36,20 +39,22 @@ def reference(request):
     return request.param, drawn(get_model(request.param, num_classes=5, **sized))
 
 
+@pytest.fixture(scope="module")
+def own(reference):
+    """The same network as it is trained, on public weights as they are."""
+    name, net = reference
+    return build_network(name, 5, backbone(name).constant_norm, net.state_dict(), side=SIDE).eval()
+
+
 @pytest.fixture
 def images():
     return torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
 
 
-def constant(name, net, **how):
-    return build_network(name, 5, backbone(name).constant_norm, net.state_dict(), **how).eval()
-
-
 def test_it_computes_of_an_image_what_torchvision_computes_with_its_own_preprocessing(
-    reference, images
+    reference, own, images
 ):
     name, net = reference
-    own = constant(name, net, side=SIDE)
     preset = get_weight(backbone(name).imagenet).transforms(crop_size=SIDE, resize_size=SIDE)
     with torch.no_grad():
         expected, found = net(preset(images)), own(images / 255)
@@ -59,10 +64,9 @@ def test_it_computes_of_an_image_what_torchvision_computes_with_its_own_preproce
         torch.testing.assert_close(own(gray), own(gray.expand(-1, 3, -1, -1)))
 
 
-def test_what_the_last_layer_is_given_is_the_last_feature(reference, images):
+def test_what_the_last_layer_is_given_is_the_last_feature(reference, own, images):
     name, net = reference
     frozen = FrozenBackbone(Pretrained(name, net.state_dict()), "penultimate", SIDE)
-    own = constant(name, net, side=SIDE)
     with torch.no_grad():
         features = frozen(images / 255)
         torch.testing.assert_close(
@@ -73,9 +77,10 @@ def test_what_the_last_layer_is_given_is_the_last_feature(reference, images):
 
 
 @pytest.mark.parametrize("last", ["stem", "layer2"])
-def test_frozen_are_those_weights_that_a_stage_depends_on_and_no_others(reference, images, last):
-    name, net = reference
-    own, seen = constant(name, net, side=SIDE), []
+def test_frozen_are_those_weights_that_a_stage_depends_on_and_no_others(
+    reference, own, images, last
+):
+    (name, _), own, seen = reference, copy.deepcopy(own), []
     (path,) = [path for path in own.backbone.stages[last] if path == own.backbone.stages[last][-1]]
     own.net.get_submodule(path).register_forward_hook(lambda *given: seen.append(given[2]))
     own(images / 255)
@@ -87,9 +92,8 @@ def test_frozen_are_those_weights_that_a_stage_depends_on_and_no_others(referenc
     assert {n for n, p in own.net.named_parameters() if not p.requires_grad} == reached
 
 
-def test_norms_biases_and_the_head_are_all_that_is_trained_where_all_else_is_frozen(reference):
-    name, net = reference
-    own = constant(name, net, side=SIDE)
+def test_norms_biases_and_the_head_are_all_that_is_trained_where_all_else_is_frozen(own):
+    own = copy.deepcopy(own)
     own.freeze_all_but_norms()
     trained = {n: p for n, p in own.net.named_parameters() if p.requires_grad}
     head = {f"{own.backbone.head}.{n}" for n, _ in own.head.named_parameters()}
@@ -134,4 +138,4 @@ def test_it_computes_of_an_x_ray_what_torchxrayvisions_network_computes():
 
 def test_each_network_has_one_file_of_code_and_one_of_config():
     configs = Path(__file__).parents[2] / "conf" / "model"
-    assert sorted(path.stem for path in configs.glob("*.yaml")) == names()
+    assert sorted(path.stem for path in configs.glob("*.yaml")) == NAMES

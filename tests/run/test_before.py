@@ -60,7 +60,7 @@ def test_a_home_folder_is_meant_by_a_tilde_in_every_path(place, tiny):
         Image.fromarray(pixels).save(folder / f"{number}.png")
     words = ("data=folder", "data.root=~/images", "data.image_size=32", "data.batch_size=2")
     its = [word for word in tiny if not word.startswith("data")]
-    done = place.run(*its, *words, "output_dir=~/out", "cache_dir=~/my-cache", "mechanism=none")
+    done = place.train(*its, *words, "output_dir=~/out", "cache_dir=~/my-cache", "mechanism=none")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {path.name for path in place.home.iterdir()} == {"images", "out", "my-cache"}
     assert list((place.home / "out").glob("folder-none-seed42-*/record.json"))

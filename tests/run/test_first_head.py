@@ -5,6 +5,7 @@ import signal
 
 import job_processes
 import pytest
+import small_network
 import torch
 from compared_runs import assert_same, killed_after, weights
 from scipy import stats
@@ -24,6 +25,7 @@ SMALL = (
     *("data.test_images=30", "data.batch_size=20", "trainer.accelerator=cpu", "logger=csv"),
     *("trainer.max_epochs=2", "trainer.checkpoint_seconds=0", "model.norm=frozen_batch"),
     *("model.train=head_then_all", "mechanism.delta=1e-3", "model.learning_rate=1e-9"),
+    f"model.name={small_network.SMALL}",
 )
 
 
@@ -32,7 +34,7 @@ def public(tmp_path_factory):
     folder = tmp_path_factory.mktemp("public")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        state = ImageNetwork("resnet18", 2).net.state_dict()
+        state = ImageNetwork(small_network.SMALL, 2).net.state_dict()
     write_state_dict(state, folder / "weights.safetensors")
     return folder, state
 
@@ -46,7 +48,7 @@ def words(public):
 
 def penultimate(state, images):
     """What the last layer is given, by the network that is trained, not by the feature cache's."""
-    net = build_network("resnet18", 2, "frozen_batch", state).eval()
+    net = build_network(small_network.SMALL, 2, "frozen_batch", state).eval()
     net.net.fc = torch.nn.Identity()
     with torch.no_grad():
         return net.net((images - net.input_mean) / net.input_std)

@@ -5,10 +5,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 from safetensors.torch import load_file
-from torchvision.models import resnet18
+from small_network import SMALL
 
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import load_config
+from dpmi.models.network import build_network
 from dpmi.models.walk import noise_walk
 from dpmi.run.job import Run
 
@@ -18,6 +19,9 @@ NOISE_ALONE = (
     *("mechanism=dpsgd", "beta=100", "model.prior=train"),
     *("model.average=none", "model.weight_decay=0"),
 )
+# Five standard errors of a standard deviation, a false alarm in 1.7 million: of 83 000 kernel
+# weights, and of 792 scales and shifts.
+REL, REL_OF_FEW = 0.0123, 0.126
 
 
 EVERY_LAYER = "model.frozen=null"
@@ -27,7 +31,7 @@ KERNELS, SCALES_AND_SHIFTS = ("conv", "downsample.0"), ("bn", "downsample.1")
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     torch.manual_seed(3)
-    state = resnet18(num_classes=2).state_dict()
+    state = build_network(SMALL, 2, "batch", None).net.state_dict()
     file = tmp_path_factory.mktemp("start") / "weights.pth"
     torch.save(state, file)
     return file, state
@@ -61,24 +65,23 @@ def run(tiny, start, tmp_path, capsys):
 def test_the_noise_moves_weights_as_far_as_noise_walk_allows(run, momentum):
     words = ("mechanism.noise_walk=0.003", EVERY_LAYER, f"model.momentum={momentum}")
     record, moved, screen = run(*words)
-    assert float(moved(KERNELS).std()) == pytest.approx(0.003, rel=0.01)
+    assert float(moved(KERNELS).std()) == pytest.approx(0.003, rel=REL)
     rate = record.mechanism["learning_rate"]
     assert rate < 0.01
     assert f"learning rate {rate:.2g} in place of 0.01: mechanism.noise_walk=0.003" in screen
 
 
 def test_by_default_it_moves_scales_and_shifts_by_a_twentieth_and_kernels_by_nothing(run):
-    """Of 9600 normal values the standard deviation is off by 3 % once in 30,000 runs."""
     record, moved, screen = run()
     assert not moved(KERNELS).any()
-    assert float(moved(SCALES_AND_SHIFTS).std()) == pytest.approx(0.05, rel=0.03)
+    assert float(moved(SCALES_AND_SHIFTS).std()) == pytest.approx(0.05, rel=REL_OF_FEW)
     rate = record.mechanism["learning_rate"]
     assert f"learning rate {rate:.2g} in place of 0.05: mechanism.noise_walk=0.05" in screen
 
 
 def test_by_default_it_moves_weights_of_which_all_are_trained_by_less(run):
     _, moved, _ = run(EVERY_LAYER)
-    assert float(moved(KERNELS).std()) == pytest.approx(0.008, rel=0.01)
+    assert float(moved(KERNELS).std()) == pytest.approx(0.008, rel=REL)
 
 
 @pytest.mark.parametrize("allowed", ["null", "1e9"])
@@ -91,5 +94,5 @@ def test_without_a_limit_or_below_it_the_learning_rate_is_the_users(run, allowed
     noise = plan["noise_multiplier"] * plan["sensitivity"] / plan["expected_batch_size"]
     walk = noise * noise_walk(model["schedule"], plan["steps"], model["momentum"])
     assert record.mechanism["learning_rate"] == rate
-    assert float(moved(KERNELS).std()) == pytest.approx(rate * walk, rel=0.01)
+    assert float(moved(KERNELS).std()) == pytest.approx(rate * walk, rel=REL)
     assert "learning rate" not in screen

@@ -6,16 +6,16 @@ import math
 import job_processes
 import numpy as np
 import pytest
+import small_network
 import torch
 from compared_runs import assert_same, differences, killed_after
 from PIL import Image
-from test_wiring import Watched, numbers_of
+from test_wiring import Watched, as_trained, numbers_of
 from torch import nn
 
 from dpmi.data.patients import Patients
-from dpmi.models.network import ImageNetwork, build_network
+from dpmi.models.network import ImageNetwork
 from dpmi.models.weights import write_state_dict
-from dpmi.pretraining.whitening import whiten_by_public_images
 from dpmi.privacy.accounting import composed_losses, epsilon, history_of
 from dpmi.privacy.spending import LedgerEntry
 from dpmi.run.parts import prepared_data
@@ -28,7 +28,7 @@ PATIENTS, SIDE = 24, 32
 SMALL = (
     *("data=csv", f"data.image_size={SIDE}", "data.channels=1", "data.batch_size=6"),
     *("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv", "model.weights=null"),
-    *("model.norm=group", "model.prior=train"),
+    *("model.norm=group", "model.prior=train", f"model.name={small_network.SMALL}"),
 )
 STEPS = 4  # 24 patients in batches of 6
 
@@ -73,14 +73,14 @@ class NoiseOfPatients:
 
     def __init__(self, data, config):
         self._split, self._config = data.splits["train"], config
+        self._net = as_trained(config)
         self._patients = Patients.named(self._split.patients)
         self._pixels = torch.from_numpy(self._split.pixels.copy()).float().div(255)
         self._passes, self.batches, self.of_steps = 0, [], []
 
     def __call__(self, done, parameters):
         config, step, images = self._config, len(self.of_steps), self._config.data.multiplicity
-        net = build_network("resnet18", 2, "group", None)
-        whiten_by_public_images(net, 1, config.data.image_size)
+        net = self._net
         net.load_state_dict(done.net.state_dict())
         total, drawn = torch.zeros(sum(p.numel() for p in parameters)), []
         for given in done.trained[self._passes :]:
@@ -137,11 +137,19 @@ def test_patients_are_drawn_as_often_as_the_plan_says_whatever_images_they_have(
     assert abs(images - 6 * steps) < 5 * math.sqrt(24 * steps * 0.25 * 0.75)
 
 
-def test_images_are_protected_where_the_user_says_so(job):
-    done = job("mechanism=dpsgd", "privacy.unit=image")
-    assert done.record.guarantee.unit == "image"
-    assert done.record.mechanism["plan"]["n"] == sum(p % 4 + 1 for p in range(PATIENTS))
-    assert done.record.guarantee.private["largest_patient"].images == 4
+@pytest.fixture(scope="module")
+def of_images(composed, clinic, tmp_path_factory):
+    """Record of a run that protects images, not patients."""
+    folder = tmp_path_factory.mktemp("images")
+    place = f"data.root={clinic}", f"cache_dir={folder / 'cache'}"
+    words = "mechanism=dpsgd", "privacy.unit=image", "model.prior=midway"
+    return Watched(composed(*SMALL, *place, *words), folder / "job").record
+
+
+def test_images_are_protected_where_the_user_says_so(of_images):
+    assert of_images.guarantee.unit == "image"
+    assert of_images.mechanism["plan"]["n"] == sum(p % 4 + 1 for p in range(PATIENTS))
+    assert of_images.guarantee.private["largest_patient"].images == 4
 
 
 @pytest.mark.parametrize("multiplicity", [pytest.param(1, marks=pytest.mark.slow), 3])
@@ -198,7 +206,7 @@ def head(tmp_path_factory):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         path = tmp_path_factory.mktemp("public") / "weights.safetensors"
-        write_state_dict(ImageNetwork("resnet18", 2).net.state_dict(), path)
+        write_state_dict(ImageNetwork(small_network.SMALL, 2).net.state_dict(), path)
     return (
         *("model.train=head", f"model.weights={path}", "model.norm=frozen_batch"),
         *("data.batch_size=all", "model.prior=uniform"),
@@ -246,9 +254,11 @@ def test_what_cannot_protect_patients_is_refused_in_one_line(tmp_path, place, wo
     assert not list(place.outputs.glob("**/model.safetensors"))
 
 
-def test_a_run_that_protects_images_bounds_the_attacker_of_its_largest_patient_in_the_house(job):
+def test_a_run_that_protects_images_bounds_the_attacker_of_its_largest_patient_in_the_house(
+    of_images,
+):
     """From the releases and the group that the ε of that patient is of."""
-    record = job("mechanism=dpsgd", "privacy.unit=image", "model.prior=midway").record
+    record = of_images
     entries = [LedgerEntry(**entry) for entry in record.mechanism["ledger"]]
     largest, risk = record.guarantee.private["largest_patient"], record.patient_risk
     assert (largest.images, risk.unit) == (4, "patient with 4 images")

@@ -86,7 +86,7 @@ def test_what_is_searched_for_is_of_validation_images_and_of_the_weights_that_ar
         config = config.model_validate(record.config | {"cache_dir": str(place.cache)})
         val = prepared_data(config).splits["val"]
         net = build_network(
-            "resnet18", 2, "group", read_state_dict(run / "model.safetensors")
+            config.model.name, 2, "group", read_state_dict(run / "model.safetensors")
         ).eval()
         with torch.no_grad():
             logits = net(torch.from_numpy(val.pixels.copy()).float() / 255)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_network import SMALL
 from test_bookkeeping import Head, convolutions
 from torch import nn
 
@@ -61,22 +62,20 @@ def error(a, b):
 
 
 @cache
-def first(norm):
+def first(norm, name):
     torch.manual_seed(0)
-    return build_network(
-        "resnet18", 3, norm, build_network("resnet18", 3, "batch", None).net.state_dict()
-    )
+    return build_network(name, 3, norm, build_network(name, 3, "batch", None).net.state_dict())
 
 
-def resnet(norm):
+def resnet(norm, name=SMALL):
     """One of its own for who asks, always with the same weights."""
-    return copy.deepcopy(first(norm))
+    return copy.deepcopy(first(norm, name))
 
 
 @cache
-def expected_of(norm, drawn, count):
+def expected_of(name, norm, drawn, count):
     """The definition, of three images or patients of that many views: the same for each engine."""
-    return reference(resnet(norm), *drawn(3, count, 48))
+    return reference(resnet(norm, name), *drawn(3, count, 48))
 
 
 def batch(images, views, side=32):
@@ -90,7 +89,7 @@ def batch(images, views, side=32):
 @pytest.mark.parametrize("views", [1, 2, 4])
 def test_clipped_sums_of_views_equal_a_naive_loop_over_images(engine, norm, views):
     net, (images, labels) = resnet(norm), batch(3, views, 48)
-    expected, norms = expected_of(norm, batch, views)
+    expected, norms = expected_of(SMALL, norm, batch, views)
     assert max(norms) > CLIP  # the clipping has something to do
     assert error(clipped_sum(engine, net, images, labels)[0], expected) < 1e-5
 
@@ -175,8 +174,8 @@ def patients(people, images_each, side=32):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("norm", ["group", "frozen_batch"])
 def test_clipped_sums_of_patients_equal_a_naive_loop_over_patients(engine, norm):
-    net, (images, labels) = resnet(norm), patients(3, 4, 48)
-    expected, norms = expected_of(norm, patients, 4)
+    net, (images, labels) = resnet(norm, "resnet18"), patients(3, 4, 48)
+    expected, norms = expected_of("resnet18", norm, patients, 4)
     assert max(norms) > CLIP  # the clipping has something to do
     assert error(clipped_sum(engine, net, images, labels)[0], expected) < 1e-5
 

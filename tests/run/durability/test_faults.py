@@ -18,13 +18,21 @@ from dpmi.run.screen.terminal import run_job
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mount a disk of so many megabytes in memory; ``small_disk(70)`` is its folder."""
+    """Mount a disk of so many megabytes in memory; ``small_disk(1)`` is its folder."""
     mounted = []
 
     def mount(megabytes):
         folder = tmp_path / f"disk{megabytes}"
         folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}M", "tmpfs", str(folder)]
+        command = [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size={int(1024 * megabytes)}k",
+            "tmpfs",
+            str(folder),
+        ]
         if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
             pytest.skip("a small disk cannot be mounted here: that takes root")
         mounted.append(folder)
@@ -43,7 +51,7 @@ GIVEN = (*DPSGD, "mechanism.calibration=noise_multiplier", "beta=2.5")
 def test_a_disk_too_full_for_checkpoints_is_reported_and_training_goes_on(
     tiny, small_disk, tmp_path
 ):
-    folder = small_disk(70) / "job"  # the weights fit, a checkpoint beside them does not
+    folder = small_disk(0.6) / "job"  # the weights fit, a checkpoint beside them does not
     words = (*tiny, *GIVEN, f"cache_dir={tmp_path / 'cache'}", "model.momentum=0.9")
     assert job_processes.run(folder, *words) == 0
     said = " ".join(job_processes.said(folder).split())
@@ -56,7 +64,7 @@ def test_a_disk_too_full_for_checkpoints_is_reported_and_training_goes_on(
 def test_a_disk_too_full_for_the_weights_fails_the_run_which_goes_on_when_there_is_room(
     tiny, small_disk, tmp_path
 ):
-    disk = small_disk(30)
+    disk = small_disk(0.25)
     folder, words = disk / "job", (*tiny, *GIVEN, f"cache_dir={tmp_path / 'cache'}")
     assert job_processes.run(folder, *words) == 1
     record = read_record(folder / "record.json")

@@ -37,7 +37,7 @@ CELLS = {
     ),
 }
 STEPS = 8
-# Of runs that nothing kills: each checkpoint is of 90 MB.
+# Of runs that nothing kills.
 RARELY = "trainer.checkpoint_seconds=1000"
 
 
@@ -305,7 +305,11 @@ def test_a_second_process_in_the_same_folder_changes_nothing(words, whole, tmp_p
     process = job_processes.start(folder, *command)
     while not latest(folder):
         time.sleep(0.005)
-    assert job_processes.run(folder, *command) == 75
+    os.kill(process.pid, signal.SIGSTOP)  # it must not end before the other has begun
+    try:
+        assert job_processes.run(folder, *command) == 75
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
     assert "another process is running" in " ".join(job_processes.said(folder).split())
     process.join(600)
     assert process.exitcode == 0

@@ -19,7 +19,7 @@ DPSGD_OF_BETA = (*RUN, "mechanism=dpsgd", "mechanism.accountant=rdp")
 # Noise that is given: to search for it takes longer than to train.
 DPSGD = (*DPSGD_OF_BETA, "mechanism.calibration=noise_multiplier", "beta=2.5")
 STEPS = 12
-# Of runs that nothing kills: each checkpoint is of 90 MB.
+# Of runs that nothing kills.
 RARELY = "trainer.checkpoint_seconds=1000"
 
 
