@@ -166,6 +166,7 @@ def test_each_finding_is_in_each_split_in_its_share(patients: list[str]) -> None
             seed=1,
             classes=("a", "b", "c", "d"),
             where="",
+            advice="",
         )
     )
     for split, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
@@ -185,7 +186,7 @@ def test_classes_are_dealt_out_as_they_were() -> None:
     """A split of classes is a part of what a run is: that of 60 images, before findings were."""
     labels = np.arange(60) % 3
     patients = [f"p{n // 2}" for n in range(60)]
-    splits = patient_split(labels, patients, val_fraction=0.2, test_fraction=0.2, seed=3)
+    splits = patient_split(labels, patients, val_fraction=0.2, test_fraction=0.2, seed=3, advice="")
     assert (
         "".join(split[1] for split in splits)
         == "rrrreerreerraarrrrrrrrrrrreeaarrrreeaaaarreerraarraarreerrrr"
