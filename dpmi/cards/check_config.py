@@ -8,6 +8,7 @@ from typing import Any
 
 from dpmi.cards.check import Check, compare, failed, near, passed, unknown
 from dpmi.cards.wording import WITHOUT_EPSILON
+from dpmi.config.sections import MECHANISMS, DpsgdMechanism
 from dpmi.privacy.accounting import epsilon, planned_entries
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import WHITE, mean_moves
@@ -108,7 +109,7 @@ def _of_config(plan: PrivacyPlan, config: Mapping[str, Any]) -> Iterator[Check]:
     mechanism, data, beta = config["mechanism"], config["data"], config["beta"]
     delta = mechanism["delta"]
     yield compare("δ of the config", plan.delta, delta_for(plan.n) if delta == "auto" else delta)
-    if mechanism["name"] == "dpsgd":
+    if issubclass(MECHANISMS[mechanism["name"]], DpsgdMechanism):
         batch = data.get("batch_size", plan.expected_batch_size)
         batch = plan.n if batch == "all" else batch
         steps = max(1, round(plan.n / batch)) * config["trainer"]["max_epochs"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dpmi.base.errors import UserError
-from dpmi.config.data_sets import CsvData, FolderData, GradedData
 from dpmi.data.catalogue import SPLITS, Catalogue, Labels
 
 HELD_OUT = 0.25  # of the training images
@@ -256,7 +256,21 @@ def patients_of_test_left_out(catalogue: Catalogue) -> Catalogue:
     return catalogue.of_rows(rows)
 
 
-def advice_on_fractions(config: GradedData | FolderData | CsvData, by_hand: str = "") -> str:
+class Fractions(Protocol):
+    """A section of a config by whose shares images are split."""
+
+    @property
+    def val_fraction(self) -> float:
+        """Of the images, to validate on."""
+        ...
+
+    @property
+    def test_fraction(self) -> float:
+        """Of the images, to test on."""
+        ...
+
+
+def advice_on_fractions(config: Fractions, by_hand: str = "") -> str:
     """What a user can do whose images are too few for the fractions of a config.
 
     Args:

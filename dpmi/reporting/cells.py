@@ -9,6 +9,7 @@ from functools import cached_property
 from statistics import mean
 from typing import Any
 
+from dpmi.config.sections import MECHANISMS
 from dpmi.models.names import TRAIN_METRICS, UNDEFINED
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.intervals import Interval, over_images, over_seeds
@@ -16,15 +17,7 @@ from dpmi.reporting.poster import Published
 from dpmi.run.records.record import RunRecord
 
 SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
-TITLES = {
-    "none": "original",
-    "ldp": "LDP",
-    "ldp_features": "LDP of features",
-    "dpsgd": "DP-SGD",
-    "class_means": "class means",
-    "ldp_published": "LDP as published",
-    "dpsgd_published": "DP-SGD as published",
-}
+TITLES = {name: its.title for name, its in MECHANISMS.items()}
 WORST_RECALL = "worst_recall"
 
 

@@ -8,19 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from dpmi.config.identity import NOT_IDENTITY
+from dpmi.config.sections import MECHANISMS
 from dpmi.reporting.cells import SPLITS, TITLES, Cell, Column, Panel
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
 from dpmi.run.records.record import RunRecord
 
 # Sections that all cells of a set-up share, and keys that distinguish repeats of a cell, not cells.
 _SETUP = ("data", "model", "trainer")
-_OF_MECHANISM = {
-    "ldp": ("privacy",),
-    "ldp_features": ("privacy",),
-    "class_means": ("privacy",),
-    "dpsgd": ("max_grad_norm", "privacy"),
-    "dpsgd_published": ("max_grad_norm",),
-}
 _SAME_SETUP = NOT_IDENTITY | {"data.root", "data.csv", "data.num_workers"}
 _SAME_SETUP |= {"trainer.accelerator", "trainer.test_every_epoch"}
 
@@ -106,7 +100,8 @@ def _setup(record: RunRecord) -> dict[str, Any]:
 
 def _variant(record: RunRecord) -> dict[str, Any]:
     mechanism = record.config["mechanism"]
-    own = _OF_MECHANISM.get(mechanism["name"], ())
+    its = MECHANISMS[mechanism["name"]]
+    own = (its.uses & {"max_grad_norm"}) | ({"privacy"} if its.has_epsilon else set())
     flat = _flat(
         {"mechanism": mechanism} | {k: record.config[k] for k in own if k in record.config}
     )

@@ -28,9 +28,10 @@ METRICS = {
     WORST_RECALL: "worst recall",
 }
 _LEAST_RANGE = 0.1
+_OF_A_PIXEL = ("ldp", "ldp_published")
 _SIDES = {  # an ε is of something: one axis for each, and the mechanisms that are on it
-    "ε of a pixel": ("ldp", "ldp_published"),
-    "ε of an image": ("dpsgd", "class_means", "ldp_features", "dpsgd_published"),
+    "ε of a pixel": _OF_A_PIXEL,
+    "ε of an image": ("dpsgd", *(name for name in TITLES if name not in ("dpsgd", *_OF_A_PIXEL))),
 }
 
 
