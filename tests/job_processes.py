@@ -59,11 +59,11 @@ def job(
 
 
 def start(folder: Path, *overrides: str, environment: dict[str, str] | None = None) -> Any:
-    """Start a job in ``folder``; what it says is appended to a file beside it."""
+    """Start a job in ``folder``; what it prints is appended to a file beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     process = context().Process(
         target=job,
-        args=(folder, overrides, folder.parent / f"{folder.name}.said", environment or {}),
+        args=(folder, overrides, folder.parent / f"{folder.name}.printed", environment or {}),
     )
     process.start()
     return process
@@ -77,8 +77,8 @@ def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None
     return process.exitcode
 
 
-def said(folder: Path) -> str:
-    return (folder.parent / f"{folder.name}.said").read_text()
+def printed(folder: Path) -> str:
+    return (folder.parent / f"{folder.name}.printed").read_text()
 
 
 def command(

@@ -89,11 +89,11 @@ def sweep_folder(composed: DictConfig) -> str:
 
 def sweep_terms(composed: DictConfig) -> list[str]:
     """What a sweep computes: its overrides that change that; of a search also what it goes by."""
-    asked = [without_noise_seed(str(override)) for override in composed.hydra.overrides.task]
-    keys = [override.split("=")[0].lstrip("+~") for override in asked]
+    overrides = [without_noise_seed(str(override)) for override in composed.hydra.overrides.task]
+    keys = [override.split("=")[0].lstrip("+~") for override in overrides]
     cells = sorted(
         override
-        for key, override in zip(keys, asked, strict=True)
+        for key, override in zip(keys, overrides, strict=True)
         if not {key, key.split(".")[0]} & NOT_IDENTITY
     )
     sweeper = composed.hydra.sweeper

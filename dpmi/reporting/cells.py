@@ -68,9 +68,9 @@ class Cell:
 
         ``WORST_RECALL`` is the recall of the class that fared worst.
         """
-        return [value for value in self._told(metric) if math.isfinite(value)]
+        return [value for value in self._recorded(metric) if math.isfinite(value)]
 
-    def _told(self, metric: str) -> list[float]:
+    def _recorded(self, metric: str) -> list[float]:
         """A metric of each completed run that has it; NaN where it is not defined."""
         prefix = f"{SPLITS[self.split]}/"
         if metric != WORST_RECALL:
@@ -88,10 +88,10 @@ class Cell:
 
         "undefined" where it is in none; "" where no run has it.
         """
-        told, values = self._told(metric), self.values(metric)
+        recorded, values = self._recorded(metric), self.values(metric)
         if not values:
-            return UNDEFINED if told else ""
-        few = f" ({len(values)} of {len(told)} runs)" if len(values) < len(told) else ""
+            return UNDEFINED if recorded else ""
+        few = f" ({len(values)} of {len(recorded)} runs)" if len(values) < len(recorded) else ""
         return form.format(mean(values)) + few
 
     @property
@@ -169,9 +169,9 @@ class Cell:
         """Mean over the completed runs, as "81.2%" or "AUROC 0.812"; or how the run ended."""
         if self.mean is None:
             return self.status
-        told = f"AUROC {self.mean:.3f}" if self.multilabel else f"{100 * self.mean:.1f}%"
+        text = f"AUROC {self.mean:.3f}" if self.multilabel else f"{100 * self.mean:.1f}%"
         n = len(self.accuracies)
-        return told if n == 1 else f"{told} ({n} {'seeds' if self.seeds == n else 'runs'})"
+        return text if n == 1 else f"{text} ({n} {'seeds' if self.seeds == n else 'runs'})"
 
     @property
     def beside(self) -> str:
@@ -213,15 +213,15 @@ class Cell:
                 if r.guarantee and r.guarantee.claim
             }
             return ("no ε", *(f"(claimed {claim})" for claim in sorted(claims)))
-        told = f"ε={printed_epsilon(worst.epsilon)}", f"δ={printed_delta(worst.delta)}"
-        return *told, f"per {worst.unit},", worst.adjacency
+        text = f"ε={printed_epsilon(worst.epsilon)}", f"δ={printed_delta(worst.delta)}"
+        return *text, f"per {worst.unit},", worst.adjacency
 
     @property
     def if_replaced(self) -> str:
         """ε of an image replaced by any other: what LDP and DP-SGD can be compared by."""
         worst = self.guarantee
-        told = worst and worst.replace_one_epsilon
-        return "" if told is None else f"ε={printed_epsilon(told)}"
+        value = worst and worst.replace_one_epsilon
+        return "" if value is None else f"ε={printed_epsilon(value)}"
 
     @property
     def audited(self) -> str:
@@ -256,7 +256,7 @@ class Cell:
 def protected(panels: Iterable[Panel]) -> tuple[str, ...]:
     """Whom the guarantees of some panels protect at the least: "image", "patient", or both."""
     guarantees = [cells["test"].guarantee for panel in panels for cells in panel.columns.values()]
-    units = [told.unit for told in guarantees if told and told.unit]
+    units = [each.unit for each in guarantees if each and each.unit]
     return tuple(sorted({"patient" if unit.endswith("patient") else "image" for unit in units}))
 
 
@@ -293,8 +293,8 @@ class Panel:
     @property
     def splits(self) -> list[str]:
         """Rows of its table; public records have nothing on the training images."""
-        told = {split for of in self.columns.values() for split in of if of[split].accuracies}
-        return [split for split in SPLITS if split in told or not told]
+        measured = {split for of in self.columns.values() for split in of if of[split].accuracies}
+        return [split for split in SPLITS if split in measured or not measured]
 
     @property
     def runs(self) -> list[RunRecord]:

@@ -41,7 +41,7 @@ def figure4(records: Sequence[RunRecord]) -> list[Panel]:
         by_dataset[record.config["data"]["name"]].append(record)
     panels = []
     for dataset, of_dataset in sorted(by_dataset.items()):
-        setups = _told_apart([_setup(record) for record in of_dataset])
+        setups = _distinguishing([_setup(record) for record in of_dataset])
         for setup in sorted(set(setups)):
             chosen = [r for r, its in zip(of_dataset, setups, strict=True) if its == setup]
             panels.append(Panel(dataset, setup, _columns(dataset, chosen)))
@@ -73,7 +73,7 @@ def _columns(dataset: str, records: Sequence[RunRecord]) -> dict[Column, dict[st
     for record in records:
         by_mechanism[record.config["mechanism"]["name"]].append(record)
     for mechanism, of_mechanism in by_mechanism.items():
-        variants = _told_apart([_variant(record) for record in of_mechanism])
+        variants = _distinguishing([_variant(record) for record in of_mechanism])
         for record, variant in zip(of_mechanism, variants, strict=True):
             beta = 0.0 if mechanism == "none" else float(record.config["beta"])
             runs[_column(mechanism, beta, variant)].append(record)
@@ -108,7 +108,7 @@ def _variant(record: RunRecord) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in _SAME_SETUP}
 
 
-def _told_apart(values: Sequence[dict[str, Any]]) -> list[str]:
+def _distinguishing(values: Sequence[dict[str, Any]]) -> list[str]:
     """Of each, the keys in which not all are alike: "image_size=64, max_epochs=5"."""
     keys = sorted({key for value in values for key in value})
     differ = [key for key in keys if len({repr(value.get(key)) for value in values}) > 1]

@@ -27,7 +27,7 @@ Config = Callable[..., DataConfig]
         ("holiday.jpeg", ""),
     ],
 )
-def test_the_file_name_of_an_xray_tells_the_patient(file: str, patient: str) -> None:
+def test_the_file_name_of_an_xray_names_the_patient(file: str, patient: str) -> None:
     assert patient_of(file) == patient
 
 
