@@ -31,7 +31,7 @@ _LEAST_RANGE = 0.1
 _OF_A_PIXEL = ("ldp", "ldp_published")
 _SIDES = {  # an ε is of something: one axis for each, and the mechanisms that are on it
     "ε of a pixel": _OF_A_PIXEL,
-    "ε of an image": ("dpsgd", *(name for name in TITLES if name not in ("dpsgd", *_OF_A_PIXEL))),
+    "ε of an image": ("dpsgd", *(m for m in TITLES if m not in ("none", "dpsgd", *_OF_A_PIXEL))),
 }
 
 
