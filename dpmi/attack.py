@@ -61,16 +61,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--seed", type=_at_least(0), default=0, metavar="N",
         help="of the attacker's coins and draws, not of any noise (default: 0)",
     )  # fmt: skip
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
         from dpmi.attacking.command import attack
         from dpmi.reporting.attacks import save_figures
 
-    count = asked.models if asked.attack == "membership" else asked.images
+    count = args.models if args.attack == "membership" else args.images
 
     def work() -> int:
-        failed = attack(asked.attack, asked.runs, count, asked.seed, save_figures)
+        failed = attack(args.attack, args.runs, count, args.seed, save_figures)
         return EXIT_FAILED_RUNS if failed else 0
 
     return status_of(work)

@@ -37,16 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
         "--seconds", type=float, default=SECONDS, metavar="N",
         help=f"for each run; more give a tighter bound (default: {SECONDS:g})",
     )  # fmt: skip
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
         from dpmi.auditing.command import audit_default, audit_folders
 
     def work() -> int:
         found = (
-            audit_folders(asked.folders, asked.seconds)
-            if asked.folders
-            else [audit_default(asked.seconds)]
+            audit_folders(args.folders, args.seconds)
+            if args.folders
+            else [audit_default(args.seconds)]
         )
         return EXIT_FAILED_RUNS if any(one is None or one.refuted for one in found) else 0
 

@@ -41,17 +41,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="the run's cache_dir, where its account is"
     )
-    asked = parser.parse_args(arguments)
-    if asked.out and len(asked.runs) > 1:
+    args = parser.parse_args(arguments)
+    if args.out and len(args.runs) > 1:
         parser.error("--out takes a single RUN: the cards of several would have the same names")
     with loading():  # not for --help
         from dpmi.cards.making import Wishes, make_card
         from dpmi.cards.schema import FILES
 
-    wishes = Wishes(asked.with_ledger, asked.intended_use, asked.cache)
+    wishes = Wishes(args.with_ledger, args.intended_use, args.cache)
     try:
-        for run in asked.runs:
-            out = asked.out or run
+        for run in args.runs:
+            out = args.out or run
             make_card(run, out, wishes)
             Console().print(str(out / FILES["html"]), markup=False, soft_wrap=True)
     except (UserError, OSError) as error:

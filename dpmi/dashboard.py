@@ -32,11 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--out", type=Path, default=DEFAULT_FILE, metavar="FILE",
         help=f"where to write it if it cannot be saved (default: {DEFAULT_FILE})",
     )  # fmt: skip
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     from dpmi.reporting.workspace import dashboard, read_dashboard, to_workspace
 
     try:
-        spec = read_dashboard(asked.apply) if asked.apply else dashboard()
+        spec = read_dashboard(args.apply) if args.apply else dashboard()
         _needs_workspaces()
         if not has_credentials():
             why = "no W&B credentials here"
@@ -44,21 +44,21 @@ def main(arguments: list[str] | None = None) -> int:
             why = "the W&B server does not answer"
         else:
             try:
-                workspace = to_workspace(spec, asked.entity or _own_entity(), asked.project)
+                workspace = to_workspace(spec, args.entity or _own_entity(), args.project)
                 print(f"saved: {workspace.save().url}")
                 return 0
             except Exception as error:  # whatever W&B or the network does, the work is not lost
                 why = f"W&B did not take it ({type(error).__name__}: {_line(error)})"
-        file = asked.apply or asked.out
-        if not asked.apply:
+        file = args.apply or args.out
+        if not args.apply:
             file.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    entity = f" --entity {asked.entity}" if asked.entity else ""
+    entity = f" --entity {args.entity}" if args.entity else ""
     print(
         f"{why}; the dashboard is in {file}. Later, where `wandb login` was done:\n"
-        f"  python -m dpmi.dashboard{entity} --project {asked.project} --apply {file}"
+        f"  python -m dpmi.dashboard{entity} --project {args.project} --apply {file}"
     )
     return 0
 

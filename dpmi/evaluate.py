@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where to (default: beside the run)"
     )
-    asked = parser.parse_intermixed_args(arguments)
+    args = parser.parse_intermixed_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
         from dpmi.using.evaluating import evaluate
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def work() -> int:
         found, path = evaluate(
-            asked.run, asked.words, asked.output, asked.backbone, Console(stderr=True)
+            args.run, args.words, args.output, args.backbone, Console(stderr=True)
         )
         show(found, path, Console())
         return 0

@@ -29,13 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where to (default: the run's folder)"
     )
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
         from dpmi.using.exporting import export
 
     def work() -> int:
-        for path in export(asked.run, asked.kind, asked.output, asked.backbone):
+        for path in export(args.run, args.kind, args.output, args.backbone):
             print(path)
         return 0
 

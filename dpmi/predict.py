@@ -31,14 +31,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="where to (default: standard output)"
     )
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     let_idle_threads_sleep()
     with loading():  # not for --help
         from dpmi.using.predicting import predict
 
     def work() -> int:
         try:
-            unreadable = predict(asked.run, asked.paths, asked.output, asked.backbone)
+            unreadable = predict(args.run, args.paths, args.output, args.backbone)
         except BrokenPipeError:  # who reads the table has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_FAILED_RUNS

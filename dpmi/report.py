@@ -48,19 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--cards", action="store_true", help="write the card of each run that completed, too"
     )
-    asked = parser.parse_args(arguments)
-    folders = asked.folders or [DEFAULT_FOLDER]
-    out = asked.out or folders[0] / ("report-public" if asked.public else "report")
+    args = parser.parse_args(arguments)
+    folders = args.folders or [DEFAULT_FOLDER]
+    out = args.out or folders[0] / ("report-public" if args.public else "report")
     with loading():  # not for --help
         from dpmi.reporting.full_report import PAGE, write_report
 
     try:
         cards = {}
-        if asked.cards:
+        if args.cards:
             from dpmi.cards.of_report import cards_of  # likewise
 
             cards = cards_of(folders, out, Console())
-        runs = write_report(folders, out, public=asked.public, cards=cards)
+        runs = write_report(folders, out, public=args.public, cards=cards)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

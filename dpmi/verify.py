@@ -32,14 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("card", type=Path, metavar="CARD", help="card.html, card.md or card.json")
     parser.add_argument("weights", type=Path, metavar="WEIGHTS", help="model.safetensors")
-    asked = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", module="opacus")  # of a logarithm of zero, at a rate of 1
     with loading():  # not for --help
         from dpmi.cards.checks import verify
         from dpmi.cards.sections import CANNOT
 
     try:
-        found = verify(asked.card, asked.weights)
+        found = verify(args.card, args.weights)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -33,8 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         "folders", nargs="*", type=Path, default=[DEFAULT_FOLDER], metavar="FOLDER",
         help=f"a sweep, a job, or a folder of them (default: {DEFAULT_FOLDER})",
     )  # fmt: skip
-    asked = parser.parse_args(arguments)
-    found = offline_runs(asked.folders)
+    args = parser.parse_args(arguments)
+    found = offline_runs(args.folders)
     left = [run for run in found if not synced(run)]
     counted = f"{len(found)} offline runs, {len(found) - len(left)} pushed before"
     if not left:

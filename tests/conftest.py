@@ -123,12 +123,12 @@ class Place:
     def train(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """The same as ``run``, forked from a process that has loaded what takes seconds to load.
 
-        What is loaded was loaded by another: where this is asked about, ``run`` is to be used.
+        What is loaded was loaded by another: where this matters, ``run`` is to be used.
         """
         import job_processes
 
-        with tempfile.TemporaryDirectory() as said:
-            out, err = (Path(said, name) for name in ("stdout", "stderr"))
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = (Path(folder, name) for name in ("stdout", "stderr"))
             process = job_processes.context().Process(
                 target=job_processes.command,
                 args=(words, self.cwd, self.environment() | variables, out, err),
@@ -151,7 +151,7 @@ class Place:
             "PYTHONDONTWRITEBYTECODE": "1",
             "DPMI_CACHE": str(self.cache),
             "OMP_NUM_THREADS": "1",  # several tests may share two cores
-            "COLUMNS": "1000",  # nothing said is wrapped
+            "COLUMNS": "1000",  # no line is wrapped
         }
 
     def files(self, folder: Path) -> set[str]:

@@ -86,10 +86,10 @@ def start(folder: Path, *overrides: str, environment: dict[str, str] | None = No
 
 
 def _start(folder: Path, overrides: tuple[str, ...], environment: dict[str, str]) -> Any:
-    """Start a job; what it says is appended to a file beside its folder."""
+    """Start a job; what it prints is appended to a file beside its folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = folder.parent / f"{folder.name}.said"
-    process = context().Process(target=job, args=(folder, overrides, said, environment))
+    printed = folder.parent / f"{folder.name}.printed"
+    process = context().Process(target=job, args=(folder, overrides, printed, environment))
     process.start()
     return process
 
@@ -102,8 +102,8 @@ def run(folder: Path, *overrides: str, environment: dict[str, str] | None = None
     return process.exitcode
 
 
-def said(folder: Path) -> str:
-    return (folder.parent / f"{folder.name}.said").read_text()
+def printed(folder: Path) -> str:
+    return (folder.parent / f"{folder.name}.printed").read_text()
 
 
 def command(

@@ -568,7 +568,7 @@ PROMISE = (
         "self._epsilon(delta, images=images)",
         "self._epsilon(delta)",
         "tests/mechanisms/test_dpsgd.py::"
-        "test_the_guarantee_tells_stricter_deltas_the_other_adjacency_and_whole_patients",
+        "test_the_guarantee_states_stricter_deltas_the_other_adjacency_and_whole_patients",
     ),
     Planted(
         "several images at once are counted as one after the other",
@@ -641,7 +641,7 @@ ACCOUNT = (
         '        Accounts(cache_dir).settle(took, "superseded")\n',
         "        pass\n",
         "tests/run/records/test_entry.py::"
-        "test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_tells",
+        "test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_states",
     ),
     Planted(
         "a superseded attempt keeps its key",
@@ -715,7 +715,7 @@ LEAVING = (
         "dpmi/run/records/leaving.py",
         "return _only(mechanism, _EXECUTED) if everything_may_leave(config) else {}",
         "return _only(mechanism, _EXECUTED)",
-        "tests/run/records/test_leaving.py::test_a_public_record_tells_nothing_of_a_users_own_images",
+        "tests/run/records/test_leaving.py::test_a_public_record_reveals_nothing_of_a_users_own_images",
     ),
     Planted(
         "images that are lent are taken for public ones",
@@ -921,9 +921,9 @@ ONE_BIT = (
     Planted(
         "nobody lies",
         "dpmi/mechanisms/ldp_features.py",
-        "            said[question.rows] = answers = respondents(question)\n",
+        "            bits[question.rows] = answers = respondents(question)\n",
         "            self._response.lies = 1\n"
-        "            said[question.rows] = answers = respondents(question)\n",
+        "            bits[question.rows] = answers = respondents(question)\n",
         f"{_ANSWERS}::test_weights_are_computed_from_answers_that_lie_as_often_as_beta_says",
     ),
     Planted(
@@ -937,7 +937,7 @@ ONE_BIT = (
     Planted(
         "an image is asked again",
         "dpmi/privacy/one_bit.py",
-        "        self._asked[rows] = True\n",
+        "        self._answered[rows] = True\n",
         "",
         "tests/privacy/test_one_bit.py::test_an_image_answers_once",
     ),
@@ -960,8 +960,8 @@ ONE_BIT = (
     Planted(
         "each run asks anew",
         "dpmi/mechanisms/ldp_features.py",
-        'asked = ["answers", VERSION,',
-        'asked = ["answers", secrets.token_hex(),',
+        'parts = ["answers", VERSION,',
+        'parts = ["answers", secrets.token_hex(),',
         "tests/mechanisms/test_ldp_features.py::"
         "test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_counts_them",
     ),

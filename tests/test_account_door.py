@@ -17,8 +17,8 @@ def shown(tmp_path, capsys, monkeypatch):
 
     def show(*words):
         status = main(list(words))
-        told = capsys.readouterr()
-        return status, " ".join(told.out.split()), told.err
+        printed = capsys.readouterr()
+        return status, " ".join(printed.out.split()), printed.err
 
     return show
 

@@ -35,10 +35,10 @@ def contents(folder):
 def test_what_was_found_stands_beside_the_run_and_nothing_else_is_touched(runs, capsys):
     left = [contents(runs), contents(runs.parent / "cache")]
     assert attack.main(["linkage", str(runs), "--images", "20"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert "linkage is no attack on none; try membership" in told
-    assert "The attacker knows all training images" in told
-    assert "itself" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "linkage is no attack on none; try membership" in printed
+    assert "The attacker knows all training images" in printed
+    assert "itself" in printed
     found = read_attacks(runs / "ldp")
     assert (found.linkage.image.queries, found.linkage.image.candidates) == (20, 60)
     assert found.config_digest == read_record(runs / "ldp" / RECORD_FILE).config_digest
@@ -92,7 +92,7 @@ def test_membership_of_a_whole_network_is_attacked_by_shadow_networks(tiny, tmp_
     assert (path.parent / "attack-roc.svg").is_file()
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["linkage", "{runs}/none"], "no run here that linkage can attack; it applies to ldp"),
     (["linkage", "{runs}/absent"], "no run record below it; give a folder of runs, or KEY=VALUE"),
     (["linkage", "{runs}", "beta=1"], "give folders, or KEY=VALUE of one run, not both"),
@@ -102,10 +102,10 @@ def test_membership_of_a_whole_network_is_attacked_by_shadow_networks(tiny, tmp_
     (["linkage", "mechanism=ldp", "beta=0.01"], "beta=0.01: "),
     (["membership", "model.weights=no.pth"], "model.weights=no.pth: no such file"),
 ])  # fmt: skip
-def test_bad_input_is_one_line_and_status_2(runs, capsys, words, said):
+def test_bad_input_is_one_line_and_status_2(runs, capsys, words, message):
     assert attack.main([word.format(runs=runs) for word in words]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said in line
+    assert message in line
     assert line.startswith("error: ")
 
 

@@ -39,10 +39,10 @@ def test_a_run_is_audited_by_its_own_config_and_its_records_say_so(runs, run, ca
     cache = runs / "cache"
     before = sorted(cache.rglob("*"))
     assert audit.main([str(run), "--seconds", "0"]) == 0
-    told = read_record(run / "ldp" / RECORD_FILE).audit
+    found = read_record(run / "ldp" / RECORD_FILE).audit
     # Outside in fewer than one of 1000 runs: the bound is .962, and .932 at least in 200 simulated.
-    assert 0.9 < told["lower_bound"] <= told["claimed"] == 1.0
-    assert told["says"].startswith("audited: ε ≥ 0.")
+    assert 0.9 < found["lower_bound"] <= found["claimed"] == 1.0
+    assert found["says"].startswith("audited: ε ≥ 0.")
     assert read_record(run / "none" / RECORD_FILE).audit is None
     assert "claims no ε" in capsys.readouterr().out
     assert sorted(cache.rglob("*")) == before  # nothing of the user's was touched
@@ -69,9 +69,9 @@ def test_what_no_canary_reaches_is_reported_as_not_audited(run, capsys, mechanis
     other = dataclasses.replace(record.guarantee, mechanism=mechanism)
     write_record(record.model_copy(update={"guarantee": other}), folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 2
-    told = capsys.readouterr()
-    assert "are not audited" in " ".join(told.out.split())
-    assert "no run here states an ε that an audit can bound" in told.err
+    printed = capsys.readouterr()
+    assert "are not audited" in " ".join(printed.out.split())
+    assert "no run here states an ε that an audit can bound" in printed.err
     assert read_record(folder / RECORD_FILE).audit is None
 
 

@@ -15,19 +15,19 @@ def test_commands_import_nothing_slow_before_they_work():
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ({}, "no public.json, so it is no run's folder"),
         ({"public.json": '{"schema_name": "dpmi.public-record", "version": 0}'}, "version 1"),
         ({"public.json": "{"}, "not a readable run record"),
     ],
 )
-def test_what_is_no_run_is_one_clear_line(tmp_path, capsys, files, said):
+def test_what_is_no_run_is_one_clear_line(tmp_path, capsys, files, message):
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     assert main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == set(files)

@@ -20,10 +20,10 @@ def test_without_credentials_the_specification_is_written_and_the_way_to_apply_i
 ):
     file = tmp_path / "dashboard.json"
     assert main(["--entity", "team", "--project", "lungs", "--out", str(file)]) == 0
-    told = capsys.readouterr().out
-    assert "no W&B credentials" in told
+    printed = capsys.readouterr().out
+    assert "no W&B credentials" in printed
     command = f"python -m dpmi.dashboard --entity team --project lungs --apply {file}"
-    assert command in told
+    assert command in printed
     assert read_dashboard(file) == dashboard()
 
 

@@ -18,15 +18,15 @@ def test_it_says_what_was_found_what_covers_it_and_where_it_is(
     (tmp_path / "other.csv").write_text("\n".join([header, *rows[55:]]) + "\n")
     words = ["data=csv", f"data.root={run.images}", f"data.csv={tmp_path / 'other.csv'}"]
     assert main([str(run.folder), *words, "data.groups=[site]", "--output", str(output)]) == 0
-    told, found = capsys.readouterr().out, json.loads(output.read_text())
-    assert "data=csv: 30 images of 15 patients (15 lying, 15 standing)" in told
-    assert f"{found['metrics']['auroc']:.4f}" in told
-    assert "95 %, over patients" in told
-    assert "site=A" in told
-    assert "ε = 1, δ = 0 per pixel" in told
-    assert "nothing more was spent" in told
-    assert f"no guarantee covers the figures; {output} is private" in told
-    assert "trained on" not in told
+    printed, found = capsys.readouterr().out, json.loads(output.read_text())
+    assert "data=csv: 30 images of 15 patients (15 lying, 15 standing)" in printed
+    assert f"{found['metrics']['auroc']:.4f}" in printed
+    assert "95 %, over patients" in printed
+    assert "site=A" in printed
+    assert "ε = 1, δ = 0 per pixel" in printed
+    assert "nothing more was spent" in printed
+    assert f"no guarantee covers the figures; {output} is private" in printed
+    assert "trained on" not in printed
 
 
 def test_training_images_among_them_are_reported(trained, tmp_path, capsys):

@@ -11,20 +11,62 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dpmi.privacy.accounting import epsilon
+from dpmi.privacy.spending import LedgerEntry
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
-QUICK = (
-    *("data.image_size=32", "data.train_images=16", "data.val_images=4", "data.test_images=8"),
-    *("data.batch_size=8", "trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=csv"),
-)
+QUICK = ("data.image_size=32", "data.batch_size=8", "trainer.max_epochs=1", "model.weights=null")
+QUICK += ("trainer.accelerator=cpu", "logger=csv")
+DRAWN = ("data.train_images=16", "data.val_images=4", "data.test_images=8")
 
 pytestmark = pytest.mark.slow  # whole networks, in new interpreters
 
 
-def blocks(title, language):
-    """The code of a section of the page."""
-    (section,) = re.findall(rf"^## {title}\n(.*?)(?=^## )", PAGE, flags=re.MULTILINE | re.DOTALL)
-    return re.findall(rf"^```{language}\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+def section(title):
+    """The text of a section of the page."""
+    (found,) = re.findall(
+        rf"^## {title}[^\n]*\n(.*?)(?=^## |\Z)", PAGE, flags=re.MULTILINE | re.DOTALL
+    )
+    return found
+
+
+def blocks(text, language):
+    """The code of a text, block by block."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(text):
+    """The command lines of a text."""
+    return [line for block in blocks(text, "sh") for line in block.splitlines()]
+
+
+def apply(text, tree):
+    """Write each block of a text into the file that the paragraph before it names last."""
+    found = re.findall(
+        r"((?:^[^\n`][^\n]*\n|^`[^`\n][^\n]*\n)+)\n```(python|yaml|diff)\n(.*?)^```$",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+    assert len(found) == len(re.findall("^```(?!sh)[a-z]", text, re.MULTILINE))
+    for paragraph, language, code in found:
+        file = tree / re.findall(r"`(\w+/[\w/.]+)`", paragraph)[-1]
+        if language == "diff":
+            file.write_text(changed(file.read_text(encoding="utf-8"), code), encoding="utf-8")
+        else:
+            assert not file.exists()
+            file.write_text(code, encoding="utf-8")
+
+
+def changed(text, diff):
+    """A text with the changes of a diff, whose hunks each fit one place."""
+    for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE):
+        lines = hunk.splitlines(keepends=True)
+        old = "".join(line[1:] or line for line in lines if line[0] != "+")
+        new = "".join(line[1:] or line for line in lines if line[0] != "-")
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
 
 
 @pytest.fixture
@@ -54,128 +96,84 @@ def run(tree, place):
     return at
 
 
-def test_a_network_is_two_files(tree, run, place):
-    (code,) = blocks("A network: two files", "python")
-    train, test = blocks("A network: two files", "sh")[0].splitlines()
+@pytest.fixture
+def record(place):
+    """Read the one run's record."""
+    return lambda: json.loads(next(place.outputs.rglob("record.json")).read_text("utf-8"))
+
+
+def test_a_network_is_two_files(tree, run, place, record):
+    text = section("A network")
+    code, (train, test) = blocks(text, "python")[0], commands(text)
     name = re.search(r"model=(\w+)", train)[1]
     (tree / "dpmi" / "backbones" / f"{name}.py").write_text(code, encoding="utf-8")
     config = (tree / "conf" / "model" / "resnet50.yaml").read_text(encoding="utf-8")
     assert config.count("resnet50") == 1
     (tree / "conf" / "model" / f"{name}.yaml").write_text(config.replace("resnet50", name))
-    run(train, *QUICK, "mechanism.delta=1e-3", f"output_dir={place.outputs}")
+    run(train, *QUICK, *DRAWN, "mechanism.delta=1e-3", f"output_dir={place.outputs}")
     (weights,) = place.outputs.rglob("model.safetensors")
     assert weights.stat().st_size > 10e6
-    assert '"status": "completed"' in (weights.parent / "record.json").read_text()
+    assert record()["status"] == "completed"
     of_it = run(test, "-k", name, "-p", "no:cacheprovider")
     assert int(re.search(r"(\d+) passed", of_it)[1]) >= 10
 
 
-READER = """
-from pathlib import Path
+def test_a_data_set_is_read_as_its_new_reader_says(tree, run, place, record):
+    text = section("A data set")
+    apply(text, tree)
+    images = place.cwd / "busi"
+    for shade, name in enumerate(("normal", "benign", "malignant")):
+        (images / name).mkdir(parents=True)
+        for number in range(1, 13):
+            image = Image.new("L", (40, 32), 60 * shade + number)
+            image.save(images / name / f"{name} ({number}).png")
+            Image.new("1", (40, 32)).save(images / name / f"{name} ({number})_mask.png")
+    (train,) = commands(text)
+    run(train.replace("PATH", str(images)), *QUICK, f"output_dir={place.outputs}")
+    found = record()
+    assert found["status"] == "completed"
+    assert found["config"]["data"]["name"] == "busi"
+    assert sum(found["data"]["counts"].values()) == 36  # no mask is among them
+    assert (found["guarantee"]["unit"], found["guarantee"]["mechanism"]) == ("image", "dpsgd")
 
-import numpy as np
 
-from dpmi.data.catalogue import Catalogue
-from dpmi.data.decoding.settings import Decoding
-from dpmi.data.files import FileSource, image_files
-
-
-def read_squares(config):
-    root = Path(config.root)
-    names = image_files(root)
-    return Catalogue(
-        name=config.name,
-        classes=("dark", "light"),
-        graded=False,
-        channels=1,
-        paths=tuple(names),
-        labels=np.array([name.startswith("light") for name in names], np.int64),
-        patients=("",) * len(names),
-        splits=tuple(("train", "test")[number % 2] for number in range(len(names))),
-        source=FileSource(root, Decoding(channels=1)),
+def test_a_metric_is_logged_and_recorded(tree, run, place, record):
+    text = section("A metric")
+    apply(text, tree)
+    run(*commands(text), *QUICK, *DRAWN, f"output_dir={place.outputs}")
+    metrics = record()["metrics"]
+    for name in re.findall(r"`([\w/]+/mcc)`", text):
+        assert -1 <= metrics[name] <= 1
+    (public,) = place.outputs.rglob("public.json")
+    assert (
+        json.loads(public.read_text("utf-8"))["metrics"]["test_images/mcc"] == metrics["test/mcc"]
     )
-"""
 
 
-def changed(file, *changes):
-    """Write a file anew, with lines of code in place of others, each of which is there once."""
-    text = file.read_text(encoding="utf-8")
-    for old, new in changes:
-        assert text.count(old) == 1, (file, old, text.count(old))
-        text = text.replace(old, new)
-    file.write_text(text, encoding="utf-8")
-
-
-def test_a_data_set_a_metric_and_a_mechanism_are_added_where_the_page_says(tree, run, place):
-    for section in ("A data set", "A metric", "A mechanism"):
-        assert f"## {section}\n" in PAGE
-    # A data set: 1 to 4.
-    dpmi, conf = tree / "dpmi", tree / "conf"
-    (dpmi / "data" / "readers" / "squares.py").write_text(READER)
-    changed(
-        dpmi / "data" / "readers" / "__init__.py",
-        ('    "aptos": lambda', '    "squares": lambda config, _: read_squares(config),\n'
-         '    "aptos": lambda'),
-        ('    "aptos": 3,', '    "squares": 1,\n    "aptos": 3,'),
-        ("from dpmi.data.readers.phantom import", "from dpmi.data.readers.squares import "
-         "read_squares\nfrom dpmi.data.readers.phantom import"),
-    )  # fmt: skip
-    changed(dpmi / "config" / "data_sets.py", ('["chest_xray", "aptos"]', '["chest_xray", "aptos", '
-            '"squares"]'))  # fmt: skip
-    own = (conf / "data" / "aptos.yaml").read_text().replace("name: aptos", "name: squares")
-    (conf / "data" / "squares.yaml").write_text(own)
-    # A metric: one line.
-    changed(
-        dpmi / "models" / "metrics.py",
-        ('        "f1": MacroF1', '        "mcc": __import__("torchmetrics").classification.'
-         'MulticlassMatthewsCorrCoef(num_classes, **alone),\n        "f1": MacroF1'),
-    )  # fmt: skip
-    # A mechanism: 1 to 3 and 5; without an ε, so not 4.
-    (dpmi / "mechanisms" / "plain.py").write_text(
-        "from dpmi.mechanisms.none import NonPrivate\n\n\n"
-        'class Plain(NonPrivate):\n    name = "plain"\n'
-    )
-    changed(
-        dpmi / "config" / "sections.py",
-        ("class LdpMechanism(Section):", "class PlainMechanism(Section):\n"
-         '    name: Literal["plain"]\n\n\nclass LdpMechanism(Section):'),
-        ("    NoMechanism\n", "    NoMechanism\n    | PlainMechanism\n"),
-    )  # fmt: skip
-    (conf / "mechanism" / "plain.yaml").write_text("name: plain\n")
-    changed(
-        dpmi / "mechanisms" / "__init__.py",
-        ("    return NonPrivate(ranks", '    if settings.name == "plain":\n'
-         "        from dpmi.mechanisms.plain import Plain\n\n        return Plain(ranks)\n"
-         "    return NonPrivate(ranks"),
-    )  # fmt: skip
-    changed(
-        dpmi / "reporting" / "cells.py",
-        ('    "ldp": "LDP",', '    "plain": "plain",\n    "ldp": "LDP",'),
-    )
-    changed(
-        dpmi / "reporting" / "charts" / "style.py",
-        ('    "ldp": "#b84a00",', '    "plain": "#b84a01",\n    "ldp": "#b84a00",'),
-        ('"none": "D", ', '"none": "D", "plain": "d", '),
-    )  # fmt: skip
-
-    images = place.cwd / "squares"
-    images.mkdir()
-    for number in range(48):
-        name = ("dark", "light")[number // 2 % 2]
-        value = 40 + 150 * (name == "light") + number
-        Image.new("L", (32, 32), value).save(images / f"{name}{number:02}.png")
-    outputs = place.outputs
-    quick = (*QUICK[4:], "data.image_size=32", "data.resize=32", "model.weights=null")
-    run(
-        "python -m dpmi.train -m data=squares mechanism=plain,none model.prior=train",
-        *(f"data.root={images}", "data.batch_size=8", *quick, f"output_dir={outputs}"),
-    )
-    records = [json.loads(path.read_text()) for path in sorted(outputs.rglob("record.json"))]
-    names = sorted(record["config"]["mechanism"]["name"] for record in records)
-    assert names == ["none", "plain"]
-    for record in records:
-        assert record["status"] == "completed"
-        assert -1 <= record["metrics"]["test/mcc"] <= 1
-        assert record["data"]["counts"] == {"train": 24, "test": 24}
-    run(f"python -m dpmi.report {outputs} --out {place.cwd / 'report'}")
-    assert "plain" in (place.cwd / "report" / "report.md").read_text()
+def test_a_mechanism_states_the_guarantee_of_what_it_executed(tree, run, place, record):
+    text = section("A mechanism")
+    apply(text, tree)
+    config = (tree / "conf" / "mechanism" / "dpsgd.yaml").read_text(encoding="utf-8")
+    changes = {"name: dpsgd": "name: signsgd", "noise_walk: 0.008": "noise_walk: null"}
+    for old, new in changes.items():
+        assert config.count(old) == 1
+        config = config.replace(old, new)
+    (tree / "conf" / "mechanism" / "signsgd.yaml").write_text(config, encoding="utf-8")
+    test, train = commands(text)
+    assert "1 passed" in run(test, "-p", "no:cacheprovider")
+    run(train, *QUICK, *DRAWN, f"output_dir={place.outputs}")
+    found = record()
+    guarantee, executed = found["guarantee"], found["mechanism"]
+    assert (guarantee["mechanism"], guarantee["unit"]) == ("signsgd", "image")
+    assert 0.98 <= guarantee["epsilon"] <= 1
+    entries = [LedgerEntry(**entry) for entry in executed["ledger"]]
+    of_steps = [e for e in entries if e.sample_rate == executed["plan"]["sample_rate"]]
+    assert sum(entry.steps for entry in of_steps) == executed["plan"]["steps"] == 2
+    recomputed = epsilon(entries, guarantee["delta"], guarantee["accountant"])
+    assert recomputed == pytest.approx(guarantee["epsilon"], rel=1e-6)
+    run("python -m dpmi.report --cards", str(place.outputs))
+    report = next(place.outputs.rglob("report.html")).read_text("utf-8")
+    assert "DP-signSGD" in report
+    assert "var(--c-signsgd)" in report
+    (card,) = place.outputs.rglob("card*.md")
+    assert "the signs of DP-SGD's gradients: Poisson-sampled" in card.read_text("utf-8")

@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_named_and_has_a_row_and_the_status_is_1(trained,
 
 
 def test_a_file_is_written_whole_or_not_at_all(trained, folder, tmp_path, capsys, monkeypatch):
-    run, output = trained("none"), tmp_path / "out" / "told.csv"
+    run, output = trained("none"), tmp_path / "out" / "out.csv"
     words = [str(run.folder), str(folder), "--output", str(output)]
     assert main(words) == 2
     assert f"{output}: cannot be written" in capsys.readouterr().err
@@ -86,11 +86,11 @@ def test_a_file_is_written_whole_or_not_at_all(trained, folder, tmp_path, capsys
 
     monkeypatch.setattr(predicting.csv, "writer", interrupted)
     assert main(words) == 130
-    assert [path.name for path in output.parent.iterdir()] == ["told.csv"]
+    assert [path.name for path in output.parent.iterdir()] == ["out.csv"]
     assert output.read_bytes() == before
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["{run}", "absent"], "absent: no such file or folder"),
     (["{run}", "{empty}"], "no images in this folder"),
     (["{run}", "{table}"], "column path is missing"),
@@ -98,14 +98,14 @@ def test_a_file_is_written_whole_or_not_at_all(trained, folder, tmp_path, capsys
     (["{empty}", "{run}/public.json"], "no public.json, so it is no run's folder"),
     (["{run}", "{run}/public.json", "--backbone", "{table}"], "not needed"),
 ])  # fmt: skip
-def test_bad_input_is_one_line_and_status_2(trained, tmp_path, capsys, words, said):
+def test_bad_input_is_one_line_and_status_2(trained, tmp_path, capsys, words, message):
     (empty := tmp_path / "empty").mkdir()
     (listed := tmp_path / "list.csv").write_text("file\na.png\n")
     (workbook := tmp_path / "paths.xls").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504))
     places = {"run": trained("none").folder, "empty": empty, "table": listed, "workbook": workbook}
     assert main([word.format(**places) for word in words]) == 2
     out, err = capsys.readouterr()
-    assert said in err
+    assert message in err
     assert err.startswith("error: ")
     assert (err.count("\n"), out) == (1, "")
 

@@ -98,9 +98,9 @@ def test_a_record_of_an_unknown_version_is_refused_by_name(real_sweeps, tmp_path
     (path, *_) = sorted((tmp_path / "sweep").rglob("record.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
     assert main([str(tmp_path / "sweep")]) == 2
-    told = capsys.readouterr().err
-    assert str(path) in told
-    assert "99" in told
+    printed = capsys.readouterr().err
+    assert str(path) in printed
+    assert "99" in printed
     assert not (tmp_path / "sweep" / "report").exists()
 
 

@@ -83,10 +83,10 @@ def test_epsilon_of_a_dpsgd_record_is_what_its_ledger_cost(records):
                 entry["sample_rate"], dp_accounting.GaussianDpEvent(entry["noise_multiplier"])
             )
             accountant.compose(step, entry["steps"])
-        tight, told = accountant.get_epsilon(plan["delta"]), record.guarantee.epsilon
+        tight, stated = accountant.get_epsilon(plan["delta"]), record.guarantee.epsilon
         assert record.guarantee.accountant == "prv"
-        assert tight <= told <= tight + 2 * PRV_ERROR
-        assert (1 - CALIBRATION_TOLERANCE) / beta <= told <= 1 / beta
+        assert tight <= stated <= tight + 2 * PRV_ERROR
+        assert (1 - CALIBRATION_TOLERANCE) / beta <= stated <= 1 / beta
         assert (record.guarantee.delta, record.guarantee.unit) == (plan["delta"], "image")
         assert record.guarantee.adjacency == "zero-out"
 
@@ -115,10 +115,10 @@ def test_each_run_states_its_config_and_its_accuracy_beside_its_guarantee(sweep,
         "none β=1", "ldp β=1", "ldp β=2", "ldp β=4", "dpsgd β=1", "dpsgd β=2", "dpsgd β=4"
     ]  # fmt: skip
     assert "not run again" not in screen  # the original has no β: one run
-    told = " ".join(screen.split())
+    printed = " ".join(screen.split())
     for record in records:
         accuracy = f"test accuracy {record.metrics['test/accuracy']:.1%}"
-        words = re.search(rf"{record.run} ({accuracy}.*?) s;", told)[1]
+        words = re.search(rf"{record.run} ({accuracy}.*?) s;", printed)[1]
         assert str(record.guarantee) in words
     assert "Traceback" not in screen + sweep[0].stderr
 
@@ -154,7 +154,7 @@ def test_the_images_are_drawn_once_for_all_cells(sweep):
     assert len(list(place.cache.glob("images/*/pixels.npy"))) == 1
 
 
-def test_the_same_sweep_again_runs_nothing_and_tells_the_same_table(sweep, tiny):
+def test_the_same_sweep_again_runs_nothing_and_shows_the_same_table(sweep, tiny):
     done, folder, place = sweep
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
     again = place.train(*SWEEP, *tiny, COLUMNS="80")
@@ -261,11 +261,11 @@ def test_what_only_the_data_can_tell_fails_the_run_in_one_line(place, tiny, word
     assert "Traceback" not in done.stdout + done.stderr
     assert done.stderr == ""
     (record,) = place.outputs.glob("*/record.json")
-    told = read_record(record)
-    assert told.status == "failed"
-    assert re.search(reason, told.reason)
-    assert "\n" not in told.reason
-    assert f"{told.run} failed: {told.reason}" in done.stdout
+    found = read_record(record)
+    assert found.status == "failed"
+    assert re.search(reason, found.reason)
+    assert "\n" not in found.reason
+    assert f"{found.run} failed: {found.reason}" in done.stdout
     assert {path.name for path in record.parent.iterdir()} <= {
         *(".lock", "record.json", "public.json", "config.yaml", "resume.json", "train.log")
     }

@@ -18,16 +18,16 @@ def test_the_status_says_whether_it_holds(carded, capsys, tmp_path, monkeypatch)
     monkeypatch.setenv("COLUMNS", "1000")
     out, weights = carded
     assert main([str(out / "card.html"), str(weights)]) == 0
-    told = capsys.readouterr().out
-    assert "all that can be checked holds" in told
-    assert "who made the card: it has a digest, and no signature" in told
+    printed = capsys.readouterr().out
+    assert "all that can be checked holds" in printed
+    assert "who made the card: it has a digest, and no signature" in printed
     values = json.loads((out / "card.json").read_text())
     values["record"]["metrics"]["test_images/accuracy"] = 1.0
     (tmp_path / "card.json").write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     assert main([str(tmp_path / "card.json"), str(weights)]) == 1
-    told = capsys.readouterr().out
-    assert "does not hold: digest of the card" in told
-    assert "accuracy is that of the reliability diagram" in told
+    printed = capsys.readouterr().out
+    assert "does not hold: digest of the card" in printed
+    assert "accuracy is that of the reliability diagram" in printed
 
 
 def test_words_of_a_card_cannot_paint_the_table(carded, tmp_path, capsys):
@@ -36,9 +36,9 @@ def test_words_of_a_card_cannot_paint_the_table(carded, tmp_path, capsys):
     values["record"]["run"] = "[green]all that can be checked holds[/]\x1b[2J"
     (tmp_path / "card.json").write_text(json.dumps(values))
     assert main([str(tmp_path / "card.json"), str(weights)]) == 1
-    told = capsys.readouterr().out
-    assert "\x1b" not in told
-    assert "[green]" in told
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "[green]" in printed
 
 
 def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, capsys):
@@ -52,7 +52,7 @@ def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("card.txt", b"", "no card; give card.html or card.md or card.json"),
         ("card.json", b"{", "contains no readable card"),
@@ -61,11 +61,11 @@ def test_content_that_no_run_leaves_fails_and_does_not_raise(carded, tmp_path, c
         ("card.md", b"\xff", "contains no readable card"),
     ],
 )
-def test_what_is_no_card_is_one_clear_line(tmp_path, capsys, name, content, said):
+def test_what_is_no_card_is_one_clear_line(tmp_path, capsys, name, content, message):
     (tmp_path / name).write_bytes(content)
     assert main([str(tmp_path / name), str(tmp_path / name)]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert error.count("\n") == 1
 
 

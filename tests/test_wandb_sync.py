@@ -43,8 +43,8 @@ def test_runs_are_pushed_once_however_often_the_command_is_given(sweep, capsys):
 def test_without_credentials_nothing_is_tried_and_a_line_says_so(sweep, capsys):
     mark(offline_runs([sweep])[0])
     assert main([str(sweep)]) == 2
-    told = capsys.readouterr().err
-    assert "2 offline runs, 1 pushed before, but no W&B credentials" in told
+    printed = capsys.readouterr().err
+    assert "2 offline runs, 1 pushed before, but no W&B credentials" in printed
 
 
 def test_a_server_out_of_reach_leaves_the_runs_to_be_pushed_later(sweep, capsys, monkeypatch):
@@ -63,10 +63,10 @@ def test_what_the_server_refuses_is_reported_as_not_pushed(sweep, capsys, monkey
     with WandbServer(refuses=True) as server:
         account(monkeypatch, server)
         assert main([str(sweep)]) == 1
-    told = capsys.readouterr()
-    assert "2 offline runs, 0 pushed before, 0 pushed now, 2 not" in told.out
+    printed = capsys.readouterr()
+    assert "2 offline runs, 0 pushed before, 0 pushed now, 2 not" in printed.out
     for run in offline_runs([sweep]):
-        assert f"not pushed: {run}" in told.err
+        assert f"not pushed: {run}" in printed.err
 
 
 def test_runs_are_pushed_at_the_same_time_whole_and_once(sweep, capsys, monkeypatch):

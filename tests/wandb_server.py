@@ -82,8 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self._read()
         if self.path == "/graphql":
-            asked = json.loads(body)
-            found = self.owner.graphql(asked["query"], asked.get("variables") or {})
+            request = json.loads(body)
+            found = self.owner.graphql(request["query"], request.get("variables") or {})
             self._answer({"data": found})
         else:
             if self.path.endswith("/file_stream"):

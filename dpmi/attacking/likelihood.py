@@ -157,10 +157,10 @@ def answered(
     lie = float(response.lies) / 2.0**64
 
     def ask(question: Question) -> NDArray[np.bool_]:
-        said = respondents(question)
-        truthful = truths(question, vectors, labels) == said[:, None]
+        answers = respondents(question)
+        truthful = truths(question, vectors, labels) == answers[:, None]
         found[question.rows] = np.where(truthful, math.log1p(-lie), math.log(lie))
-        return said
+        return answers
 
     interview(len(labels), vectors.shape[1], classes, response.bias, ask)
     return found

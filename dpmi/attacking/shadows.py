@@ -120,9 +120,9 @@ class Shadows:
         self._first = load_start(
             config.model, data.channels, Path(config.cache_dir), console
         ).pretrained
-        asked = (self._first, console, self._device)
-        self._features = features_of(config, data, *asked)
-        self._train = training_set(config, data, self._features, None, *asked)
+        given = (self._first, console, self._device)
+        self._features = features_of(config, data, *given)
+        self._train = training_set(config, data, self._features, None, *given)
         images = np.arange(self._train.n)
         self._candidate_of = patients.of_image if patients else images  # (N,), of each image
         self.n = len(patients) if patients else len(images)

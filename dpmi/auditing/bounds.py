@@ -54,8 +54,8 @@ class Rates:
             (self.true_positive, self.false_positive),
             (1 - self.false_positive, 1 - self.true_positive),
         )
-        told = [math.log((p - delta) / q) for p, q in pairs if p > delta and q > 0]
-        return max([0.0, *told])
+        bounds = [math.log((p - delta) / q) for p, q in pairs if p > delta and q > 0]
+        return max([0.0, *bounds])
 
     def sampled(self, rate: float) -> Rates:
         """The same test of an image that is drawn with probability ``rate``, else without trace."""
@@ -112,8 +112,8 @@ class Family:
 
     def epsilon(self, noise_multiplier: float, delta: float) -> float:
         """ε of a member, rounded downward."""
-        told = _losses(self.sample_rate, self.steps, noise_multiplier, False)
-        return max(0.0, float(told.get_epsilon_for_delta(delta)))
+        losses = _losses(self.sample_rate, self.steps, noise_multiplier, False)
+        return max(0.0, float(losses.get_epsilon_for_delta(delta)))
 
     def refutes(self, rates: Sequence[Rates], noise_multiplier: float) -> bool:
         """Whether what was measured is impossible for a member, whose δ(ε) is rounded upward."""
@@ -167,8 +167,8 @@ def _losses(
 
 @lru_cache(maxsize=512)
 def _curve(sample_rate: float, steps: int, noise_multiplier: float) -> Values:
-    told = _losses(sample_rate, steps, noise_multiplier, True)
-    return np.asarray(told.get_delta_for_epsilon(list(_EPSILONS)))
+    losses = _losses(sample_rate, steps, noise_multiplier, True)
+    return np.asarray(losses.get_delta_for_epsilon(list(_EPSILONS)))
 
 
 def one_run(canaries: int, guesses: int, right: int, delta: float, error: float) -> float:

@@ -117,7 +117,7 @@ def _rates(
     trials = len(coin) // 2
     tests = [("likelihood", _most_advantage(inside, outside), 0.5)]
     tests += [("likelihood", float(np.quantile(outside, 1 - p)), 0.08) for p in _FALSE_POSITIVES]
-    tests.append(("likelihood", _most_told(inside, outside, trials, 0.08 * error), 0.08))
+    tests.append(("likelihood", _largest_likelihood(inside, outside, trials, 0.08 * error), 0.08))
     tests += [("spread", 0.5, 0.09), ("reach", 3 * noise, 0.09)]
     return [
         measured(scores[name][coin], scores[name][~coin], threshold, share * error)
@@ -131,7 +131,7 @@ def _most_advantage(inside: Values, outside: Values) -> float:
     return float(max(places, key=lambda at: (inside > at).mean() - (outside > at).mean()))
 
 
-def _most_told(inside: Values, outside: Values, trials: int, error: float) -> float:
+def _largest_likelihood(inside: Values, outside: Values, trials: int, error: float) -> float:
     """Threshold that gives the most by itself, in as many trials."""
 
     def expected(at: float) -> float:

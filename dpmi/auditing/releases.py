@@ -110,11 +110,11 @@ def audit_releases(
 
     def run(_: int) -> tuple[Guarantee | None, NDArray[np.float64], NDArray[np.bool_]]:
         white = rng.random((images, SIDE // pool, SIDE // pool)) < 0.5
-        told, means = _released(config, pool, white, rng.integers(0, len(CLASSES), images))
-        return told, means.ravel(), white.ravel()
+        guarantee, means = _released(config, pool, white, rng.integers(0, len(CLASSES), images))
+        return guarantee, means.ravel(), white.ravel()
 
-    told, means, white = zip(*again(run, seconds, progress), strict=True)
-    epsilon, delta, unit = claim(told[-1])
+    guarantees, means, white = zip(*again(run, seconds, progress), strict=True)
+    epsilon, delta, unit = claim(guarantees[-1])
     included, score = np.concatenate(white), np.concatenate(means)
     apart = mean_moves(pool)  # of all that is released from a black pixel and from a white one
     rates = [

@@ -8,6 +8,7 @@ from typing import Any
 
 from dpmi.cards.check import Check, compare, failed, near, passed, unknown
 from dpmi.cards.wording import WITHOUT_EPSILON
+from dpmi.config.sections import MECHANISMS, DpsgdMechanism
 from dpmi.privacy.accounting import epsilon, planned_entries
 from dpmi.privacy.guarantee import Guarantee
 from dpmi.privacy.laplace import WHITE, mean_moves
@@ -73,9 +74,9 @@ def _of_plan(
     yield compare("δ, unit, adjacency, accountant of plan and guarantee", stated, own, show=False)
     yield _below(guarantee, plan.n)
     yield compare("n of the plan is that of the assumptions", plan.n, _counted(guarantee))
-    said = executed["plan"]["sample_rate"], executed["plan"]["sensitivity"]
+    in_plan = executed["plan"]["sample_rate"], executed["plan"]["sensitivity"]
     derived = plan.sample_rate, plan.sensitivity
-    yield compare("rate is batch/n, sensitivity that of the norm", said, derived)
+    yield compare("rate is batch/n, sensitivity that of the norm", in_plan, derived)
     known = {(s.noise_multiplier, 1.0) for s in plan.statistics}
     known.add((plan.noise_multiplier, plan.sample_rate))
     strange = [e for e in ledger if (e.noise_multiplier, e.sample_rate) not in known]
@@ -86,8 +87,8 @@ def _of_plan(
     whole = plan.steps + len(plan.statistics)
     right = ran <= whole if record.stopped else ran == whole
     right = right and lost >= 0 and all(entry.steps > 0 for entry in ledger)
-    said_steps = f"{ran} releases of {whole}, and {lost} lost"
-    yield passed(name, said_steps) if right else failed(name, said_steps)
+    releases = f"{ran} releases of {whole}, and {lost} lost"
+    yield passed(name, releases) if right else failed(name, releases)
 
 
 def _counted(guarantee: Guarantee) -> int | None:
@@ -100,31 +101,31 @@ def _below(guarantee: Guarantee, n: int | None) -> Check:
     name, delta = "δ is below 1/n", guarantee.delta or 0.0
     if n is None:
         return unknown(name, "n is not on the card")
-    said = f"n = {n}: 1/n = {1 / n:.3g}"
-    return passed(name, said) if delta < 1 / n else failed(name, f"δ = {delta:g}, {said}")
+    shown = f"n = {n}: 1/n = {1 / n:.3g}"
+    return passed(name, shown) if delta < 1 / n else failed(name, f"δ = {delta:g}, {shown}")
 
 
 def _of_config(plan: PrivacyPlan, config: Mapping[str, Any]) -> Iterator[Check]:
     mechanism, data, beta = config["mechanism"], config["data"], config["beta"]
     delta = mechanism["delta"]
     yield compare("δ of the config", plan.delta, delta_for(plan.n) if delta == "auto" else delta)
-    if mechanism["name"] == "dpsgd":
+    if issubclass(MECHANISMS[mechanism["name"]], DpsgdMechanism):
         batch = data.get("batch_size", plan.expected_batch_size)
         batch = plan.n if batch == "all" else batch
         steps = max(1, round(plan.n / batch)) * config["trainer"]["max_epochs"]
         own = (plan.expected_batch_size, plan.steps, plan.max_grad_norm)
-        asked = (batch, steps, config["max_grad_norm"])
-        yield compare("batch, steps and norm of the config", own, asked)
+        expected = (batch, steps, config["max_grad_norm"])
+        yield compare("batch, steps and norm of the config", own, expected)
     if mechanism.get("calibration") == "noise_multiplier":
         yield compare("noise is that of β", plan.noise_multiplier, beta)
         return
     planned = epsilon(planned_entries(plan, plan.steps), plan.delta, plan.accountant)
-    name, said = (
+    name, shown = (
         "noise is calibrated to ε = 1/β",
         f"{planned:.4g} by the plan, 1/β = {1 / beta:.4g}",
     )
     fits = _CALIBRATED / beta <= planned <= (1 + _SAME) / beta
-    yield passed(name, said) if fits else failed(name, said)
+    yield passed(name, shown) if fits else failed(name, shown)
 
 
 def _pure(config: Mapping[str, Any], guarantee: Guarantee) -> Iterator[Check]:

@@ -120,12 +120,12 @@ def _proven(
     if own > LARGEST:
         return unknown(name, f"ε above {LARGEST:g} is too large for PRV and PLD")
     both = recomputed(entries, delta)
-    said = f"stated {stated:.5g}; PRV {both.prv:.5g}, PLD {both.pld:.5g}"
+    shown = f"stated {stated:.5g}; PRV {both.prv:.5g}, PLD {both.pld:.5g}"
     if not both.agree:
-        return failed(name, f"{said}: the two do not agree")
+        return failed(name, f"{shown}: the two do not agree")
     if stated < both.least * (1 - _GRID):
-        return failed(name, f"{said}: neither proves it")
-    return passed(name, said)
+        return failed(name, f"{shown}: neither proves it")
+    return passed(name, shown)
 
 
 def _replace_one(
@@ -140,8 +140,8 @@ def _replace_one(
         yield unknown(name, f"ε above {LARGEST:g} is too large for PLD")
         return
     found = recomputed(entries, delta).pld_replace_one
-    said = f"stated {stated:.5g}; PLD {found:.5g}"
-    yield failed(name, said) if stated < found * (1 - _GRID) else passed(name, said)
+    shown = f"stated {stated:.5g}; PLD {found:.5g}"
+    yield failed(name, shown) if stated < found * (1 - _GRID) else passed(name, shown)
 
 
 def _same_risks(stated: tuple[Risk, ...], expected: tuple[Risk, ...]) -> Check:
@@ -205,5 +205,5 @@ def _total(
     if (others.delta, others.unit) != (guarantee.delta, guarantee.unit):
         return unknown(name, "the total is of another unit, or at another δ")
     own = epsilon(entries, others.delta, TOTAL_ACCOUNTANT)
-    said = f"{stated:.5g} on {others.at[:10]}; this run alone, by PLD, {own:.5g}"
-    return passed(name, said) if stated >= own * (1 - _SAME) else failed(name, said)
+    shown = f"{stated:.5g} on {others.at[:10]}; this run alone, by PLD, {own:.5g}"
+    return passed(name, shown) if stated >= own * (1 - _SAME) else failed(name, shown)

@@ -51,16 +51,16 @@ def verify(path: Path, weights: Path) -> Verified:
     if not weights.is_file():
         raise UserError(f"{weights}: no such file; give the weights that belong to the card")
     try:
-        told: Provenance | None = read_kept(weights)[1]
+        provenance: Provenance | None = read_kept(weights)[1]
         read = passed("weights file is whole")
     except UserError as error:
-        told, read = None, failed("weights file is whole", str(error))
+        provenance, read = None, failed("weights file is whole", str(error))
     groups = (
         integrity(card, content, path.suffix),
         file_checks(card, weights),
         (read,),
-        of_same_run(card, told) if told else (),
-        promise_checks(card, told),
+        of_same_run(card, provenance) if provenance else (),
+        promise_checks(card, provenance),
         config_checks(card.record),
         audit_checks(card.record),
         metric_checks(card),
@@ -87,9 +87,9 @@ def integrity(card: Card, content: bytes, suffix: str) -> Iterator[Check]:
     else:
         yield failed(name, "rendered again from its data, the file differs")
     its = described(card.record)
-    said = (card.trust, card.mechanism, card.sensitivity, card.limits)
+    stated = (card.trust, card.mechanism, card.sensitivity, card.limits)
     follows = (its.trust, its.mechanism, its.sensitivity, LIMITS)
-    yield compare("trust model, mechanism, sensitivity, limits", said, follows, show=False)
+    yield compare("trust model, mechanism, sensitivity, limits", stated, follows, show=False)
 
 
 def file_checks(card: Card, weights: Path) -> Iterator[Check]:
@@ -100,15 +100,15 @@ def file_checks(card: Card, weights: Path) -> Iterator[Check]:
     yield compare("size of the weights", card.weights.size, found.size)
 
 
-def of_same_run(card: Card, told: Provenance) -> Iterator[Check]:
+def of_same_run(card: Card, provenance: Provenance) -> Iterator[Check]:
     """Whether weights file and card agree on the training."""
     stated = card.record.guarantee
     assert stated
     name = "guarantee in the weights file is the card's"
-    same = stated.to_dict() == told.guarantee == public_guarantee(stated).to_dict()
+    same = stated.to_dict() == provenance.guarantee == public_guarantee(stated).to_dict()
     yield passed(name) if same else failed(name, "the two disagree")
-    if told.taken:
-        run = told.taken[-1].spending.run
+    if provenance.taken:
+        run = provenance.taken[-1].spending.run
         yield compare("weights file is of the same run", card.record.run, run)
 
 
@@ -161,8 +161,8 @@ def metric_checks(card: Card) -> Iterator[Check]:
     right = sum(number * share for _, share, number in record.reliability)
     close = abs(right / images - accuracy) <= _FLOAT
     whole = abs(accuracy * images - round(accuracy * images)) <= _FLOAT * images
-    said = f"{round(right)} of {images} images"
-    yield passed(name, said) if close and whole else failed(name, f"{said}, not {accuracy:.4f}")
+    shown = f"{round(right)} of {images} images"
+    yield passed(name, shown) if close and whole else failed(name, f"{shown}, not {accuracy:.4f}")
     ece = record.metrics.get("test_images/ece")
     if ece is not None:
         off = sum(n * abs(share - sure) for sure, share, n in record.reliability) / images

@@ -23,10 +23,10 @@ def findings_of(record: PublicRecord) -> tuple[str, ...]:
 
 def facts_of(record: PublicRecord, findings: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The metrics of the mean of all findings, and of each by itself."""
-    return tuple((name or "Mean of the findings", _told(record, name)) for name in ("", *findings))
+    return tuple((name or "Mean of the findings", _value(record, name)) for name in ("", *findings))
 
 
-def _told(record: PublicRecord, finding: str) -> str:
+def _value(record: PublicRecord, finding: str) -> str:
     values = {
         metric: record.metrics.get(f"test_images/{metric}{f'/{finding}' if finding else ''}")
         for metric in OF_FINDINGS
@@ -54,5 +54,5 @@ def mean_checks(record: PublicRecord, findings: Sequence[str]) -> Iterator[Check
         stated = record.metrics.get(f"test_images/{metric}", math.nan)
         mean = fmean(defined) if defined else math.nan
         agree = abs(mean - stated) <= _FLOAT or (math.isnan(mean) and math.isnan(stated))
-        said = f"{len(defined)} of {len(findings)} findings"
-        yield passed(name, said) if agree else failed(name, f"{plain(mean)}, not {plain(stated)}")
+        shown = f"{len(defined)} of {len(findings)} findings"
+        yield passed(name, shown) if agree else failed(name, f"{plain(mean)}, not {plain(stated)}")

@@ -160,11 +160,11 @@ def _assumed(card: Card) -> Section:
 def _elsewhere(card: Card) -> Section:
     others, audit = card.others, card.record.audit
     if others is None:
-        said = NOT_KNOWN
+        known = NOT_KNOWN
     else:
         entries = f"{others.runs} {'entry' if others.runs == 1 else 'entries'}"
         total = "; ".join(others.says) or "nothing was released"
-        said = f"in all, on {others.at[:10]}, by {entries} of the account: {total}"
+        known = f"in all, on {others.at[:10]}, by {entries} of the account: {total}"
     if audit is None:
         audited = "not audited"
     else:
@@ -172,7 +172,7 @@ def _elsewhere(card: Card) -> Section:
         found = "; the claim is REFUTED" if audit["refuted"] else ""
         audited = f"{audit['says']}, {audit['canaries']} canaries, {against}{found}"
     return Section(
-        "What else is known", (("Released from the same data", said), ("Audit", audited))
+        "What else is known", (("Released from the same data", known), ("Audit", audited))
     )
 
 

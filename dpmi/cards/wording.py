@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dpmi.cards.schema import Share
+from dpmi.config.sections import MECHANISMS
 from dpmi.reporting.intervals import over_images
 from dpmi.run.records.public import PublicRecord
 
@@ -24,7 +25,8 @@ LIMITS = (
     "It bounds what can be learned about one unit from everything that was released. What is true "
     "of patients in general can be learned; that is the purpose.",
 )
-WITHOUT_EPSILON = ("none", "ldp_published", "dpsgd_published")  # whatever is claimed
+# Whatever is claimed.
+WITHOUT_EPSILON = tuple(name for name, its in MECHANISMS.items() if not its.has_epsilon)
 TRUSTED = {
     "central": "central: who runs the training sees the images and is trusted; who receives the "
     "weights, and all that was released on the way, is not",
@@ -73,12 +75,14 @@ def described(record: PublicRecord) -> Described:
             "image, rounded to 8 bits, once; training sees nothing else",
             f"one value moves one mean, by at most {-(-255 // side**2)} of 255 gray levels",
         )
-    return Described(
-        "local",
-        "randomized response: one bit about each unit's features, flipped with a known "
-        "probability; training sees nothing else",
-        "each unit answers one question, once",
-    )
+    if name == "ldp_features":
+        return Described(
+            "local",
+            "randomized response: one bit about each unit's features, flipped with a known "
+            "probability; training sees nothing else",
+            "each unit answers one question, once",
+        )
+    raise ValueError(f"mechanism={name}: a card has no words for it")
 
 
 _WITHOUT = {

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from dpmi.base.errors import UserError
 from dpmi.base.places import from_home
 from dpmi.config.schema import GIVEN, Config, load_config, plain_values
+from dpmi.config.sections import MECHANISMS
 
 # Keys that change where a run writes or how fast it goes, not what it computes.
 NOT_IDENTITY = {
@@ -26,11 +27,7 @@ NOT_IDENTITY = {
 }
 _OF_SEARCH = ("metric", "seed")  # keys of a sweeper that decide which runs it chooses
 # Root keys that mean something to some mechanisms only.
-_OF_MECHANISMS = {
-    "beta": {"ldp", "ldp_features", "dpsgd", "class_means", "ldp_published", "dpsgd_published"},
-    "max_grad_norm": {"dpsgd", "dpsgd_published"},
-    "max_physical_batch_size": {"dpsgd"},
-}
+_OF_MECHANISMS = frozenset().union(*(its.uses for its in MECHANISMS.values()))
 
 
 def cell_name(config: Config) -> str:
@@ -45,7 +42,7 @@ def config_digest(config: Config) -> str:
     Keys that the mechanism does not use are left out: the original is one run in a sweep over β.
     So is the number of a ``noise_seed``, which could be found from the digest by trying.
     """
-    unused = {key for key, users in _OF_MECHANISMS.items() if config.mechanism.name not in users}
+    unused = _OF_MECHANISMS - config.mechanism.uses
     left_out: dict[str, Any] = {}
     for key in NOT_IDENTITY | unused:
         section, _, name = key.partition(".")
@@ -92,11 +89,11 @@ def sweep_folder(composed: DictConfig) -> str:
 
 def sweep_terms(composed: DictConfig) -> list[str]:
     """What a sweep computes: its overrides that change that; of a search also what it goes by."""
-    asked = [without_noise_seed(str(override)) for override in composed.hydra.overrides.task]
-    keys = [override.split("=")[0].lstrip("+~") for override in asked]
+    overrides = [without_noise_seed(str(override)) for override in composed.hydra.overrides.task]
+    keys = [override.split("=")[0].lstrip("+~") for override in overrides]
     cells = sorted(
         override
-        for key, override in zip(keys, asked, strict=True)
+        for key, override in zip(keys, overrides, strict=True)
         if not {key, key.split(".")[0]} & NOT_IDENTITY
     )
     sweeper = composed.hydra.sweeper

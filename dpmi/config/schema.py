@@ -32,7 +32,6 @@ from dpmi.config.sections import (
 from dpmi.config.tasks import check_task
 from dpmi.config.values import CountOrAuto, Place, Scale, Section, Seed
 
-WITH_EPSILON = ("ldp", "ldp_features", "dpsgd", "class_means")
 SAME_VIEWS = "under data.augment=none all views of an image are the same; allowed is 1"
 GIVEN = "given"  # stands for the number of a noise_seed
 
@@ -68,10 +67,10 @@ class Config(Section):
                 f"data.num_workers={self.data.num_workers}: under data.resident=true batches are "
                 "made where the images lie, by the training process; allowed is 0"
             )
-        if self.mechanism.name == "dpsgd" and self.model.norm == "batch":
+        if isinstance(self.mechanism, DpsgdMechanism) and self.model.norm == "batch":
             raise ValueError(
                 "model.norm=batch: BatchNorm mixes the images of a batch, so clipping bounds "
-                "nothing under mechanism=dpsgd; allowed are group and frozen_batch"
+                f"nothing under mechanism={self.mechanism.name}; allowed are group and frozen_batch"
             )
         if self.trainer.devices > 1 and self.mechanism.name == "dpsgd_published":
             raise ValueError(
@@ -98,14 +97,14 @@ class Config(Section):
             )
         if isinstance(self.mechanism, DpsgdPublishedMechanism):
             self._is_as_published(self.mechanism)
-        if self.trainer.test_every_epoch and self.mechanism.name in WITH_EPSILON:
+        if self.trainer.test_every_epoch and self.mechanism.has_epsilon:
             raise ValueError(
                 "trainer.test_every_epoch=True: choosing an epoch on the test images flatters it, "
                 f"and is not done under mechanism={self.mechanism.name}; allowed is false"
             )
         for budget in ("max_epsilon", "max_total_epsilon"):
             value = getattr(self.privacy, budget)
-            if value is not None and self.mechanism.name not in WITH_EPSILON:
+            if value is not None and not self.mechanism.has_epsilon:
                 raise ValueError(
                     f"privacy.{budget}={value:g}: no ε holds for mechanism={self.mechanism.name}, "
                     "so no budget does; allowed is null"
@@ -175,7 +174,7 @@ class Config(Section):
     @property
     def draws_patients(self) -> bool:
         """Whether a batch may have patients, of whom ``data.multiplicity`` images are drawn."""
-        return self.privacy.unit != "image" and self.mechanism.name == "dpsgd"
+        return self.privacy.unit != "image" and isinstance(self.mechanism, DpsgdMechanism)
 
     def _can_show_views(self) -> None:
         refused = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -24,24 +24,46 @@ from dpmi.config.values import (
 NAMED_WEIGHTS = ("phantom", "imagenet", None)  # else a path
 
 
-class NoMechanism(Section):
+class MechanismSettings(Section):
+    """What every mechanism has.
+
+    Attributes:
+        title: its name in tables and charts.
+        has_epsilon: whether its guarantee is an ε.
+        uses: keys outside of its section that change what it computes; the others are no part of a
+            run's identity.
+    """
+
+    name: str
+    title: ClassVar[str]
+    has_epsilon: ClassVar[bool] = False
+    uses: ClassVar[frozenset[str]] = frozenset({"beta"})
+
+
+class NoMechanism(MechanismSettings):
     """Training without privacy."""
 
     name: Literal["none"]
+    title = "original"
+    uses = frozenset()
 
 
-class LdpMechanism(Section):
+class LdpMechanism(MechanismSettings):
     """Local DP: Laplace noise on each training image, once."""
 
     name: Literal["ldp"]
+    title = "LDP"
+    has_epsilon = True
     pool: Literal[1, 2, 4]
     matched: bool
 
 
-class LdpFeaturesMechanism(Section):
+class LdpFeaturesMechanism(MechanismSettings):
     """Local DP of whole images: one randomized bit of each image's features and label, once."""
 
     name: Literal["ldp_features"]
+    title = "LDP of features"
+    has_epsilon = True
 
 
 class BudgetShares(Section):
@@ -59,10 +81,13 @@ class CentreShare(Section):
     centre: Share
 
 
-class DpsgdMechanism(Section):
+class DpsgdMechanism(MechanismSettings):
     """DP-SGD: clipped per-example gradients with Gaussian noise."""
 
     name: Literal["dpsgd"]
+    title = "DP-SGD"
+    has_epsilon = True
+    uses = frozenset({"beta", "max_grad_norm", "max_physical_batch_size"})
     calibration: Literal["epsilon", "noise_multiplier"]
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
@@ -72,10 +97,12 @@ class DpsgdMechanism(Section):
     shares: BudgetShares
 
 
-class ClassMeansMechanism(Section):
+class ClassMeansMechanism(MechanismSettings):
     """One Gaussian release of class sums, counts, moments; the classifier is post-processing."""
 
     name: Literal["class_means"]
+    title = "class means"
+    has_epsilon = True
     accountant: Literal["prv", "rdp", "pld"]
     delta: DeltaOrAuto
     count_scale: Scale
@@ -83,16 +110,19 @@ class ClassMeansMechanism(Section):
     shares: CentreShare
 
 
-class LdpPublishedMechanism(Section):
+class LdpPublishedMechanism(MechanismSettings):
     """LDP as the poster's authors ran it: one Laplace number an image. No ε."""
 
     name: Literal["ldp_published"]
+    title = "LDP as published"
 
 
-class DpsgdPublishedMechanism(Section):
+class DpsgdPublishedMechanism(MechanismSettings):
     """DP-SGD as the poster's authors ran it: microbatches and BatchNorm. No ε."""
 
     name: Literal["dpsgd_published"]
+    title = "DP-SGD as published"
+    uses = frozenset({"beta", "max_grad_norm"})
     claimed_delta: Annotated[float, Field(gt=0, lt=1)]
     microbatches: dict[str, Count]
     noise_multipliers: dict[str, dict[Positive, Positive]]
@@ -108,6 +138,10 @@ MechanismConfig = Annotated[
     | DpsgdPublishedMechanism,
     Field(discriminator="name"),
 ]
+MECHANISMS: dict[str, type[MechanismSettings]] = {
+    get_args(its.model_fields["name"].annotation)[0]: its
+    for its in get_args(get_args(MechanismConfig)[0])
+}
 
 
 _Feature = Literal["layer1", "layer2", "layer3", "layer4", "penultimate"]

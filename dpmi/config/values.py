@@ -129,6 +129,6 @@ def _depth_or_auto(value: object) -> object:
 
 
 _Pair = tuple[float, float] | None
-Range = Annotated[_Pair, PlainValidator(_range)]
-Window = Annotated[_Pair, PlainValidator(_window)]
+Range = Annotated[_Pair, BeforeValidator(_range)]
+Window = Annotated[_Pair, BeforeValidator(_window)]
 DepthOrAuto = Annotated[int | Literal["auto"], PlainValidator(_depth_or_auto)]

@@ -23,11 +23,11 @@ def check_findings(catalogue: Catalogue, train: Labels, which: str) -> None:
     """
     names = np.asarray(catalogue.classes)
     never, always = (names[~(train == value).any(0)].tolist() for value in (1, 0))
-    for missing, said in ((never, "shows"), (always, "is known to be without")):
+    for missing, what in ((never, "shows"), (always, "is known to be without")):
         if missing:
             left = [name for name in catalogue.classes if name not in {*never, *always}]
             others = f", as data.findings=[{','.join(left)}]" if left else ""
             raise UserError(
-                f"data={catalogue.name}: no training image{which} {said} {', '.join(missing)}. "
+                f"data={catalogue.name}: no training image{which} {what} {', '.join(missing)}. "
                 f"Add such images, or name the findings to learn by data.findings{others}."
             )

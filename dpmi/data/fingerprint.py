@@ -78,7 +78,7 @@ def fingerprint_of(
     sha256.update(json.dumps(preprocessing, sort_keys=True).encode())
     for row in rows:
         split, patient = catalogue.splits[row], catalogue.patients[row]
-        label, shown = _told(catalogue.labels[row])
+        label, shown = _states(catalogue.labels[row])
         sha256.update(json.dumps([digests[row], label, patient, split]).encode())
         contents[split].append(digests[row])
         labels[split].update(shown)
@@ -130,7 +130,7 @@ def notes_of_splits(fingerprint: DataFingerprint) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _told(label: Any) -> tuple[int | list[int | None], list[int]]:
+def _states(label: Any) -> tuple[int | list[int | None], list[int]]:
     """An image's label in JSON's values, and of which classes, or findings known, it is."""
     if not np.ndim(label):
         return int(label), [int(label)]
@@ -142,5 +142,5 @@ def _digest_of_groups(catalogue: Catalogue, rows: Sequence[int]) -> str | None:
     """Of what ``sha256`` leaves out: groups change what is reported, not what is computed."""
     if not catalogue.groups:
         return None
-    told = {name: [values[row] for row in rows] for name, values in catalogue.groups.items()}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    groups = {name: [values[row] for row in rows] for name, values in catalogue.groups.items()}
+    return hashlib.sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()

@@ -59,8 +59,8 @@ class ImageList:
     @property
     def key(self) -> str:
         """Name of the pixels these images give."""
-        asked = [PREPROCESSING_VERSION, self.size, self.channels, self.decoding, *self.digests]
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:32]
+        parts = [PREPROCESSING_VERSION, self.size, self.channels, self.decoding, *self.digests]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def cached_pixels(images: ImageList, cache_dir: Path, *, skip_bad: bool) -> CachedPixels:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ def stratified_split(
     seed: int,
     classes: Sequence[str],
     where: str,
+    advice: str,
 ) -> tuple[str, ...]:
     """Split at random, each class in the same proportions (scikit-learn's train_test_split).
 
@@ -34,6 +36,7 @@ def stratified_split(
         seed: the same seed gives the same split.
         classes: their names, for messages.
         where: the folder or file that names them, for messages.
+        advice: what else its user can do where images are too few, for messages.
 
     Returns:
         "train", "val" or "test" for each label.
@@ -45,7 +48,7 @@ def stratified_split(
         return ("test",) * len(labels)
     from sklearn.model_selection import train_test_split  # loads for a second: only where needed
 
-    _check_fractions(val_fraction, test_fraction)
+    _check_fractions(val_fraction, test_fraction, advice)
     splits = np.full(len(labels), "train", dtype="U5")
     rest = np.arange(len(labels))
     try:
@@ -63,9 +66,7 @@ def stratified_split(
         splits_of = ["train", *(["val"] if val_fraction else []), "test"]
         raise UserError(
             f"{where}: {_smallest(labels, classes)}, too few for every split "
-            f"({', '.join(splits_of)}). Add images of it, or remove it; change "
-            f"data.val_fraction={val_fraction:g} and data.test_fraction={test_fraction:g}; or give "
-            "the splits yourself (folders train/ and test/, or a split column)."
+            f"({', '.join(splits_of)}). Add images of it, remove it, or {advice}."
         ) from error
     return tuple(splits.tolist())
 
@@ -85,11 +86,16 @@ def random_split(
     seed: int,
     classes: Sequence[str],
     where: str,
+    advice: str,
 ) -> tuple[str, ...]:
     """``patient_split`` where some patient is known, or of findings, else ``stratified_split``."""
     if any(patients) or labels.ndim == 2:
         return patient_split(
-            labels, patients, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed
+            *(labels, patients),
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+            advice=advice,
         )
     return stratified_split(
         labels.astype(np.int64),
@@ -98,6 +104,7 @@ def random_split(
         seed=seed,
         classes=classes,
         where=where,
+        advice=advice,
     )
 
 
@@ -108,8 +115,40 @@ def patient_split(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    advice: str,
 ) -> tuple[str, ...]:
     """Split at random by patient: no patient is in two splits.
+
+    Args:
+        labels: as of ``deal_patients``.
+        patients: as there.
+        val_fraction: share of the images to validate on; 0 makes no validation split.
+        test_fraction: share of the images to test on; 1, which no config for training has: all.
+        seed: as there.
+        advice: as there.
+
+    Returns:
+        "train", "val" or "test" for each label.
+
+    Raises:
+        UserError: the fractions leave no training or test images, or there are too few patients.
+    """
+    if test_fraction == 1:
+        return ("test",) * len(labels)
+    _check_fractions(val_fraction, test_fraction, advice)
+    shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
+    return deal_patients(labels, patients, shares, seed=seed, advice=advice)
+
+
+def deal_patients(
+    labels: Labels,
+    patients: Sequence[str],
+    shares: Mapping[str, float],
+    *,
+    seed: int,
+    advice: str,
+) -> tuple[str, ...]:
+    """Divide images at random so that no patient is in two splits.
 
     As scikit-learn's StratifiedGroupKFold does, patients are dealt out one by one, those with
     the most images first, each to the split that then lies nearest to its share of every class;
@@ -120,20 +159,16 @@ def patient_split(
             proportion, as are all images (after Sechidis et al. 2011, "On the Stratification of
             Multi-Label Data").
         patients: (n,); an image whose patient is unknown ("") is taken for a patient of its own.
-        val_fraction: share of the images to validate on; 0 makes no validation split.
-        test_fraction: share of the images to test on; 1, which no config for training has: all.
+        shares: of the images, by split; one whose share is 0 is left out.
         seed: the same seed gives the same split.
+        advice: what else the user can do where patients are too few, for messages.
 
     Returns:
-        "train", "val" or "test" for each label.
+        The split of each label.
 
     Raises:
-        UserError: the fractions leave no training or test images, or there are too few patients.
+        UserError: there are too few patients.
     """
-    if test_fraction == 1:
-        return ("test",) * len(labels)
-    _check_fractions(val_fraction, test_fraction)
-    shares = {"train": 1 - val_fraction - test_fraction, "val": val_fraction, "test": test_fraction}
     shares = {split: share for split, share in shares.items() if share}
     members = _members(labels)
     target = np.outer(list(shares.values()), members.sum(0))  # (splits, classes), images
@@ -147,8 +182,7 @@ def patient_split(
     if len(groups) < len(shares):
         raise UserError(
             f"{len(groups)} {each}s cannot be divided into {' and '.join(shares)} without a "
-            f"{each} in two of them: add {each}s, set data.val_fraction=0, or give the splits "
-            "in a split column."
+            f"{each} in two of them. Add {each}s, or {advice}."
         )
 
     names = np.asarray(list(groups))
@@ -165,8 +199,8 @@ def patient_split(
     if missing := set(shares) - set(splits.tolist()):
         raise UserError(
             f"{len(groups)} {each}s are too few: no {each} is left for "
-            f"{' and '.join(split for split in SPLITS if split in missing)}. Add {each}s, change "
-            "data.val_fraction and data.test_fraction, or give the splits in a split column."
+            f"{' and '.join(split for split in SPLITS if split in missing)}. Add {each}s, or "
+            f"{advice}."
         )
     return tuple(splits.tolist())
 
@@ -190,8 +224,10 @@ def held_out_patients(catalogue: Catalogue) -> Catalogue:
     """
     rows = [row for row, split in enumerate(catalogue.splits) if split == "train"]
     left = catalogue.of_rows(rows)
-    splits = patient_split(
-        left.labels, left.patients, val_fraction=0, test_fraction=HELD_OUT, seed=_HELD_OUT_SEED
+    splits = deal_patients(
+        *(left.labels, left.patients, {"train": 1 - HELD_OUT, "test": HELD_OUT}),
+        seed=_HELD_OUT_SEED,
+        advice="set data.test=official",
     )
     return replace(left, splits=splits)
 
@@ -220,12 +256,34 @@ def patients_of_test_left_out(catalogue: Catalogue) -> Catalogue:
     return catalogue.of_rows(rows)
 
 
-def _check_fractions(val_fraction: float, test_fraction: float) -> None:
+class Fractions(Protocol):
+    """A section of a config by whose shares images are split."""
+
+    @property
+    def val_fraction(self) -> float:
+        """Of the images, to validate on."""
+        ...
+
+    @property
+    def test_fraction(self) -> float:
+        """Of the images, to test on."""
+        ...
+
+
+def advice_on_fractions(config: Fractions, by_hand: str = "") -> str:
+    """What a user can do whose images are too few for the fractions of a config.
+
+    Args:
+        config: has them.
+        by_hand: how splits can be given instead, if they can.
+    """
+    keys = f"data.val_fraction={config.val_fraction:g} and data.test_fraction="
+    return f"change {keys}{config.test_fraction:g}" + (f", or {by_hand}" if by_hand else "")
+
+
+def _check_fractions(val_fraction: float, test_fraction: float, advice: str) -> None:
     if not test_fraction:
-        raise UserError(
-            "data.test_fraction=0 leaves no test images: set it above 0, or give the splits "
-            "yourself (folders train/ and test/, or a split column)."
-        )
+        raise UserError(f"data.test_fraction=0 leaves no test images: {advice}.")
     if val_fraction + test_fraction >= 1:
         raise UserError(
             f"data.val_fraction={val_fraction:g} and data.test_fraction={test_fraction:g} leave "

@@ -66,9 +66,9 @@ class FeatureRequest:
         """Part of a file's name: of how features are computed, for stages to ``deepest``."""
         net = self.pretrained
         assert net.state is not None  # features are of public weights
-        asked = [VERSION, self.image_size, deepest, net.name, net.input]
-        asked += [weights_digest(net.state), self.view, self.exposure]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
+        parts = [VERSION, self.image_size, deepest, net.name, net.input]
+        parts += [weights_digest(net.state), self.view, self.exposure]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     @property
     def stages(self) -> list[str]:
@@ -164,9 +164,9 @@ def _compute(
         for name, of in digests.items()
     }
     count, every = sum(map(len, todo.values())), sum(map(len, digests.values()))
-    said = f"{count} images" if count == every else f"{count} of {every} images, others are known"
+    which = f"{count} images" if count == every else f"{count} of {every} images, others are known"
     if count and not console.is_terminal:
-        console.print(f"computing the features of {said} ({request.view}), once")
+        console.print(f"computing the features of {which} ({request.view}), once")
     pooled: Pooled = {}
     with _progress(console) as progress, torch.inference_mode():
         task = progress.add_task(f"features ({request.view})", total=count)
@@ -186,7 +186,9 @@ def _compute(
                     of[stage][row] = value
             pooled[name] = of
     if count:
-        console.print(f"features of {said} ({request.view}): {time.perf_counter() - started:.0f} s")
+        console.print(
+            f"features of {which} ({request.view}): {time.perf_counter() - started:.0f} s"
+        )
     sha256s = {
         name: torch.from_numpy(np.frombuffer(b"".join(of), dtype=np.uint8).reshape(-1, 32).copy())
         for name, of in digests.items()

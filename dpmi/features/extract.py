@@ -72,10 +72,10 @@ def extract_features(
         UserError: the weights are not of this network, or the cache cannot be written; or the
             classes of the images are not those of drawn ones.
     """
-    asked = settings, image_size, pretrained, cache_dir, console, device
+    how = settings, image_size, pretrained, cache_dir, console, device
     labels = {name: torch.from_numpy(split.labels) for name, split in data.splits.items()}
     if settings.project is None:
-        return Features(vectors_of(data, *asked), labels)
+        return Features(vectors_of(data, *how), labels)
     drawn = prepare(drawn_images(data.channels, image_size), cache_dir)
     if settings.drawn_classes and _names(drawn) != _names(data):
         raise UserError(
@@ -83,11 +83,11 @@ def extract_features(
             f"{', '.join(data.classes)}, those of drawn images {', '.join(drawn.classes)}; allowed "
             "is false"
         )
-    of_drawn = vectors_of(drawn, *asked)["train"]
+    of_drawn = vectors_of(drawn, *how)["train"]
     projection = fitted(of_drawn, settings.project)
     known = projection(of_drawn), torch.from_numpy(drawn.splits["train"].labels)
     return Features(
-        vectors={split: projection(rows) for split, rows in vectors_of(data, *asked).items()},
+        vectors={split: projection(rows) for split, rows in vectors_of(data, *how).items()},
         labels=labels,
         projection=projection,
         drawn=known if settings.drawn_classes else None,

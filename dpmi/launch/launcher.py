@@ -39,7 +39,7 @@ class SideBySideLauncher(Launcher):
 
     def __init__(self) -> None:
         self._board: Board | None = None
-        self._asked: int | None = None
+        self._signal: int | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -116,7 +116,7 @@ class SideBySideLauncher(Launcher):
         self.begin(jobs)
         endings: dict[int, Ending] = {}
         try:
-            while len(endings) < len(jobs) and self._asked is None:
+            while len(endings) < len(jobs) and self._signal is None:
                 endings |= self._settle(self.poll(POLL_SECONDS))
         except KeyboardInterrupt:
             self._wind_up(signal.SIGINT)
@@ -124,7 +124,7 @@ class SideBySideLauncher(Launcher):
         except BaseException:
             self._wind_up(signal.SIGTERM)
             raise
-        if self._asked is not None and len(endings) < len(jobs):
+        if self._signal is not None and len(endings) < len(jobs):
             self._wind_up(signal.SIGTERM)
             print("stopped by SIGTERM; the same command continues", file=sys.stderr)
             sys.exit(EXIT_RESUMABLE)
@@ -154,7 +154,7 @@ class SideBySideLauncher(Launcher):
                     self._settle(self.poll(POLL_SECONDS))
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        self._asked = number
+        self._signal = number
 
 
 def whole_number(key: str, value: object, least: int, *, or_null: bool = False) -> None:

@@ -112,10 +112,10 @@ class RayLauncher(SideBySideLauncher):
             self._running[task.remote(job, self._gpus)] = job
 
     def _warn_if_no_node_has_them(self) -> None:
-        asked = {"CPU": self._cpus, "GPU": self._gpus, **self._resources}
+        requested = {"CPU": self._cpus, "GPU": self._gpus, **self._resources}
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        if not any(all(n.get(name, 0) >= asked[name] for name in asked) for n in nodes):
-            needed = ", ".join(f"{name} {number}" for name, number in asked.items() if number)
+        if not any(all(n.get(name, 0) >= requested[name] for name in requested) for n in nodes):
+            needed = ", ".join(f"{name} {number}" for name, number in requested.items() if number)
             self.note(f"no node of the cluster has {needed}: the jobs wait until one has")
 
     def poll(self, seconds: float) -> list[tuple[Job, Ending]]:

@@ -140,13 +140,13 @@ class DistinctCells(BasicSweeper):
     def setup(self, *, config: DictConfig, **kwargs: Any) -> None:
         """Take the sweep's config, which Hydra writes to a file: without the ``noise_seed``."""
         super().setup(config=config, **kwargs)
-        told = copy.deepcopy(config)
-        with open_dict(told):
-            if told.noise_seed is not None:
-                told.noise_seed = GIVEN
-            told.hydra.job.override_dirname = ""  # holds them, too
-            told.hydra.overrides.task = [without_noise_seed(o) for o in told.hydra.overrides.task]
-        self.config = told
+        shown = copy.deepcopy(config)
+        with open_dict(shown):
+            if shown.noise_seed is not None:
+                shown.noise_seed = GIVEN
+            shown.hydra.job.override_dirname = ""  # holds them, too
+            shown.hydra.overrides.task = [without_noise_seed(o) for o in shown.hydra.overrides.task]
+        self.config = shown
 
     def split_arguments(  # type: ignore[override]
         self, overrides: list[Override], max_batch_size: int | None

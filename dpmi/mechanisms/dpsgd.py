@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -47,6 +47,7 @@ class DPSGD(PlannedMechanism):
     """
 
     name = "dpsgd"
+    gradient: ClassVar[type[PrivateGradient]] = PrivateGradient  # of a variant another
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class DPSGD(PlannedMechanism):
             refuse_delta(self.plan, self._train.num_logit_sums)
         if not first_step:
             self._release_statistics(net, size)
-        self._gradient = PrivateGradient(
+        self._gradient = self.gradient(
             net,
             clipping_engine(self._engine, net, self.plan.max_grad_norm),
             plan=self.plan,

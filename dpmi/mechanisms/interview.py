@@ -106,14 +106,14 @@ def interview(
         seen_from = centre
         if cut:
             directions = random_directions(rng, cut, dimensions)
-            said = _signs(ask(Question(rows[:cut], seen_from, directions)))
+            answers = _signs(ask(Question(rows[:cut], seen_from, directions)))
             step = _RADIUS * (1.5 / (1 + number / 2) if number else 1.0)
-            centre = centre + step * (said @ directions) / (cut * scale)
+            centre = centre + step * (answers @ directions) / (cut * scale)
         if rows[cut:].size:
             wide = random_directions(rng, len(rows) - cut, *total.shape)
-            said = _signs(ask(Question(rows[cut:], seen_from, wide, codes, _CONSTANT)))
-            total += np.einsum("m,mck->ck", said, wide) / class_scale
-            answered += len(said)
+            answers = _signs(ask(Question(rows[cut:], seen_from, wide, codes, _CONSTANT)))
+            total += np.einsum("m,mck->ck", answers, wide) / class_scale
+            answered += len(answers)
         if number >= _CENTRE_ALONE:
             centres.append(centre)
     means, part = total / max(answered, 1), 1 - 1 / classes

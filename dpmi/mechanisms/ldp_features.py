@@ -35,15 +35,15 @@ _KEY_STEPS = 2.0**16  # vectors that differ by rounding alone are the same image
 
 @dataclass(frozen=True)
 class Answers:
-    """What all images said.
+    """The answers of all images.
 
     Attributes:
-        said: (n,) bits.
+        bits: (n,), of each image one.
         id: random, of this release and no other; None where it can be repeated.
         made: by this call, not found.
     """
 
-    said: NDArray[np.bool_]
+    bits: NDArray[np.bool_]
     id: str | None
     made: bool
 
@@ -127,17 +127,17 @@ class LocalDPOfFeatures:
 
     def _ask_all(self, noise: NoiseSource) -> NDArray[np.bool_]:
         """Put the questions to the images themselves, and keep what they say."""
-        said = np.zeros(len(self._labels), np.bool_)
+        bits = np.zeros(len(self._labels), np.bool_)
         respondents = Respondents(
             self._vectors, self._labels, self._response, noise.stream("answer")
         )
 
         def ask(question: Question) -> NDArray[np.bool_]:
-            said[question.rows] = answers = respondents(question)
+            bits[question.rows] = answers = respondents(question)
             return answers
 
         self._interview(ask)
-        return said
+        return bits
 
     def _interview(self, ask: Callable[[Question], NDArray[np.bool_]]) -> ClassEstimate:
         n, dimensions = self._vectors.shape
@@ -150,8 +150,8 @@ class LocalDPOfFeatures:
         def write(writer: PixelWriter) -> dict[str, Any]:
             name = secrets.token_hex(8)
             self._tell(name)
-            said = self._ask_all(NoiseSource(None))
-            writer.add(said.astype(np.uint8).tobytes(), len(said))
+            bits = self._ask_all(NoiseSource(None))
+            writer.add(bits.astype(np.uint8).tobytes(), len(bits))
             return {"id": name}
 
         found = stored_pixels(
@@ -163,13 +163,13 @@ class LocalDPOfFeatures:
         )
         if not found.made:
             self._tell(found.facts["id"])
-        said = np.asarray(found.pixels).reshape(-1).astype(np.bool_)
-        return Answers(said, found.facts["id"], found.made)
+        bits = np.asarray(found.pixels).reshape(-1).astype(np.bool_)
+        return Answers(bits, found.facts["id"], found.made)
 
     def _key(self) -> str:
         """Of what is asked of whom: vectors, labels and β."""
-        asked = ["answers", VERSION, self._vectors.shape, self._classes, float(self._beta)]
-        digest = hashlib.sha256(json.dumps(asked).encode())
+        parts = ["answers", VERSION, self._vectors.shape, self._classes, float(self._beta)]
+        digest = hashlib.sha256(json.dumps(parts).encode())
         digest.update(np.rint(self._vectors * _KEY_STEPS).astype(np.int32).tobytes())
         digest.update(self._labels.astype(np.int64).tobytes())
         return digest.hexdigest()[:32]
@@ -193,8 +193,8 @@ class LocalDPOfFeatures:
             raise RuntimeError("the images were not asked yet")
         if not isinstance(net, FeatureHead):
             raise ValueError("answers are about features: give model.train=head")
-        said = self._answers.said
-        self._set_head(net, self._interview(lambda question: said[question.rows]))
+        bits = self._answers.bits
+        self._set_head(net, self._interview(lambda question: bits[question.rows]))
         return _NothingToLearn(net)
 
     def _set_head(self, net: FeatureHead, estimate: ClassEstimate) -> None:

@@ -44,14 +44,14 @@ class LocalDPAsPublished:
     ) -> None:
         self._beta, self._noise, self._ranks = beta, noise, ranks
         self._statistics = statistics
-        self._told: dict[str, Any] = {}
+        self._executed: dict[str, Any] = {}
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Draw the numbers of this run, once; the other splits stay clean."""
         train = data.splits["train"]
         stream = self._noise.stream("laplace_train")
         pixels = scalar_laplace(train.pixels, self._beta, stream)
-        self._told = {
+        self._executed = {
             "nonprivate/blank_share": float(blank(pixels).mean()),
             "nonprivate/expected_blank_share": expected_blank_share(train.pixels, self._beta),
             "least_blank_share": float(np.exp(-1 / self._beta)),
@@ -83,4 +83,4 @@ class LocalDPAsPublished:
 
     def describe(self) -> dict[str, Any]:
         """Return the closed form of the share of blank images, and what was drawn."""
-        return dict(self._told)
+        return dict(self._executed)

@@ -162,10 +162,10 @@ class ImageClassifier(L.LightningModule):
         means = torch.zeros(len(names), device=images.device)
         if len(labels):
             of_views = labels_of_views(labels, len(logits) // len(labels))
-            told = [example_losses(logits, of_views).mean()]
+            losses = [example_losses(logits, of_views).mean()]
             if not self.multilabel:
-                told.append((logits.argmax(1) == of_views).float().mean())
-            means = torch.stack(told)
+                losses.append((logits.argmax(1) == of_views).float().mean())
+            means = torch.stack(losses)
         means, count = self._ranks.mean(means, len(labels))
         if count:
             logged = {f"{NONPRIVATE}/{k}": v for k, v in zip(names, means, strict=True)}

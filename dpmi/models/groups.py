@@ -72,17 +72,17 @@ def worst_groups(groups: Sequence[Subgroup]) -> dict[str, Worst]:
         Metric to "kind=virus" and its value: the least, of the calibration error the largest.
         Nothing for a metric that is defined in no group.
     """
-    told: dict[str, Worst] = {}
+    found: dict[str, Worst] = {}
     for metric in MEASURES:
         for group in groups:
             its = group.measures.get(metric)
             value = its.value if its else None
             if value is None or group.is_small:
                 continue
-            best = told.get(metric)
+            best = found.get(metric)
             if best is None or (value > best.value if metric == "ece" else value < best.value):
-                told[metric] = Worst(group.title, value)
-    return told
+                found[metric] = Worst(group.title, value)
+    return found
 
 
 def flat(groups: Iterable[Subgroup]) -> dict[str, float]:

@@ -68,26 +68,26 @@ def _channels(state: dict[str, Tensor]) -> int | None:
     return next((value.shape[1] for value in state.values() if value.ndim == 4), None)
 
 
-def chosen_input(name: str, asked: str, read: Read, stated: str | None) -> str:
+def chosen_input(name: str, requested: str, read: Read, stated: str | None) -> str:
     """How weights are shown images.
 
     Args:
         name: of the backbone.
-        asked: ``model.input``.
+        requested: ``model.input``.
         read: the weights.
         stated: the input that a run's file states; None where it is no run's.
 
     Raises:
-        UserError: it is not known, or the weights contradict what is asked.
+        UserError: it is not known, or the weights contradict it.
     """
     by_source = {"torchvision": IMAGENET, "torchxrayvision": "xrv"}
     known = stated or by_source.get(read.source, backbone(name).timm_input)
-    if stated and asked not in ("auto", stated):
+    if stated and requested not in ("auto", stated):
         raise UserError(
-            f"model.input={asked}: the weights were trained with model.input={stated}; allowed are "
-            f"auto and {stated}"
+            f"model.input={requested}: the weights were trained with model.input={stated}; allowed "
+            f"are auto and {stated}"
         )
-    chosen = known if asked == "auto" else asked
+    chosen = known if requested == "auto" else requested
     if chosen is None:
         raise UserError(
             f"model.input=auto: {name} of timm comes with either preprocessing, and the file does "
@@ -96,11 +96,15 @@ def chosen_input(name: str, asked: str, read: Read, stated: str | None) -> str:
         )
     channels, taken = INPUTS[chosen].channels, _channels(read.state)
     if taken is not None and taken != channels:
-        how = "images of that kind" if asked != "auto" else f"model.input={chosen}, which is usual"
+        how = (
+            "images of that kind"
+            if requested != "auto"
+            else f"model.input={chosen}, which is usual"
+        )
         raise UserError(
-            f"model.input={asked}: the first convolution of model.weights takes {taken} channels, "
-            f"and {how} have {channels}; allowed is, of {', '.join(INPUTS)}, the one that they "
-            "were trained with"
+            f"model.input={requested}: the first convolution of model.weights takes {taken} "
+            f"channels, and {how} have {channels}; allowed is, of {', '.join(INPUTS)}, the one "
+            "that they were trained with"
         )
     return chosen
 

@@ -103,14 +103,14 @@ class Accounts:
                 entered.
             OSError: it cannot be written; nothing may be released then.
         """
-        asked = _as_bytes(images)
+        contents = _as_bytes(images)
         self._folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self._folder / _LOCK):
-            overlapping = [account for account in self.read() if account.overlaps(asked)]
+            overlapping = [account for account in self.read() if account.overlaps(contents)]
             if budget is not None:
                 _check_budget(overlapping, spending, budget)
-            same = (account for account in overlapping if account.images == asked)
-            account = next(same, None) or self._open(asked)
+            same = (account for account in overlapping if account.images == contents)
+            account = next(same, None) or self._open(contents)
             known = account.entries.get(spending.entry)
             if known is None or known.spending != spending:
                 self._append(account.id, spending, RESERVED)
@@ -144,8 +144,8 @@ class Accounts:
 
     def overlapping(self, images: Iterable[str]) -> list[Account]:
         """Those that have one of these images, or may have: digests in hexadecimal."""
-        asked = _as_bytes(images)
-        return [account for account in self.read() if account.overlaps(asked)]
+        contents = _as_bytes(images)
+        return [account for account in self.read() if account.overlaps(contents)]
 
     def _open(self, images: frozenset[bytes]) -> Account:
         account = Account(secrets.token_hex(8), images)

@@ -268,9 +268,9 @@ def refuse_delta(plan: PrivacyPlan, size: int) -> None:
 
 def ran_out_of_memory(error: BaseException) -> bool:
     """Whether torch says so: on a GPU by its type, on a CPU by its words alone."""
-    told = ("DefaultCPUAllocator", "std::bad_alloc", "could not create a primitive")  # oneDNN's
+    messages = ("DefaultCPUAllocator", "std::bad_alloc", "could not create a primitive")  # oneDNN's
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-        words in str(error) for words in told
+        words in str(error) for words in messages
     )
 
 

@@ -118,7 +118,7 @@ class Respondents:
     ) -> None:
         self._vectors, self._labels = vectors, labels
         self._response, self._stream = response, stream
-        self._asked = np.zeros(len(vectors), np.bool_)
+        self._answered = np.zeros(len(vectors), np.bool_)
 
     def __call__(self, question: Question) -> NDArray[np.bool_]:
         """(m,) answers.
@@ -127,9 +127,9 @@ class Respondents:
             ValueError: an image was asked before, or twice: that would be another release.
         """
         rows = question.rows
-        if self._asked[rows].any() or len(np.unique(rows)) < len(rows):
+        if self._answered[rows].any() or len(np.unique(rows)) < len(rows):
             raise ValueError("an image answers one question, and one of these was asked before")
-        self._asked[rows] = True
+        self._answered[rows] = True
         z = towards(self._vectors[rows], question.centre)
         if question.codes is None:
             truths = np.einsum("mk,mk->m", question.directions, z) >= 0

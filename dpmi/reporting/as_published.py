@@ -71,8 +71,8 @@ def prediction(
         Both in [0, 1], means over the runs; None where the runs' noise blanks nothing, or where
         there is no original.
     """
-    blank = _mean_told(runs, "nonprivate/expected_blank_share")
-    majority = _mean_told(runs, "nonprivate/majority_share")
+    blank = _mean_recorded(runs, "nonprivate/expected_blank_share")
+    majority = _mean_recorded(runs, "nonprivate/majority_share")
     if blank is None or majority is None or original is None:
         return blank, None
     return blank, predicted_train_accuracy(blank, majority, original)
@@ -80,10 +80,10 @@ def prediction(
 
 def blank_share(runs: Sequence[RunRecord]) -> float | None:
     """Of the images as they were drawn, mean over the runs; None where the noise blanks nothing."""
-    return _mean_told(runs, "nonprivate/blank_share")
+    return _mean_recorded(runs, "nonprivate/blank_share")
 
 
-def _mean_told(runs: Sequence[RunRecord], name: str) -> float | None:
+def _mean_recorded(runs: Sequence[RunRecord], name: str) -> float | None:
     values = [run.mechanism[name] for run in runs if name in run.mechanism]
     return mean(values) if values else None
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from statistics import mean
 from typing import Any
 
+from dpmi.config.sections import MECHANISMS
 from dpmi.models.names import TRAIN_METRICS, UNDEFINED
 from dpmi.privacy.guarantee import printed_delta, printed_epsilon
 from dpmi.reporting.intervals import Interval, over_images, over_seeds
@@ -16,15 +17,7 @@ from dpmi.reporting.poster import Published
 from dpmi.run.records.record import RunRecord
 
 SPLITS = {"train": TRAIN_METRICS, "test": "test"}  # a row of the table to its metrics' prefix
-TITLES = {
-    "none": "original",
-    "ldp": "LDP",
-    "ldp_features": "LDP of features",
-    "dpsgd": "DP-SGD",
-    "class_means": "class means",
-    "ldp_published": "LDP as published",
-    "dpsgd_published": "DP-SGD as published",
-}
+TITLES = {name: its.title for name, its in MECHANISMS.items()}
 WORST_RECALL = "worst_recall"
 
 
@@ -75,9 +68,9 @@ class Cell:
 
         ``WORST_RECALL`` is the recall of the class that fared worst.
         """
-        return [value for value in self._told(metric) if math.isfinite(value)]
+        return [value for value in self._recorded(metric) if math.isfinite(value)]
 
-    def _told(self, metric: str) -> list[float]:
+    def _recorded(self, metric: str) -> list[float]:
         """A metric of each completed run that has it; NaN where it is not defined."""
         prefix = f"{SPLITS[self.split]}/"
         if metric != WORST_RECALL:
@@ -95,10 +88,10 @@ class Cell:
 
         "undefined" where it is in none; "" where no run has it.
         """
-        told, values = self._told(metric), self.values(metric)
+        recorded, values = self._recorded(metric), self.values(metric)
         if not values:
-            return UNDEFINED if told else ""
-        few = f" ({len(values)} of {len(told)} runs)" if len(values) < len(told) else ""
+            return UNDEFINED if recorded else ""
+        few = f" ({len(values)} of {len(recorded)} runs)" if len(values) < len(recorded) else ""
         return form.format(mean(values)) + few
 
     @property
@@ -176,9 +169,9 @@ class Cell:
         """Mean over the completed runs, as "81.2%" or "AUROC 0.812"; or how the run ended."""
         if self.mean is None:
             return self.status
-        told = f"AUROC {self.mean:.3f}" if self.multilabel else f"{100 * self.mean:.1f}%"
+        text = f"AUROC {self.mean:.3f}" if self.multilabel else f"{100 * self.mean:.1f}%"
         n = len(self.accuracies)
-        return told if n == 1 else f"{told} ({n} {'seeds' if self.seeds == n else 'runs'})"
+        return text if n == 1 else f"{text} ({n} {'seeds' if self.seeds == n else 'runs'})"
 
     @property
     def beside(self) -> str:
@@ -220,15 +213,15 @@ class Cell:
                 if r.guarantee and r.guarantee.claim
             }
             return ("no ε", *(f"(claimed {claim})" for claim in sorted(claims)))
-        told = f"ε={printed_epsilon(worst.epsilon)}", f"δ={printed_delta(worst.delta)}"
-        return *told, f"per {worst.unit},", worst.adjacency
+        text = f"ε={printed_epsilon(worst.epsilon)}", f"δ={printed_delta(worst.delta)}"
+        return *text, f"per {worst.unit},", worst.adjacency
 
     @property
     def if_replaced(self) -> str:
         """ε of an image replaced by any other: what LDP and DP-SGD can be compared by."""
         worst = self.guarantee
-        told = worst and worst.replace_one_epsilon
-        return "" if told is None else f"ε={printed_epsilon(told)}"
+        value = worst and worst.replace_one_epsilon
+        return "" if value is None else f"ε={printed_epsilon(value)}"
 
     @property
     def audited(self) -> str:
@@ -263,7 +256,7 @@ class Cell:
 def protected(panels: Iterable[Panel]) -> tuple[str, ...]:
     """Whom the guarantees of some panels protect at the least: "image", "patient", or both."""
     guarantees = [cells["test"].guarantee for panel in panels for cells in panel.columns.values()]
-    units = [told.unit for told in guarantees if told and told.unit]
+    units = [each.unit for each in guarantees if each and each.unit]
     return tuple(sorted({"patient" if unit.endswith("patient") else "image" for unit in units}))
 
 
@@ -300,8 +293,8 @@ class Panel:
     @property
     def splits(self) -> list[str]:
         """Rows of its table; public records have nothing on the training images."""
-        told = {split for of in self.columns.values() for split in of if of[split].accuracies}
-        return [split for split in SPLITS if split in told or not told]
+        measured = {split for of in self.columns.values() for split in of if of[split].accuracies}
+        return [split for split in SPLITS if split in measured or not measured]
 
     @property
     def runs(self) -> list[RunRecord]:

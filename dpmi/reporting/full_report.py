@@ -109,12 +109,12 @@ def _markdown(
         if rows := markdown_rows(its.risks):
             parts += [markdown_table(MARKDOWN_HEADER, rows)]
             parts += [WHAT_RISK_IS] * (WHAT_RISK_IS not in parts)  # once
-            told = [
+            paragraphs = [
                 (cell.column.title, sentence)
                 for cell in its.risks
                 for sentence in (*(risk.sentences[0] for risk in cell.risks), cell.of_largest)
             ]
-            parts.append("\n".join(f"- {title}: {words}" for title, words in told if words))
+            parts.append("\n".join(f"- {title}: {words}" for title, words in paragraphs if words))
         if its.gaps:
             header = ["train and test under LDP (%)", "whose", "train", "predicted", "test"]
             header += ["blank, expected", "blank, observed"]

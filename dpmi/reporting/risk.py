@@ -61,8 +61,8 @@ def cell_risks(panel: Panel) -> list[CellRisk]:
     for column, cells in panel.columns.items():
         its = cells["test"].guarantee
         if its is not None:
-            told, largest = risks_of_cell(cells["test"])
-            found.append(CellRisk(column, told, largest, its.reason))
+            bounds, largest = risks_of_cell(cells["test"])
+            found.append(CellRisk(column, bounds, largest, its.reason))
     return found
 
 

@@ -66,14 +66,14 @@ def prices(panels: Sequence[Panel]) -> list[Chart]:
 
 def sections(panels: Sequence[Panel]) -> list[Sections]:
     """Draw and count everything, panel by panel."""
-    made, told = [], set()
+    made, seen = [], set()
     for number, panel in enumerate(panels, 1):
         found, cost, shown = gaps(panel), costs(panel), figure2(panel)
         groups = groups_of(panel)
         by_column = {g.column: [x for x in groups if x.column == g.column] for g in groups}
         risks = cell_risks(panel)
-        own = None if panel.dataset in told else authors_chart(panel.dataset, f"authors-{number}")
-        told.add(panel.dataset)
+        own = None if panel.dataset in seen else authors_chart(panel.dataset, f"authors-{number}")
+        seen.add(panel.dataset)
         made.append(
             Sections(
                 number=number,

@@ -8,19 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from dpmi.config.identity import NOT_IDENTITY
+from dpmi.config.sections import MECHANISMS
 from dpmi.reporting.cells import SPLITS, TITLES, Cell, Column, Panel
 from dpmi.reporting.poster import BETAS, TEST_MAJORITY, published
 from dpmi.run.records.record import RunRecord
 
 # Sections that all cells of a set-up share, and keys that distinguish repeats of a cell, not cells.
 _SETUP = ("data", "model", "trainer")
-_OF_MECHANISM = {
-    "ldp": ("privacy",),
-    "ldp_features": ("privacy",),
-    "class_means": ("privacy",),
-    "dpsgd": ("max_grad_norm", "privacy"),
-    "dpsgd_published": ("max_grad_norm",),
-}
 _SAME_SETUP = NOT_IDENTITY | {"data.root", "data.csv", "data.num_workers"}
 _SAME_SETUP |= {"trainer.accelerator", "trainer.test_every_epoch"}
 
@@ -47,7 +41,7 @@ def figure4(records: Sequence[RunRecord]) -> list[Panel]:
         by_dataset[record.config["data"]["name"]].append(record)
     panels = []
     for dataset, of_dataset in sorted(by_dataset.items()):
-        setups = _told_apart([_setup(record) for record in of_dataset])
+        setups = _distinguishing([_setup(record) for record in of_dataset])
         for setup in sorted(set(setups)):
             chosen = [r for r, its in zip(of_dataset, setups, strict=True) if its == setup]
             panels.append(Panel(dataset, setup, _columns(dataset, chosen)))
@@ -79,7 +73,7 @@ def _columns(dataset: str, records: Sequence[RunRecord]) -> dict[Column, dict[st
     for record in records:
         by_mechanism[record.config["mechanism"]["name"]].append(record)
     for mechanism, of_mechanism in by_mechanism.items():
-        variants = _told_apart([_variant(record) for record in of_mechanism])
+        variants = _distinguishing([_variant(record) for record in of_mechanism])
         for record, variant in zip(of_mechanism, variants, strict=True):
             beta = 0.0 if mechanism == "none" else float(record.config["beta"])
             runs[_column(mechanism, beta, variant)].append(record)
@@ -106,14 +100,15 @@ def _setup(record: RunRecord) -> dict[str, Any]:
 
 def _variant(record: RunRecord) -> dict[str, Any]:
     mechanism = record.config["mechanism"]
-    own = _OF_MECHANISM.get(mechanism["name"], ())
+    its = MECHANISMS[mechanism["name"]]
+    own = (its.uses & {"max_grad_norm"}) | ({"privacy"} if its.has_epsilon else set())
     flat = _flat(
         {"mechanism": mechanism} | {k: record.config[k] for k in own if k in record.config}
     )
     return {key: value for key, value in flat.items() if key not in _SAME_SETUP}
 
 
-def _told_apart(values: Sequence[dict[str, Any]]) -> list[str]:
+def _distinguishing(values: Sequence[dict[str, Any]]) -> list[str]:
     """Of each, the keys in which not all are alike: "image_size=64, max_epochs=5"."""
     keys = sorted({key for value in values for key in value})
     differ = [key for key in keys if len({repr(value.get(key)) for value in values}) > 1]

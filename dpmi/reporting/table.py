@@ -114,8 +114,8 @@ def _ranked_first(panel: Panel) -> list[tuple[str, list[str]]]:
 
 def _calibration(panel: Panel) -> list[tuple[str, list[str]]]:
     """The row of the calibration error below accuracy, where a record has one."""
-    told = [cells["test"].ece for cells in panel.columns.values()]
-    return [("test ECE", told)] if any(told) else []
+    values = [cells["test"].ece for cells in panel.columns.values()]
+    return [("test ECE", values)] if any(values) else []
 
 
 def _if_replaced(panel: Panel) -> str:
@@ -175,7 +175,7 @@ def footnote(panels: Sequence[Panel]) -> str:
     parts = [
         FOOTNOTE,
         *([FINDINGS] if any(panel.multilabel for panel in panels) else []),
-        *(f"Protocol: {', '.join(told)}." for told in protocols(panels)),
+        *(f"Protocol: {', '.join(protocol)}." for protocol in protocols(panels)),
         *([TRAIN] if train else []),
         *absent(panels),
         *([STAR] if picked else []),
@@ -188,29 +188,29 @@ def footnote(panels: Sequence[Panel]) -> str:
 
 def absent(panels: Sequence[Panel]) -> list[str]:
     """Which classes the test images lack, and what the means over classes are then of."""
-    told = []
+    lines = []
     for panel in panels:
         tests = [cells["test"] for cells in panel.columns.values()]
         lacking = dict.fromkeys(name for cell in tests for name in cell.absent_classes)
         if lacking:
-            told.append(
+            lines.append(
                 f"{panel.title}: no test image is of class {', '.join(lacking)}, whose recall is "
                 f"{UNDEFINED}; AUROC, balanced accuracy and F1 are means over the classes that are "
                 "there."
             )
-    return told
+    return lines
 
 
 def protocols(panels: Sequence[Panel]) -> list[tuple[str, ...]]:
     """How the runs learned, averaged and decided, as their configs say it; each once."""
     keys = ("schedule", "average", "prior")
-    told = []
+    found = []
     for config in (run.config for panel in panels for run in panel.runs):
         model, views = config["model"], config["data"].get("multiplicity", 1)
         if all(key in model for key in keys):
             several = (f"data.multiplicity={views}",) * (views > 1)
-            told.append((*(f"model.{key}={model[key]}" for key in keys), *several))
-    return list(dict.fromkeys(told))
+            found.append((*(f"model.{key}={model[key]}" for key in keys), *several))
+    return list(dict.fromkeys(found))
 
 
 def runs_csv(panels: Sequence[Panel]) -> str:

@@ -134,7 +134,7 @@ def groups_of(panel: Panel) -> list[Group]:
 
 def payers(panel: Panel, groups: Sequence[Group]) -> list[Payer]:
     """For each column and cell who pays; groups that are small are left out."""
-    told = []
+    found = []
     for column in dict.fromkeys(group.column for group in groups):
         for cell in panel.columns:
             its = [
@@ -146,7 +146,7 @@ def payers(panel: Panel, groups: Sequence[Group]) -> list[Payer]:
             ]
             if not any((g.column, g.cell) == (column, cell) for g in groups):
                 continue
-            told.append(
+            found.append(
                 Payer(
                     cell=cell,
                     column=column,
@@ -155,7 +155,7 @@ def payers(panel: Panel, groups: Sequence[Group]) -> list[Payer]:
                     worst=min(its, key=balanced_accuracy, default=None),
                 )
             )
-    return told
+    return found
 
 
 def lost(group: Group) -> float:

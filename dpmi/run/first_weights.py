@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dpmi.base.errors import UserError
-from dpmi.config.sections import ModelSettings
+from dpmi.config.sections import MECHANISMS, ModelSettings
 from dpmi.mechanisms.base import PUBLIC_WEIGHTS, FirstWeights
 from dpmi.models.network import Pretrained, refuse_colour
 from dpmi.models.preprocessing import IMAGENET, INPUTS
@@ -29,7 +29,6 @@ from dpmi.privacy.total import total
 from dpmi.run.records.kinds import Public
 from dpmi.run.records.leaving import public_guarantee
 
-_PLANNED = ("dpsgd", "class_means")  # an ε of an image, zero-out
 _RELEASED = ("ldp", "ldp_features")  # noised images, replace-one
 
 
@@ -107,18 +106,20 @@ class Start:
             share.spending for share in self.origin.taken if share.account not in accounts
         )
         refusal = f"model.weights={self.name}: was trained on some of the same images"
-        if mechanism in (*_RELEASED, *_PLANNED) and (without := own.without_epsilon):
+        has_epsilon = MECHANISMS[mechanism].has_epsilon
+        if has_epsilon and (without := own.without_epsilon):
             raise UserError(
                 f"{refusal} without any ε ({without[0].run}: {without[0].reason}), so that no ε "
                 "would hold for this run; start from other weights"
             )
-        if (own.releases and mechanism in _PLANNED) or (own.models and mechanism in _RELEASED):
+        noised_images = mechanism in _RELEASED
+        if has_epsilon and (own.models if noised_images else own.releases):
             by = "on noised ones, by LDP" if own.releases else "by sums with Gaussian noise"
             raise UserError(
                 f"{refusal}, {by}, and this run is by {mechanism}: an ε of both has another unit; "
                 "start from other weights"
             )
-        if mechanism in (*_RELEASED, *_PLANNED) and any(s.unit != unit for s in own.spendings):
+        if has_epsilon and any(s.unit != unit for s in own.spendings):
             raise UserError(
                 f"{refusal}, and did not protect the same as this run ({unit}s): no ε of both is "
                 "known; start from other weights, or give the privacy.unit that they were trained "

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dpmi.base.errors import UserError
 from dpmi.base.ranks import Ranks
-from dpmi.config.schema import SAME_VIEWS, WITH_EPSILON, Config
+from dpmi.config.schema import SAME_VIEWS, Config
 from dpmi.config.sections import ClassMeansMechanism, DpsgdMechanism
 from dpmi.data.batches import Batches
 from dpmi.data.datamodule import ImageDataModule
@@ -53,7 +53,7 @@ def protected_patients(config: Config, data: PreparedData) -> Patients | None:
         UserError: patients are asked for, and some images do not say whose they are; or several
             views of an image are, and would be the same.
     """
-    if config.mechanism.name not in WITH_EPSILON:
+    if not config.mechanism.has_epsilon:
         return None
     patients = known_patients(data, config.privacy.unit)
     same = patients is None and config.data.augment == "none" and config.draws_patients

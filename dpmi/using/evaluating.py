@@ -79,8 +79,8 @@ def _probabilities(
     data = labelled.data
     if backbone is not None:
         settings = FeatureSettings.model_validate(left.record.config["model"]["features"])
-        asked = settings, model.image_size, backbone, labelled.cache_dir, console, device
-        vectors, projection = vectors_of(data, *asked)["test"], Projection.kept(left.state)
+        how = settings, model.image_size, backbone, labelled.cache_dir, console, device
+        vectors, projection = vectors_of(data, *how)["test"], Projection.kept(left.state)
         vectors = projection(vectors) if projection else vectors
         logits = model.net(vectors.to(device))
         return [probabilities(logits, multilabel=model.multilabel)]

@@ -65,7 +65,7 @@ def export(run: Path, kind: str, output: Path | None, backbone: Path | None) -> 
     record = path.with_name(PUBLIC_FILE if path.parent == run else f"{path.stem}.{PUBLIC_FILE}")
     whole, make = Deployed(model), _onnx_graph if kind == "onnx" else _torch_graph
     with _quiet():
-        content, found = make(whole, _told(left, model))
+        content, found = make(whole, _metadata(left, model))
     _check(whole, found, path)
     part = path.with_name(f"{path.name}.part")
     try:
@@ -88,7 +88,7 @@ def images_like(model: TrainedModel, count: int) -> Tensor:
     return torch.from_numpy(np.stack(drawn).transpose(0, 3, 1, 2).copy())
 
 
-def _told(left: Left, model: TrainedModel) -> dict[str, str]:
+def _metadata(left: Left, model: TrainedModel) -> dict[str, str]:
     """What is to be known of a graph by whoever has it alone."""
     side, colour = model.pixels.side, "gray" if model.channels == 1 else "RGB"
     return {
@@ -114,7 +114,7 @@ def _require_onnx() -> None:
         ) from error
 
 
-def _onnx_graph(whole: Deployed, told: dict[str, str]) -> tuple[bytes, nn.Module]:
+def _onnx_graph(whole: Deployed, metadata: dict[str, str]) -> tuple[bytes, nn.Module]:
     """What a file is to hold, and what it computes."""
     program = torch.onnx.export(
         whole,
@@ -128,7 +128,7 @@ def _onnx_graph(whole: Deployed, told: dict[str, str]) -> tuple[bytes, nn.Module
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props.update(told)
+    program.model.metadata_props.update(metadata)
     content = program.model_proto.SerializeToString()
     return content, _OnnxGraph(content)
 
@@ -148,13 +148,13 @@ class _OnnxGraph(nn.Module):
         return torch.from_numpy(probabilities)
 
 
-def _torch_graph(whole: Deployed, told: dict[str, str]) -> tuple[bytes, nn.Module]:
+def _torch_graph(whole: Deployed, metadata: dict[str, str]) -> tuple[bytes, nn.Module]:
     """What a file is to hold, and what it computes."""
     shapes = {_INPUT: {0: torch.export.Dim(_BATCH)}}
     made = torch.export.export(
         whole, (images_like(whole.model, _TRACED),), dynamic_shapes=shapes, strict=False
     )
-    extra = {"dpmi.json": json.dumps(told, ensure_ascii=False)}
+    extra = {"dpmi.json": json.dumps(metadata, ensure_ascii=False)}
     torch.export.save(made, buffer := io.BytesIO(), extra_files=extra)
     buffer.seek(0)
     return buffer.getvalue(), torch.export.load(buffer).module()

@@ -157,8 +157,8 @@ def _task_of_the_run(left: Left, data: DataConfig) -> dict[str, Any]:
             f"data={data.name}: labels none of the findings that the run learned "
             f"({', '.join(learned)}); name them alike"
         )
-    asked = {"task": "multilabel", "findings": list(labelled)}
-    return asked if isinstance(data, CsvData) else asked | {"finding": None}
+    task = {"task": "multilabel", "findings": list(labelled)}
+    return task if isinstance(data, CsvData) else task | {"finding": None}
 
 
 def _trained_on(left: Left, digests: Sequence[str]) -> int | None:

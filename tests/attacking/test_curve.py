@@ -10,11 +10,11 @@ from dpmi.attacking.curve import measured_roc
 from dpmi.attacking.lira import likelihood_ratios, one_sided
 
 
-def confidences(rng, models, images, told, shared=1.0):
+def confidences(rng, models, images, seen, shared=1.0):
     """Of models whose images go up and down together, and by ``told`` where they were seen."""
     coins = rng.random((models, images)) < 0.5
     together = shared * rng.normal(size=(models, 2)) @ rng.normal(size=(2, images))
-    return together + rng.normal(size=coins.shape) + told * coins, coins
+    return together + rng.normal(size=coins.shape) + seen * coins, coins
 
 
 def test_area_advantage_and_rates_are_those_of_the_scores():

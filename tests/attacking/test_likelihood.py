@@ -68,9 +68,9 @@ def test_a_candidates_truth_is_what_it_would_say_to_that_question(classes):
         for candidate in range(0, 80, 20):
             many = len(question.rows)
             alike = np.repeat(vectors[[candidate]], many, 0), np.repeat(labels[candidate], many)
-            asked = Respondents(*alike, response, NoiseSource(None).stream("answer"))
+            respondents = Respondents(*alike, response, NoiseSource(None).stream("answer"))
             parts = question.centre, question.directions, question.codes, question.constant
-            assert (asked(Question(np.arange(many), *parts)) == found[:, candidate]).all()
+            assert (respondents(Question(np.arange(many), *parts)) == found[:, candidate]).all()
         return found[np.arange(len(question.rows)), question.rows]
 
     interview(80, 3, classes, response.bias, ask)

@@ -23,11 +23,11 @@ def surer(monkeypatch):
 
 
 def attacked(config, models):
-    told = []
+    results = []
     found = attack_membership(
-        config, models, 0, Console(quiet=True), lambda done, of: told.append((done, of))
+        config, models, 0, Console(quiet=True), lambda done, of: results.append((done, of))
     )
-    assert told == [(number + 1, models) for number in range(models)]
+    assert results == [(number + 1, models) for number in range(models)]
     return found
 
 

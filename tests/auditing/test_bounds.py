@@ -48,8 +48,8 @@ def test_a_members_epsilon_is_an_accountants_and_never_above_it(rate, steps, noi
     from dpmi.privacy.accounting import epsilon
     from dpmi.privacy.ledger import LedgerEntry
 
-    told = epsilon([LedgerEntry(noise, rate, steps)], 1e-4, "pld")
-    assert 0.97 * told < Family(rate, steps).epsilon(noise, 1e-4) <= told
+    stated = epsilon([LedgerEntry(noise, rate, steps)], 1e-4, "pld")
+    assert 0.97 * stated < Family(rate, steps).epsilon(noise, 1e-4) <= stated
 
 
 def test_randomised_response_gives_its_epsilon_without_any_model():
@@ -63,12 +63,12 @@ def test_rates_are_missed_no_more_often_than_stated():
     rng, missed = np.random.default_rng(3), 0
     for _ in range(1000):
         inside, outside = rng.normal(1, 1, 300), rng.normal(0, 1, 300)
-        told = measured(inside, outside, 1.0, 0.05)
+        found = measured(inside, outside, 1.0, 0.05)
         true = stats.norm.sf(0), stats.norm.sf(1)
         missed += (
-            told.true_positive > true[0]
-            or told.false_positive < true[1]
-            or told.advantage > true[0] - true[1]
+            found.true_positive > true[0]
+            or found.false_positive < true[1]
+            or found.advantage > true[0] - true[1]
         )
     assert missed <= stats.binom.ppf(1 - 1e-4, 1000, 0.05)
 
@@ -85,8 +85,8 @@ def test_one_run_without_delta_is_the_interval_of_a_proportion():
 def test_one_run_is_wrong_no_more_often_than_stated_and_less_with_delta():
     # Randomised response of many bits at once; its ε is ln 3.
     rng = np.random.default_rng(4)
-    told = [one_run(2000, 2000, int(k), 0.0, 0.05) for k in rng.binomial(2000, 0.75, 200)]
-    assert sum(bound > math.log(3) for bound in told) <= stats.binom.ppf(1 - 1e-4, 200, 0.05)
+    found = [one_run(2000, 2000, int(k), 0.0, 0.05) for k in rng.binomial(2000, 0.75, 200)]
+    assert sum(bound > math.log(3) for bound in found) <= stats.binom.ppf(1 - 1e-4, 200, 0.05)
     assert one_run(2000, 2000, 1500, 1e-5, 0.05) < one_run(2000, 2000, 1500, 0.0, 0.05)
 
 

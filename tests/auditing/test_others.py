@@ -51,8 +51,8 @@ def test_an_augmentation_by_place_in_the_batch_is_refuted(audited, monkeypatch):
 def test_sampling_leaves_of_a_bound_no_more_than_amplification_does(rate):
     """Randomised response with ε = 2, of an image that is drawn at a rate: ln(1 + q (e^2 - 1))."""
     p, q = 0.88079708, 0.11920292
-    told = Rates(p, q, p - q).sampled(rate).epsilon(0.0)
+    stated = Rates(p, q, p - q).sampled(rate).epsilon(0.0)
     amplified = {0.03: 0.17544, 0.5: 1.43378, 1.0: 2.0}[rate]
-    assert told <= amplified + 1e-4
+    assert stated <= amplified + 1e-4
     if rate == 1.0:
-        assert told == pytest.approx(2.0, abs=1e-4)
+        assert stated == pytest.approx(2.0, abs=1e-4)

@@ -119,7 +119,7 @@ def test_a_failure_whose_message_holds_secrets_is_reported_without(owner, tiny):
     ],
     ids=str,
 )
-def test_a_secret_in_the_command_or_in_a_config_is_refused_untold(owner, words):
+def test_a_secret_in_the_command_or_in_a_config_is_refused_and_not_printed(owner, words):
     (owner.cwd / "experiment").mkdir()
     experiment = "# @package _global_\nlogger:\n  project: {}\n".format(ENVIRONMENT["KAGGLE_KEY"])
     (owner.cwd / "experiment" / "mine.yaml").write_text(experiment)
@@ -199,7 +199,7 @@ def test_a_failure_of_wandb_is_reported_without_the_key(key, tmp_path, monkeypat
     logger = Door(
         WandbTracker, lambda: WandbTracker(settings, run), everything=True, console=console
     )
-    told = console.export_text()
+    printed = console.export_text()
     assert not logger.working
-    assert f"API key {HIDDEN} is not valid" in told
-    assert key not in told
+    assert f"API key {HIDDEN} is not valid" in printed
+    assert key not in printed

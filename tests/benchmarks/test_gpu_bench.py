@@ -56,7 +56,7 @@ def quick(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((), "there is no NVIDIA GPU here that torch can use"),
         (("--cpu", "32:4", "--minutes", "0"), "--minutes=0: give more than 0, such as 8"),
@@ -66,30 +66,30 @@ def quick(monkeypatch):
     ],
 )
 def test_what_cannot_be_done_is_refused_in_one_line_before_any_work(
-    called, monkeypatch, capsys, tmp_path, words, said
+    called, monkeypatch, capsys, tmp_path, words, message
 ):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     (tmp_path / "file").write_text("")
     assert called(*words) == 2
-    told = capsys.readouterr()
-    assert said in told.err
-    assert told.err.count("\n") == 1
-    assert told.out == ""
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
     assert [path.name for path in tmp_path.iterdir() if path.name != "outputs"] == ["file"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--cpu", "32"), "give PIXELS:BATCH"),
         (("--cpu", "32:4", "--precision", "bf16-mixed"), "unrecognized arguments: --precision"),
     ],
 )
-def test_words_that_are_none_of_its_own_are_refused(called, capsys, words, said):
+def test_words_that_are_none_of_its_own_are_refused(called, capsys, words, message):
     with pytest.raises(SystemExit) as refusal:
         called(*words)
     assert refusal.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_most_important_cell_comes_first_and_each_comes_once():
@@ -278,9 +278,11 @@ def test_where_correctness_fails_nothing_else_is_measured(
     monkeypatch.setattr(bookkeeping, "clip_factors", changed(1.01))
     monkeypatch.setattr(whole_run, "run", lambda *_: pytest.fail("went on"))
     assert called("--cpu", "32:4") == 1
-    told = capsys.readouterr()
-    assert "error: correctness: float32, group: one example alone, in units of C: 1.01" in told.err
-    assert "nothing else was measured" in told.err
+    printed = capsys.readouterr()
+    assert (
+        "error: correctness: float32, group: one example alone, in units of C: 1.01" in printed.err
+    )
+    assert "nothing else was measured" in printed.err
     written = json.loads((tmp_path / command.OUTPUT).read_text())
     assert written["state"] == "correctness failed"
     assert written["run"] is None

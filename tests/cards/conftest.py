@@ -68,11 +68,11 @@ def forge(runs, tmp_path):
         values = json.loads(real.as_json())
         weights = runs[name] / "model.safetensors"
         if metadata:
-            state, told = read_weights(weights)
-            told = json.loads(told)
-            metadata(told)
+            state, stored = read_weights(weights)
+            stored = json.loads(stored)
+            metadata(stored)
             weights = tmp_path / "model.safetensors"
-            write_state_dict(state, weights, json.dumps(told))
+            write_state_dict(state, weights, json.dumps(stored))
             values["weights"] = weights_file(weights).model_dump()
         change(values)
         write(type(real).model_validate(values).sealed(), tmp_path)

@@ -43,7 +43,7 @@ def lower(guarantee):
     guarantee["epsilons"] = {delta: its / 2 for delta, its in guarantee["epsilons"].items()}
 
 
-def restate(values, told=None):
+def restate(values, metadata=None):
     """Let ε and the bounds on an attacker be those of the forged ledger."""
     record = values["record"]
     guarantee = record["guarantee"]
@@ -54,16 +54,16 @@ def restate(values, told=None):
     guarantee["epsilons"] = {d: epsilon(entries, float(d), of[2]) for d in guarantee["epsilons"]}
     parsed = PublicRecord.model_validate(record)
     record["risk"] = [one.to_dict() for one in risks(parsed.guarantee, entries)]
-    if told is not None:
-        told["guarantee"] = json.loads(json.dumps(guarantee))
-        told["taken"][-1]["spending"]["ledger"] = record["executed"]["ledger"]
+    if metadata is not None:
+        metadata["guarantee"] = json.loads(json.dumps(guarantee))
+        metadata["taken"][-1]["spending"]["ledger"] = record["executed"]["ledger"]
 
 
 def test_an_epsilon_that_is_lowered_on_card_and_weights_alike_is_not_what_the_ledger_gives(forge):
     found = failed(verify(*forge(
         "dpsgd",
         lambda values: lower(values["record"]["guarantee"]),
-        lambda told: lower(told["guarantee"]),
+        lambda metadata: lower(metadata["guarantee"]),
     )))  # fmt: skip
     for delta in ("1e-3", "1e-5", "1e-6"):
         assert {
@@ -81,7 +81,7 @@ def test_an_epsilon_is_checked_at_each_delta_alone(forge, delta):
     found = failed(verify(*forge(
         "dpsgd",
         lambda values: change(values["record"]["guarantee"]),
-        lambda told: change(told["guarantee"]),
+        lambda metadata: change(metadata["guarantee"]),
     )))  # fmt: skip
     assert found >= {f"ε is what rdp gives, δ = {delta}"}
 
@@ -110,9 +110,9 @@ def both(runs, change):
     """Changes of card and weights that fit each other: a forger who has read this file."""
     real, _ = read_card(runs["dpsgd"] / "card.json")
     forged = json.loads(real.as_json())
-    told = {"guarantee": {}, "taken": [{"spending": {}}]}
+    stored = {"guarantee": {}, "taken": [{"spending": {}}]}
     change(forged["record"])
-    restate(forged, told)
+    restate(forged, stored)
 
     def of_values(values):
         weights = values["weights"]
@@ -120,8 +120,8 @@ def both(runs, change):
         values.update(forged | {"weights": weights})
 
     def of_weights(metadata):
-        metadata["guarantee"] = told["guarantee"]
-        metadata["taken"][-1]["spending"] |= told["taken"][-1]["spending"]
+        metadata["guarantee"] = stored["guarantee"]
+        metadata["taken"][-1]["spending"] |= stored["taken"][-1]["spending"]
 
     return of_values, of_weights
 
@@ -185,7 +185,7 @@ def test_delta_is_held_against_the_number_of_images_though_there_is_no_plan(forg
     found = failed(verify(*forge(
         "own",
         lambda values: change(values["record"]["guarantee"]),
-        lambda told: change(told["guarantee"]),
+        lambda metadata: change(metadata["guarantee"]),
     )))  # fmt: skip
     assert "δ is below 1/n" in found
 
@@ -316,8 +316,8 @@ def test_a_run_without_guarantee_cannot_be_given_one(runs, forge, name):
     def change(values):
         values["record"]["guarantee"] = other | {"mechanism": name}
 
-    def metadata(told):
-        told["guarantee"] = other | {"mechanism": name}
+    def metadata(stored):
+        stored["guarantee"] = other | {"mechanism": name}
 
     assert "config allows a guarantee" in failed(verify(*forge(name, change, metadata)))
 

@@ -26,8 +26,8 @@ def test_a_card_holds_the_public_record_and_nothing_of_the_private_one(runs, tmp
         assert with_record.record == without.record == read_public_record(copy / "public.json")
         times = {"made": "", "digest": ""}
         others = with_record.others.model_copy(update={"at": without.others.at})
-        told = with_record.model_copy(update=times | {"others": others})
-        assert told == without.model_copy(update=times)
+        found = with_record.model_copy(update=times | {"others": others})
+        assert found == without.model_copy(update=times)
 
 
 def test_a_record_of_before_there_were_bounds_on_an_attacker_is_refused(runs, tmp_path, capsys):
@@ -56,10 +56,10 @@ def test_plan_and_ledger_of_a_users_own_data_leave_by_choice_alone(runs, tmp_pat
 
 
 def test_what_else_was_released_is_the_accounts_total_or_not_known(runs, tmp_path):
-    told = card_of(runs["dpsgd"]).others
-    assert told.runs >= 5
-    assert any("LDP" in line for line in told.says)
-    assert told.epsilon is None  # beside a run without any mechanism
+    found = card_of(runs["dpsgd"]).others
+    assert found.runs >= 5
+    assert any("LDP" in line for line in found.says)
+    assert found.epsilon is None  # beside a run without any mechanism
     assert main([str(runs["dpsgd"]), "--cache", str(tmp_path), "--out", str(tmp_path)]) == 0
     assert card_of(tmp_path).others is None
     assert "not known: the account" in (tmp_path / "card.md").read_text()

@@ -59,11 +59,11 @@ def test_the_three_files_hold_the_same(runs):
 def test_a_card_without_guarantee_says_so_first_with_the_reason_and_the_false_claim(runs):
     for kind in ("md", "html"):
         text = (runs["dpsgd_published"] / f"card.{kind}").read_text()
-        told = [text.index(words) for words in (
+        found = [text.index(words) for words in (
             "No privacy guarantee", "BatchNorm in training mode", "which does not hold",
             "The guarantee", "Accuracy",
         )]  # fmt: skip
-        assert told == sorted(told)
+        assert found == sorted(found)
     assert (runs["none"] / "card.md").read_text().startswith("# No privacy guarantee\n")
 
 

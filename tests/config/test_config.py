@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from test_identity import leaves
 
 from dpmi.base.errors import UserError
 from dpmi.config.mistakes import explain
-from dpmi.config.schema import Config, load_config, schema_keys
+from dpmi.config.schema import Config, load_config, plain_values, schema_keys
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONF = REPOSITORY / "conf"
@@ -304,3 +305,13 @@ def test_the_files_and_the_schema_have_the_same_keys(composed):
         in_files |= {".".join(path) for path, _ in leaves(config.model_dump())}
     assert in_files == schema_keys()
     assert {key.split(".")[0] for key in in_files} == set(Config.model_fields)
+
+
+def test_a_pair_of_numbers_is_written_down_without_a_warning(composed):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        values = plain_values(
+            composed("data=folder", "data.window=[40,400]", "data.value_range=[0,4095]")
+        )
+    assert values["data"]["window"] == [40.0, 400.0]
+    assert values["data"]["value_range"] == [0.0, 4095.0]

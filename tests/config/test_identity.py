@@ -38,7 +38,7 @@ UNUSED = {
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 @pytest.mark.parametrize("mechanism", UNUSED)
-def test_the_digest_tells_all_that_a_run_computes_with_and_nothing_else(composed, mechanism):
+def test_the_digest_covers_all_that_a_run_computes_with_and_nothing_else(composed, mechanism):
     norm = "batch" if mechanism == "dpsgd_published" else "group"  # no other is allowed
     config = composed(f"mechanism={mechanism}", f"model.norm={norm}")
     same = config_digest(config)

@@ -35,7 +35,7 @@ def test_mechanisms_that_learn_findings(composed, mechanism):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("data.finding=Mass",), r"data.finding=Mass: .*allowed is null .data.findings=\[Mass\]"),
         (("mechanism=class_means",), "under mechanism none, ldp, dpsgd; under mechanism=class_m"),
@@ -54,8 +54,8 @@ def test_mechanisms_that_learn_findings(composed, mechanism):
         (("data.task=classes", "data.findings=[Mass]"), "under data.task=classes allowed is null"),
     ],
 )
-def test_what_findings_do_not_have_is_refused_in_one_line(composed, words, told):
+def test_what_findings_do_not_have_is_refused_in_one_line(composed, words, message):
     own = any(word.startswith("data=") for word in words)
-    with pytest.raises(UserError, match=told) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         composed(*NIH[own:], *words)
     assert "\n" not in str(refused.value)

@@ -191,6 +191,10 @@ def test_both_eyes_of_an_eyepacs_patient_are_in_one_split(read: Read, eyepacs: P
     assert catalogue.patients[:3] == ("10", "10", "11")
     assert label_of(catalogue, "14_right") == "proliferative"
     assert read("eyepacs", split_seed=1).splits != catalogue.splits
+    with pytest.raises(
+        UserError, match=r"=0 leaves .*: change data.val_fraction=\S+ and data.test_f"
+    ):
+        read("eyepacs", test_fraction=0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ Config = Callable[..., DataConfig]
         ("holiday.jpeg", ""),
     ],
 )
-def test_the_file_name_of_an_xray_tells_the_patient(file: str, patient: str) -> None:
+def test_the_file_name_of_an_xray_names_the_patient(file: str, patient: str) -> None:
     assert patient_of(file) == patient
 
 
@@ -167,6 +167,21 @@ def test_a_missing_image_of_aptos_is_named(config: Config, aptos: Path, tmp_path
     (aptos / "train_images" / "id07.png").unlink()
     with pytest.raises(UserError, match=r"line 9: there is no image .*id07\.png"):
         read_catalogue(config("aptos", root=aptos), tmp_path)
+
+
+def test_a_grade_of_too_few_images_is_refused_without_naming_keys_that_aptos_lacks(
+    config: Config, aptos: Path, tmp_path: Path
+) -> None:
+    table = aptos / "train.csv"
+    rows = table.read_text().splitlines()
+    rare = [row for row in rows if row.endswith(",4")]
+    table.write_text("\n".join(row for row in rows if row not in rare[1:]) + "\n")
+    with pytest.raises(UserError) as refused:
+        read_catalogue(config("aptos", root=aptos), tmp_path)
+    message = str(refused.value)
+    assert "class 'proliferative' has 1 of" in message
+    assert message.endswith("Add images of it, remove it, or take Kaggle's whole file.")
+    assert "data." not in message
 
 
 def test_a_table_of_aptos_without_its_columns_is_refused(

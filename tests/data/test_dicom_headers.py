@@ -53,12 +53,12 @@ def test_a_patients_id_goes_no_further_than_the_header(
     data = prepare(config("folder", root=studies), tmp_path / "cache")
     assert data.fingerprint.largest_images_per_patient == 2
     assert data.fingerprint.patients_in_two_splits == 0
-    told = repr([data.splits[s].patients for s in data.splits]) + repr(data.fingerprint)
+    found = repr([data.splits[s].patients for s in data.splits]) + repr(data.fingerprint)
     for file in (tmp_path / "cache").rglob("*"):
         if file.is_file():
-            told += file.read_bytes().decode("latin1")
-    assert "SECRET" not in told + caplog.text
-    assert "Doe" not in told + caplog.text
+            found += file.read_bytes().decode("latin1")
+    assert "SECRET" not in found + caplog.text
+    assert "Doe" not in found + caplog.text
 
 
 def test_which_files_are_whose_is_part_of_the_fingerprint_and_their_names_are_not(

@@ -105,8 +105,8 @@ def test_a_disk_that_takes_no_memory_costs_time_only(
 
 def _remember(root: Path, cache_dir: Path, first: int, answer: object) -> None:
     paths = tuple(f"{number}.png" for number in range(first, first + 20))
-    told = [content_digests(FileSource(root, Decoding(1)), paths, cache_dir) for _ in range(20)]
-    answer.put(told == [[sha256(path.encode()) for path in paths]] * 20)  # type: ignore[attr-defined]
+    found = [content_digests(FileSource(root, Decoding(1)), paths, cache_dir) for _ in range(20)]
+    answer.put(found == [[sha256(path.encode()) for path in paths]] * 20)  # type: ignore[attr-defined]
 
 
 def test_processes_that_share_a_memory_leave_it_whole(

@@ -72,7 +72,7 @@ def test_a_root_of_ones_own_is_in_the_command_to_train(
     assert f"data=aptos data.root={tmp_path / 'mine' / 'aptos'}" in capsys.readouterr().out
 
 
-def test_a_refusal_tells_how_to_place_by_hand_and_no_secret(
+def test_a_refusal_says_how_to_place_by_hand_and_no_secret(
     kaggle: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(handle: str, folder: Path) -> None:

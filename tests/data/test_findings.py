@@ -70,14 +70,14 @@ def test_mimics_studies_give_their_images_all_findings(read: Read, mimic: Path) 
     label_file = next(mimic.glob("*chexpert.csv*"))
     text = gzip.decompress(label_file.read_bytes()).decode().splitlines()
     header = text[0].split(",")
-    told = {
+    found = {
         line.split(",")[1]: [line.split(",")[header.index(name)] for name in names]
         for line in text[1:]
     }
     assert catalogue.classes == tuple(names)
     for row, path in enumerate(catalogue.paths):
         study = path.split("/s")[-1].split("/")[0]
-        expected = [np.nan if v.startswith("-") else float(v or 0) for v in told[study]]
+        expected = [np.nan if v.startswith("-") else float(v or 0) for v in found[study]]
         np.testing.assert_array_equal(catalogue.labels[row], expected)
 
 
@@ -126,7 +126,7 @@ def test_findings_have_columns_of_their_own_in_which_nothing_is_not_known(table:
 
 
 @pytest.mark.parametrize(
-    ("header", "row", "findings", "told"),
+    ("header", "row", "findings", "message"),
     [
         ("Mass", "2", ["Mass"], r"line 2: Mass is '2'; allowed are 1 \(present\), 0"),
         ("Mass", "1", None, r"in a column label.*or each in a column that data.findings names"),
@@ -135,9 +135,9 @@ def test_findings_have_columns_of_their_own_in_which_nothing_is_not_known(table:
     ],
 )
 def test_a_table_that_does_not_tell_findings_is_refused_in_one_line(
-    header: str, row: str, findings: list[str] | None, told: str, table: Table
+    header: str, row: str, findings: list[str] | None, message: str, table: Table
 ) -> None:
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         table(header, row, findings=findings)
 
 
@@ -166,6 +166,7 @@ def test_each_finding_is_in_each_split_in_its_share(patients: list[str]) -> None
             seed=1,
             classes=("a", "b", "c", "d"),
             where="",
+            advice="",
         )
     )
     for split, share in (("train", 0.7), ("val", 0.1), ("test", 0.2)):
@@ -185,7 +186,7 @@ def test_classes_are_dealt_out_as_they_were() -> None:
     """A split of classes is a part of what a run is: that of 60 images, before findings were."""
     labels = np.arange(60) % 3
     patients = [f"p{n // 2}" for n in range(60)]
-    splits = patient_split(labels, patients, val_fraction=0.2, test_fraction=0.2, seed=3)
+    splits = patient_split(labels, patients, val_fraction=0.2, test_fraction=0.2, seed=3, advice="")
     assert (
         "".join(split[1] for split in splits)
         == "rrrreerreerraarrrrrrrrrrrreeaarrrreeaaaarreerraarraarreerrrr"
@@ -221,8 +222,8 @@ def test_the_fingerprint_is_of_each_finding_of_each_image(
 def test_a_finding_that_no_training_image_shows_is_refused_with_those_that_can_be_learned(
     config: Callable[..., Any], nih: Path
 ) -> None:
-    told = r"no training image shows Hernia.*data.findings=\[Effusion,Mass\]"
-    with pytest.raises(UserError, match=told):
+    message = r"no training image shows Hernia.*data.findings=\[Effusion,Mass\]"
+    with pytest.raises(UserError, match=message):
         prepare(several(config, nih, findings=["Effusion", "Hernia", "Mass"]), nih / "cache")
     table = nih / "Data_Entry_2017.csv"
     table.write_text(table.read_text().replace("No Finding", "Mass").replace(",Eff", ",Mass|Eff"))

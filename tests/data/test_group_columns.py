@@ -38,12 +38,12 @@ def clinic(draw: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.mark.parametrize("asked", [["sex", "age band"], "sex, age band"], ids=["list", "text"])
+@pytest.mark.parametrize("requested", [["sex", "age band"], "sex, age band"], ids=["list", "text"])
 def test_any_column_of_a_table_groups_its_images_and_a_missing_value_is_a_group(
-    config: Config, clinic: Callable[..., Path], asked: Any
+    config: Config, clinic: Callable[..., Path], requested: Any
 ) -> None:
     root = clinic()
-    data = prepare(config("csv", root=root, groups=asked), root / "cache")
+    data = prepare(config("csv", root=root, groups=requested), root / "cache")
     test = data.splits["test"]
     assert test.groups == {
         "sex": ("f", "m", "f", "unknown"),
@@ -59,8 +59,8 @@ def test_groups_change_what_is_reported_and_nothing_of_the_data(
     """Nor the fingerprint, by which accounts and releases know the images."""
     root = clinic()
     plain, grouped = (
-        prepare(config("csv", root=root, groups=asked), root / "cache").fingerprint
-        for asked in (None, ["sex"])
+        prepare(config("csv", root=root, groups=requested), root / "cache").fingerprint
+        for requested in (None, ["sex"])
     )
     clinic(swapped=True)
     other = prepare(config("csv", root=root, groups=["sex"]), root / "cache").fingerprint
@@ -70,7 +70,7 @@ def test_groups_change_what_is_reported_and_nothing_of_the_data(
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "told"),
+    ("name", "requested", "message"),
     [
         ("csv", ["race"], "data.groups=race: data=csv has no such groups; allowed are age band, "
          "sex, or null"),
@@ -82,15 +82,15 @@ def test_groups_change_what_is_reported_and_nothing_of_the_data(
     ],
 )  # fmt: skip
 def test_groups_that_are_not_there_are_refused_with_those_that_are(
-    config: Config, clinic: Callable[..., Path], classes: Path, name: str, asked: list[str],
-    told: str,
+    config: Config, clinic: Callable[..., Path], classes: Path, name: str, requested: list[str],
+    message: str,
 ) -> None:  # fmt: skip
     settings: dict[str, Any] = {"root": clinic() if name == "csv" else classes}
     if name.startswith("phantom"):
         settings = {"seed": 1, "train_images": 8, "val_images": 0, "test_images": 4}
     with pytest.raises(UserError) as refusal:
-        read_catalogue(config(name, groups=asked, **settings), classes)
-    assert told in str(refusal.value)
+        read_catalogue(config(name, groups=requested, **settings), classes)
+    assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
@@ -104,10 +104,10 @@ def test_a_table_without_a_column_to_group_by_says_so(
         read_catalogue(config("csv", root=tmp_path, groups=["sex"]), tmp_path)
 
 
-@pytest.mark.parametrize("asked", [["sex", "sex"], [], "", ["a", ""]])
-def test_names_of_columns_are_given_once_each(config: Config, asked: Any) -> None:
+@pytest.mark.parametrize("requested", [["sex", "sex"], [], "", ["a", ""]])
+def test_names_of_columns_are_given_once_each(config: Config, requested: Any) -> None:
     with pytest.raises(ValueError, match="groups"):
-        config("csv", root="/x", groups=asked)
+        config("csv", root="/x", groups=requested)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_folder_and_file_name_of_an_xray_tell_its_kind(path: str, kind: str) -> 
 def test_the_real_xrays_are_of_three_kinds(
     config: Config, real_images: Path, tmp_path: Path
 ) -> None:
-    asked = config("chest_xray", root=real_images / "chest_xray", groups=["kind"])
-    catalogue = read_catalogue(asked, tmp_path)
+    by_kind = config("chest_xray", root=real_images / "chest_xray", groups=["kind"])
+    catalogue = read_catalogue(by_kind, tmp_path)
     kinds = Counter(zip(catalogue.splits, catalogue.groups["kind"], strict=True))
     assert [kinds["test", kind] for kind in ("normal", "bacteria", "virus")] == [234, 242, 148]
     assert "unknown" not in catalogue.groups["kind"]

@@ -262,5 +262,5 @@ def test_a_cache_below_a_file_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_cache_says_what_it_left_out_in_plain_json(tmp_path: Path) -> None:
     cached_pixels(images(Drawn(frozenset({3}))), tmp_path, skip_bad=True)
     (home,) = folders(tmp_path)
-    told = json.loads((home / "images.json").read_text())
-    assert told["bad"] == {"3": "it is bad"}
+    written = json.loads((home / "images.json").read_text())
+    assert written["bad"] == {"3": "it is bad"}

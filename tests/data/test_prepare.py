@@ -223,10 +223,10 @@ def test_gray_images_are_kept_as_one_channel_whatever_their_files(
     data = prepare(config("folder", root=gray_files), tmp_path / "cache")
     assert data.channels == data.fingerprint.channels == 1
     assert data.splits["train"].pixels.shape == (len(GRAY_FILES), 1, 32, 32)
-    asked = prepare(config("folder", root=gray_files, channels=1), tmp_path / "cache")
-    assert asked.fingerprint == data.fingerprint
+    requested = prepare(config("folder", root=gray_files, channels=1), tmp_path / "cache")
+    assert requested.fingerprint == data.fingerprint
     for split in ("train", "test"):
-        assert np.array_equal(asked.splits[split].pixels, data.splits[split].pixels)
+        assert np.array_equal(requested.splits[split].pixels, data.splits[split].pixels)
 
 
 def test_one_image_that_is_nearly_gray_makes_a_set_of_images_in_colour(

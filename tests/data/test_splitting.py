@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmi.base.errors import UserError
-from dpmi.data.splitting import patient_split, stratified_split
+from dpmi.data.splitting import deal_patients, patient_split, stratified_split
 
-NAMED = {"classes": ("cat", "dog", "fox"), "where": "PATH"}
+NAMED = {"classes": ("cat", "dog", "fox"), "where": "PATH", "advice": "ADVICE"}
 
 
 def share(splits: tuple[str, ...], name: str) -> float:
@@ -40,7 +40,7 @@ def test_the_seed_decides_the_split() -> None:
     shares = {"val_fraction": 0.1, "test_fraction": 0.2}
     for split in (
         lambda seed: stratified_split(labels, **shares, seed=seed, **NAMED),
-        lambda seed: patient_split(labels, patients, **shares, seed=seed),
+        lambda seed: patient_split(labels, patients, **shares, seed=seed, advice=""),
     ):
         assert split(1) == split(1)
         assert split(1) != split(2)
@@ -57,7 +57,9 @@ def test_no_patient_is_in_two_splits(owners: list[int], val: float, test: float,
     labels = np.asarray(owners) % 2
     patients = [f"p{owner}" for owner in owners]
     try:
-        splits = patient_split(labels, patients, val_fraction=val, test_fraction=test, seed=seed)
+        splits = patient_split(
+            labels, patients, val_fraction=val, test_fraction=test, seed=seed, advice=""
+        )
     except UserError:  # too few patients, told: no split is better than a leaking one
         return
     homes = defaultdict(set)
@@ -72,7 +74,9 @@ def test_patients_of_uneven_size_still_meet_the_shares_of_each_class() -> None:
     sizes = rng.geometric(0.3, size=800)
     patients = np.repeat([f"p{number}" for number in range(800)], sizes).tolist()
     labels = np.repeat(rng.integers(0, 3, size=800), sizes)
-    splits = patient_split(labels, patients, val_fraction=0.15, test_fraction=0.25, seed=0)
+    splits = patient_split(
+        labels, patients, val_fraction=0.15, test_fraction=0.25, seed=0, advice=""
+    )
     for label in range(3):
         of_class = tuple(np.asarray(splits)[labels == label].tolist())
         assert share(of_class, "test") == pytest.approx(0.25, abs=0.01)
@@ -82,7 +86,7 @@ def test_patients_of_uneven_size_still_meet_the_shares_of_each_class() -> None:
 def test_images_of_unknown_patients_are_split_one_by_one() -> None:
     labels = np.repeat([0, 1], 100)
     patients = ["known"] * 20 + [""] * 180
-    splits = patient_split(labels, patients, val_fraction=0.1, test_fraction=0.2, seed=0)
+    splits = patient_split(labels, patients, val_fraction=0.1, test_fraction=0.2, seed=0, advice="")
     assert len(set(splits[:20])) == 1
     assert share(splits, "test") == pytest.approx(0.2, abs=0.02)
 
@@ -95,7 +99,7 @@ def test_impossible_shares_are_refused(val: float, test: float, key: str) -> Non
     with pytest.raises(UserError, match=key):
         stratified_split(labels, val_fraction=val, test_fraction=test, seed=0, **NAMED)
     with pytest.raises(UserError, match=key):
-        patient_split(labels, ["p"] * 40, val_fraction=val, test_fraction=test, seed=0)
+        patient_split(labels, ["p"] * 40, val_fraction=val, test_fraction=test, seed=0, advice="")
 
 
 @pytest.mark.parametrize(
@@ -112,14 +116,30 @@ def test_a_class_of_too_few_images_is_named_with_its_place_and_what_to_do(
     with pytest.raises(UserError) as refused:
         stratified_split(np.asarray(labels), val_fraction=val, test_fraction=0.4, seed=0, **NAMED)
     assert str(refused.value) == (
-        f"PATH: {named}, too few for every split ({splits}). Add images of it, or remove it; "
-        f"change data.val_fraction={val:g} and data.test_fraction=0.4; or give the splits yourself "
-        "(folders train/ and test/, or a split column)."
+        f"PATH: {named}, too few for every split ({splits}). Add images of it, remove it, or "
+        "ADVICE."
+    )
+
+
+def test_a_split_that_no_patient_is_left_for_is_named_with_what_to_do() -> None:
+    with pytest.raises(UserError) as refused:
+        deal_patients(
+            *(np.asarray([0, 1, 0]), ["a", "b", "a"], {"train": 0.8, "val": 0.1, "test": 0.1}),
+            seed=0,
+            advice="ADVICE",
+        )
+    assert str(refused.value) == (
+        "2 patients cannot be divided into train and val and test without a patient in two of "
+        "them. Add patients, or ADVICE."
     )
 
 
 def test_too_few_patients_are_refused() -> None:
     with pytest.raises(UserError, match="2 patients"):
         patient_split(
-            np.asarray([0, 1, 0, 1]), list("aabb"), val_fraction=0.2, test_fraction=0.2, seed=0
+            *(np.asarray([0, 1, 0, 1]), list("aabb")),
+            val_fraction=0.2,
+            test_fraction=0.2,
+            seed=0,
+            advice="",
         )

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def request_for(stripes, pretrained):
     def make(**changes):
-        asked = FeatureRequest(stripes(train=6), 32, pretrained, "layer1", "identity", "as_is")
-        return dataclasses.replace(asked, **changes)
+        request = FeatureRequest(stripes(train=6), 32, pretrained, "layer1", "identity", "as_is")
+        return dataclasses.replace(request, **changes)
 
     return make
 
@@ -44,17 +44,17 @@ def test_features_are_computed_once_and_are_read_as_they_were(request_for, compu
 
 
 def test_whatever_features_depend_on_makes_others(request_for, computed, pretrained, tmp_path):
-    asked = request_for()
+    first = request_for()
     others = pretrained.state | {"conv1.weight": pretrained.state["conv1.weight"] * 2}
-    other_images = dataclasses.replace(asked.data.fingerprint, sha256="1" * 64)
+    other_images = dataclasses.replace(first.data.fingerprint, sha256="1" * 64)
     requests = [
-        asked,
+        first,
         request_for(view="mirror"),
         request_for(exposure="per_image"),
         request_for(image_size=31),
         request_for(pretrained=dataclasses.replace(pretrained, state=others)),
         request_for(pretrained=dataclasses.replace(pretrained, input="half")),
-        request_for(data=dataclasses.replace(asked.data, fingerprint=other_images)),
+        request_for(data=dataclasses.replace(first.data, fingerprint=other_images)),
     ]
     for request in requests:
         ask(request, tmp_path)
@@ -65,25 +65,25 @@ def test_images_that_another_data_set_has_are_not_computed_again(
     request_for, monkeypatch, tmp_path
 ):
     """A new split of the same images and one more: each image has the features it had."""
-    asked, passed, forward = request_for(deepest="layer2"), [], cache.FrozenBackbone.forward
-    whole = ask(asked, tmp_path)
+    wanted, passed, forward = request_for(deepest="layer2"), [], cache.FrozenBackbone.forward
+    whole = ask(wanted, tmp_path)
     order = [5, 0, 3, 1]
-    old, test = asked.data.splits["train"], asked.data.splits["test"]
+    old, test = wanted.data.splits["train"], wanted.data.splits["test"]
     new = 255 - old.pixels[:1]
     split = dataclasses.replace(
         old,
         pixels=np.concatenate([old.pixels[order], new, test.pixels[:1]]),
         labels=np.concatenate([old.labels[order], old.labels[:1], test.labels[:1]]),
     )
-    fingerprint = dataclasses.replace(asked.data.fingerprint, sha256="1" * 64)
+    fingerprint = dataclasses.replace(wanted.data.fingerprint, sha256="1" * 64)
     data = dataclasses.replace(
-        asked.data, splits=asked.data.splits | {"train": split}, fingerprint=fingerprint
+        wanted.data, splits=wanted.data.splits | {"train": split}, fingerprint=fingerprint
     )
     monkeypatch.setattr(
         cache.FrozenBackbone, "forward", lambda s, x: passed.append(len(x)) or forward(s, x)
     )
     console = Console(record=True, width=500)
-    request = dataclasses.replace(asked, data=data, deepest="layer1")
+    request = dataclasses.replace(wanted, data=data, deepest="layer1")
     got = pooled_features(request, tmp_path, console)["train"]["layer1"]
     assert passed == [1]
     total = 6 + len(test.labels)

@@ -43,7 +43,7 @@ def shown(console):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_board_fits_the_terminal_and_tells_all_of_a_running_job(tmp_path, width):
+def test_the_board_fits_the_terminal_and_shows_all_of_a_running_job(tmp_path, width):
     console = terminal(width)
     with Board(all_jobs := jobs(tmp_path), console) as board:
         for job in all_jobs:

@@ -25,8 +25,8 @@ def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs, devices):
     names = [f"GPU-{i}" for i in range(gpus)]
     most = gpus // devices
     if most == 0 or (jobs is not None and jobs > most):
-        told = rf"jobs={'null' if jobs is None else jobs}: the {gpus} GPUs here are enough for "
-        with pytest.raises(UserError, match=told):
+        message = rf"jobs={'null' if jobs is None else jobs}: the {gpus} GPUs here are enough for "
+        with pytest.raises(UserError, match=message):
             make_slots(jobs, names, range(cores), devices)
         return
     slots = make_slots(jobs, names, range(cores), devices)
@@ -43,7 +43,7 @@ def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs, devices):
 
 
 @pytest.mark.parametrize(
-    ("jobs", "told"),
+    ("jobs", "message"),
     [
         ("0", "hydra.launcher.jobs=0: allowed is a whole number of at least 1"),
         ("-1", "hydra.launcher.jobs=-1: allowed is a whole number"),
@@ -52,11 +52,11 @@ def test_no_two_slots_share_a_gpu_or_a_core(gpus, cores, jobs, devices):
         ("null", "no GPU is used here; give the number"),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_written(place, jobs, told):
+def test_a_mistake_is_one_line_before_anything_is_written(place, jobs, message):
     done = place.train(*POOL, "beta=1,2", *CPU, f"hydra.launcher.jobs={jobs}")
     assert done.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
-    assert told in done.stderr
+    assert message in done.stderr
     assert place.files(place.cwd) == set()
 
 
@@ -213,5 +213,5 @@ def test_the_others_complete_when_a_training_job_is_killed_which_then_goes_on(pl
 
 def training(place):
     """Process of a job that is training."""
-    told = [read_status(path) for path in place.outputs.glob("*/*")]
-    return next((status.pid for status in told if status and status.epochs_done >= 2), None)
+    statuses = [read_status(path) for path in place.outputs.glob("*/*")]
+    return next((status.pid for status in statuses if status and status.epochs_done >= 2), None)

@@ -13,7 +13,7 @@ RAY = ("-m", "hydra/launcher=ray")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["cpus=0"], "cpus=0: allowed is a whole number of at least 1"),
         (["cpus=null"], "cpus=None: allowed is a whole number of at least 1"),
@@ -25,11 +25,11 @@ RAY = ("-m", "hydra/launcher=ray")
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_before_anything_is_written(place, words, told):
+def test_a_mistake_is_one_line_before_anything_is_written(place, words, message):
     done = place.train(*RAY, "beta=1,2", *CPU, *[f"hydra.launcher.{word}" for word in words])
     assert done.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
-    assert f"hydra.launcher.{told}" in done.stderr
+    assert f"hydra.launcher.{message}" in done.stderr
     assert place.files(place.cwd) == set()
 
 

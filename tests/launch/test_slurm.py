@@ -18,7 +18,7 @@ LOCAL = (*SLURM, "hydra.launcher.cluster=local")
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["cluster=pbs"], "cluster=pbs: allowed are slurm and local"),
         (["cluster=slurm"], "cluster=slurm: no SLURM here"),
@@ -28,11 +28,11 @@ LOCAL = (*SLURM, "hydra.launcher.cluster=local")
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_before_anything_is_written(place, words, told):
+def test_a_mistake_is_one_line_before_anything_is_written(place, words, message):
     done = place.train(*SLURM, "beta=1,2", *CPU, *[f"hydra.launcher.{word}" for word in words])
     assert done.returncode == 2
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr)
-    assert f"hydra.launcher.{told}" in done.stderr
+    assert f"hydra.launcher.{message}" in done.stderr
     assert place.files(place.cwd) == set()
 
 

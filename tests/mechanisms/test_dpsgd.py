@@ -151,7 +151,7 @@ def released(mechanism, steps):
     return mechanism
 
 
-def test_the_guarantee_tells_stricter_deltas_the_other_adjacency_and_whole_patients(composed):
+def test_the_guarantee_states_stricter_deltas_the_other_adjacency_and_whole_patients(composed):
     groups = {"largest_patient": 5, "median_patient": 2, "copies": 1}
     config = composed(
         *(
@@ -199,13 +199,13 @@ def test_the_guarantee_is_of_what_was_executed_and_not_of_the_plan(composed):
     assert "no step was executed" in mechanism.guarantee().reason
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
     gradient = mechanism.make_gradient(net)
-    told = []
+    found = []
     for _ in range(3):
         gradient(torch.rand(4, 1, 4, 4), torch.tensor([0, 1, 0, 1]))
-        told.append(mechanism.guarantee().epsilon)
-    assert told == [epsilon([LedgerEntry(2.0, 0.25, k)], 1e-3, "rdp") for k in (1, 2, 3)]
+        found.append(mechanism.guarantee().epsilon)
+    assert found == [epsilon([LedgerEntry(2.0, 0.25, k)], 1e-3, "rdp") for k in (1, 2, 3)]
     planned = epsilon([LedgerEntry(2.0, 0.25, 20)], 1e-3, "rdp")
-    assert told[-1] < planned
+    assert found[-1] < planned
     assert mechanism.describe()["ledger"] == [
         {"noise_multiplier": 2.0, "sample_rate": 0.25, "steps": 3}
     ]

@@ -28,9 +28,9 @@ def test_the_numbers_are_the_authors_by_data_set_and_beta(
     composed, experiment, microbatches, noise_multipliers
 ):
     for beta, expected in noise_multipliers.items():
-        told = build(composed, f"experiment={experiment}", f"beta={beta}").describe()
-        assert (told["microbatches"], told["noise_multiplier"]) == (microbatches, expected)
-        assert (told["max_grad_norm"], told["steps"]) == (1.0, 0)
+        found = build(composed, f"experiment={experiment}", f"beta={beta}").describe()
+        assert (found["microbatches"], found["noise_multiplier"]) == (microbatches, expected)
+        assert (found["max_grad_norm"], found["steps"]) == (1.0, 0)
 
 
 @pytest.mark.parametrize(

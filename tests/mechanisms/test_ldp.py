@@ -130,7 +130,7 @@ def test_a_second_release_is_refused(stripes, noised_by):
 
 
 @pytest.mark.parametrize("beta", [1.0, 2.0, 4.0])
-def test_the_guarantee_tells_epsilon_of_the_pixel_and_of_the_image(stripes, beta, noised_by):
+def test_the_guarantee_states_epsilon_of_the_pixel_and_of_the_image(stripes, beta, noised_by):
     mechanism, _ = noised_by(stripes(), beta)
     promise = mechanism.guarantee()
     assert (promise.epsilon, promise.delta, promise.unit) == (1 / beta, 0.0, "pixel")

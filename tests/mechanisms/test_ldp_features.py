@@ -54,14 +54,14 @@ def test_with_answers_that_hardly_lie_the_classes_are_found(classes):
     vectors, labels = train.vectors.double().numpy(), train.labels.numpy()
     response = RandomizedResponse(0.1)
     ask = Respondents(vectors, labels, response, NoiseSource(2).stream("answer"))
-    told = interview(len(labels), 3, classes, response.bias, ask)
-    z = vectors - told.centre
+    found = interview(len(labels), 3, classes, response.bias, ask)
+    z = vectors - found.centre
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     assert np.linalg.norm(z.mean(0)) < 0.2  # near the spatial median
     for k in range(classes):
-        assert told.shares[k] == pytest.approx((labels == k).mean(), abs=0.1)
+        assert found.shares[k] == pytest.approx((labels == k).mean(), abs=0.1)
         exact = (labels == k).mean() * (z[labels == k].mean(0) - z.mean(0))
-        assert np.abs(told.sums[k] - exact).max() < 0.15
+        assert np.abs(found.sums[k] - exact).max() < 0.15
 
 
 def test_the_noise_of_the_sums_is_what_is_stated_and_taken_off():
@@ -72,7 +72,7 @@ def test_the_noise_of_the_sums_is_what_is_stated_and_taken_off():
         interview(n, 4, 2, response.bias, lambda q: rng.random(len(q.rows)) < 0.5)
         for _ in range(runs)
     ]
-    values = np.concatenate([told.sums[0] for told in coin])
+    values = np.concatenate([found.sums[0] for found in coin])
     assert np.std(values) == pytest.approx(coin[0].sum_std, rel=4 / np.sqrt(2 * len(values)))
 
 
@@ -83,11 +83,11 @@ def test_answers_that_lie_half_of_the_time_leave_what_was_expected_and_true_ones
     train = training_set(20_000, 3, classes)
     vectors, labels = train.vectors.double().numpy(), train.labels.numpy()
     elsewhere = 0.2 * np.random.default_rng(5).standard_normal((classes - 1, 3))
-    asked = functools.partial(interview, len(labels), 3, classes, expected=elsewhere)
+    interviewed = functools.partial(interview, len(labels), 3, classes, expected=elsewhere)
     for beta, moved in ((1e4, False), (0.1, True)):
         response = RandomizedResponse(beta)
         ask = Respondents(vectors, labels, response, NoiseSource(3).stream("answer"))
-        estimate = asked(bias=response.bias, ask=ask)
+        estimate = interviewed(bias=response.bias, ask=ask)
         assert estimate.sum_std == 0
         plain = interview(
             len(labels), 3, classes, response.bias,
@@ -129,13 +129,13 @@ def test_it_learns_and_less_the_smaller_epsilon_is(build):
     train = training_set(5000)
     accuracy = {}
     for beta in (0.25, 4.0, 100.0):
-        told = []
+        found = []
         for seed in range(5):
             mechanism = build(train, f"beta={beta}", noise=NoiseSource(seed))
             mechanism.release_data(None)
             logits = head(mechanism, train)(train.vectors)
-            told.append((logits.argmax(1) == train.labels).float().mean().item())
-        accuracy[beta] = np.mean(told)
+            found.append((logits.argmax(1) == train.labels).float().mean().item())
+        accuracy[beta] = np.mean(found)
     assert accuracy[0.25] > 0.9
     assert accuracy[0.25] > accuracy[4.0] > accuracy[100.0]
 
@@ -143,15 +143,15 @@ def test_it_learns_and_less_the_smaller_epsilon_is(build):
 def test_all_runs_on_the_same_features_have_the_same_answers_and_the_account_counts_them(
     build, tmp_path
 ):
-    train, told = training_set(300), []
+    train, found = training_set(300), []
     runs = []
     for _ in range(2):
-        mechanism = build(train, "beta=2", cache_dir=tmp_path, announce=lambda *a: told.append(a))
+        mechanism = build(train, "beta=2", cache_dir=tmp_path, announce=lambda *a: found.append(a))
         mechanism.release_data(None)
         runs.append(mechanism)
     assert runs[0].release_id == runs[1].release_id
     assert [m.describe()["release_made_by_this_run"] for m in runs] == [True, False]
-    assert told == [(runs[0].release_id, 0.5, 0.5, "image")] * 2
+    assert found == [(runs[0].release_id, 0.5, 0.5, "image")] * 2
     for name, value in head(runs[0], train).exported().items():
         assert torch.equal(value, head(runs[1], train).exported()[name])
     others = [
@@ -179,10 +179,15 @@ def test_the_guarantee_is_of_an_image_and_its_label_replaced_by_any_other(build)
     mechanism = build(training_set(200), "beta=2", together={"largest_patient": 3})
     assert mechanism.guarantee().epsilon is None
     mechanism.release_data(None)
-    told = mechanism.guarantee()
-    assert (told.epsilon, told.delta, told.unit, told.adjacency) == (0.5, 0, "image", "replace-one")
-    assert told.replace_one_epsilon == 0.5
-    assert told.private["largest_patient"].epsilon == 1.5
+    guarantee = mechanism.guarantee()
+    assert (guarantee.epsilon, guarantee.delta, guarantee.unit, guarantee.adjacency) == (
+        0.5,
+        0,
+        "image",
+        "replace-one",
+    )
+    assert guarantee.replace_one_epsilon == 0.5
+    assert guarantee.private["largest_patient"].epsilon == 1.5
     assert mechanism.spent() == (0.5, "image")
 
 

@@ -39,14 +39,16 @@ def test_what_it_says_of_blank_images_is_what_it_drew(stripes, beta):
     data = stripes(train=3000)
     data.splits["train"].labels[:2000] = 1
     mechanism, released = released_by(data, beta, noise_seed=7)
-    told, pixels = mechanism.describe(), released.splits["train"].pixels.reshape(3000, -1)
+    found, pixels = mechanism.describe(), released.splits["train"].pixels.reshape(3000, -1)
     observed = np.mean([len(np.unique(image)) == 1 for image in pixels])
-    assert told["nonprivate/blank_share"] == observed  # stripes have several values: blank is 0/255
+    assert (
+        found["nonprivate/blank_share"] == observed
+    )  # stripes have several values: blank is 0/255
     tolerance = math.sqrt(math.log(2 / 1e-6) / 6000)
-    assert abs(told["nonprivate/expected_blank_share"] - observed) < tolerance
-    assert told["least_blank_share"] == math.exp(-1 / beta)
-    assert told["nonprivate/expected_blank_share"] > told["least_blank_share"]
-    assert told["nonprivate/majority_share"] == pytest.approx(2500 / 3000)
+    assert abs(found["nonprivate/expected_blank_share"] - observed) < tolerance
+    assert found["least_blank_share"] == math.exp(-1 / beta)
+    assert found["nonprivate/expected_blank_share"] > found["least_blank_share"]
+    assert found["nonprivate/majority_share"] == pytest.approx(2500 / 3000)
 
 
 def test_nothing_is_reported_before_the_release():

@@ -51,8 +51,8 @@ def test_every_run_on_the_same_images_has_the_same_release_however_it_evaluates(
         mechanism = LocalDP(1.0, 1, matched, 1, NoiseSource(None), tmp_path)
         released = mechanism.release_data(stripes())
         seen[matched] = mechanism.release_id, released.splits["train"].pixels
-        told = {"release": mechanism.release_id, "release_made_by_this_run": not matched}
-        assert mechanism.describe() == told
+        found = {"release": mechanism.release_id, "release_made_by_this_run": not matched}
+        assert mechanism.describe() == found
     assert seen[False][0] == seen[True][0]
     np.testing.assert_array_equal(seen[False][1], seen[True][1])
     assert len(homes(tmp_path)) == 1  # train's alone
@@ -154,7 +154,7 @@ class RefusedError(Exception):
 
 
 def test_a_release_is_announced_before_any_noise_is_drawn_and_may_be_refused(tmp_path, monkeypatch):
-    drawn, told = [], []
+    drawn, found = [], []
     whole = ldp_release.noised
     monkeypatch.setattr(ldp_release, "noised", lambda *args: drawn.append(1) or whole(*args))
 
@@ -165,8 +165,8 @@ def test_a_release_is_announced_before_any_noise_is_drawn_and_may_be_refused(tmp
     with pytest.raises(RefusedError):
         ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, refuse)
     assert homes(tmp_path) == []
-    one = ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, told.append)
-    again = ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, told.append)
-    assert told == [one.id, again.id] == [one.id] * 2
+    one = ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, found.append)
+    again = ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, found.append)
+    assert found == [one.id, again.id] == [one.id] * 2
     with pytest.raises(RefusedError):
         ldp_release.shared_release(IMAGES, 1.0, 1, tmp_path, lambda name: refuse(drawn.clear()))

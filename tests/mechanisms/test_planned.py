@@ -62,8 +62,8 @@ def gdp_epsilon(mu, delta=DELTA):
     low, high = 0.0, 100.0
     for _ in range(200):
         e = (low + high) / 2
-        told = stats.norm.cdf(mu / 2 - e / mu) - math.exp(e) * stats.norm.cdf(-mu / 2 - e / mu)
-        low, high = (e, high) if told > delta else (low, e)
+        found = stats.norm.cdf(mu / 2 - e / mu) - math.exp(e) * stats.norm.cdf(-mu / 2 - e / mu)
+        low, high = (e, high) if found > delta else (low, e)
     return high
 
 
@@ -90,12 +90,12 @@ def test_epsilon_of_all_that_is_released_is_that_of_an_independent_accountant(
     train = training_set(d=16)
     mechanism = build(name, f"beta={beta}", f"mechanism.accountant={accountant}", train=train)
     run(mechanism, train)
-    ledger, told = mechanism.ledger.entries, mechanism.guarantee().epsilon
+    ledger, stated = mechanism.ledger.entries, mechanism.guarantee().epsilon
     assert all(entry.sample_rate == 1.0 for entry in ledger)
     before = {"dpsgd": 2, "class_means": 1}[name]  # counts are in the release of class means
     assert [entry.steps for entry in ledger] == [1] * before + [{"dpsgd": 5}.get(name, 1)]
-    assert told == pytest.approx(gdp_epsilon(mu_of(ledger)), rel=1e-6)
-    assert 0.998 / beta <= told <= 1 / beta
+    assert stated == pytest.approx(gdp_epsilon(mu_of(ledger)), rel=1e-6)
+    assert 0.998 / beta <= stated <= 1 / beta
 
 
 def test_each_statistic_costs_its_share_of_the_budget(build):
@@ -129,11 +129,11 @@ def test_the_centre_is_released_with_its_noise_and_no_more(build):
 @pytest.mark.parametrize("name", ["dpsgd", "class_means"])
 def test_class_counts_are_released_with_their_noise(build, monkeypatch, name):
     """What the prior is made of, of 500 classes: a false alarm in ten thousand."""
-    told, train = [], training_set(n=600, d=4, classes=500)
-    monkeypatch.setattr(FeatureHead, "set_class_counts", lambda _, counts: told.append(counts))
+    found, train = [], training_set(n=600, d=4, classes=500)
+    monkeypatch.setattr(FeatureHead, "set_class_counts", lambda _, counts: found.append(counts))
     mechanism = build(name, train=train)
     run(mechanism, train)
-    (counts,) = told
+    (counts,) = found
     plan = mechanism.plan
     std = {
         "dpsgd": (1 + ROUNDING) * plan.statistics[-1].noise_multiplier,
@@ -145,11 +145,11 @@ def test_class_counts_are_released_with_their_noise(build, monkeypatch, name):
 
 def test_a_first_head_is_computed_from_class_sums_with_their_noise(build, monkeypatch):
     """Chi-squared over 2 (512 + 1) values: a false alarm in ten thousand."""
-    told, train = [], training_set(d=512, classes=2)
+    found, train = [], training_set(d=512, classes=2)
     monkeypatch.setattr(
         "dpmi.mechanisms.statistics.first_head",
         lambda sums, counts, **std: (
-            told.append((sums, counts, std)) or first_head(sums, counts, **std)
+            found.append((sums, counts, std)) or first_head(sums, counts, **std)
         ),
     )
     net = build_network(
@@ -157,7 +157,7 @@ def test_a_first_head_is_computed_from_class_sums_with_their_noise(build, monkey
     )
     mechanism = build("dpsgd", "model.train=head_then_all", train=train)
     mechanism.make_gradient(net)
-    ((sums, counts, std),) = told
+    ((sums, counts, std),) = found
     planned = mechanism.plan.statistics[0]
     assert planned.name == "class_sums"
     sensitivity = class_sensitivity(COUNT_SCALE)
@@ -178,9 +178,9 @@ def test_a_first_head_is_computed_from_class_sums_with_their_noise(build, monkey
 
 def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(build, monkeypatch):
     """Chi-squared over 40,000 values: a false alarm in ten thousand."""
-    told, train = [], training_set(n=400, d=256, classes=200)
+    found, train = [], training_set(n=400, d=256, classes=200)
     monkeypatch.setattr(
-        "dpmi.mechanisms.dpsgd.decide_midway", lambda _, sums, train, std: told.append((sums, std))
+        "dpmi.mechanisms.dpsgd.decide_midway", lambda _, sums, train, std: found.append((sums, std))
     )
     mechanism = build("dpsgd", "model.prior=midway", train=train)
     net = run(mechanism, train)
@@ -188,7 +188,7 @@ def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(bu
     with torch.no_grad():
         logits = net.eval()(train.vectors)
     mechanism.settle(net, lambda: logits)
-    ((sums, std),) = told
+    ((sums, std),) = found
     planned = mechanism.plan.statistics[-1]
     assert planned.name == "class_logits"
     assert std == pytest.approx(planned.noise_multiplier, rel=2 * ROUNDING)
@@ -356,9 +356,9 @@ def test_epsilon_is_the_same_with_a_second_moment_and_more_values_need_no_smalle
     for moment_scale in ("null", "1", "20"):
         mechanism = build("class_means", f"mechanism.moment_scale={moment_scale}", train=train)
         run(mechanism, train)
-        told = mechanism.guarantee().epsilon
-        assert told == pytest.approx(gdp_epsilon(mu_of(mechanism.ledger.entries)), rel=1e-6)
-        assert 0.998 <= told <= 1
+        stated = mechanism.guarantee().epsilon
+        assert stated == pytest.approx(gdp_epsilon(mu_of(mechanism.ledger.entries)), rel=1e-6)
+        assert 0.998 <= stated <= 1
 
 
 def test_a_delta_below_what_the_second_moments_values_can_keep_is_refused(build):

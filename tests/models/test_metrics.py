@@ -34,10 +34,10 @@ def test_the_reliability_diagram_sums_up_to_torchmetrics_calibration_error(sharp
     probabilities[0] = torch.tensor([0.0, 1.0, 0.0])
     metrics = counted(probabilities, labels)
     bins = reliability(metrics)
-    told = multiclass_calibration_error(probabilities, labels, 3, n_bins=BINS, norm="l1")
-    assert float(metrics.compute()["ece"]) == pytest.approx(float(told), abs=1e-6)
+    found = multiclass_calibration_error(probabilities, labels, 3, n_bins=BINS, norm="l1")
+    assert float(metrics.compute()["ece"]) == pytest.approx(float(found), abs=1e-6)
     total = sum(images * abs(right - confidence) for confidence, right, images in bins) / 200
-    assert total == pytest.approx(float(told), abs=1e-6)
+    assert total == pytest.approx(float(found), abs=1e-6)
     assert sum(images for _, _, images in bins) == 200
     confidences = [confidence for confidence, _, _ in bins]
     assert confidences == sorted(confidences)
@@ -81,7 +81,7 @@ def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_clean_images_alon
     )
     test = module.test_dataloader()
     loaders = [test, module.train_eval_dataloader(), test]  # as if it were the validation images
-    told, of_train, of_val = trainer.test(model, loaders, verbose=False)
+    found, of_train, of_val = trainer.test(model, loaders, verbose=False)
     split = data.splits["test"]
     with torch.no_grad():
         logits = model.net(torch.from_numpy(split.pixels).float() / 255)
@@ -94,8 +94,8 @@ def test_metrics_are_of_probabilities_and_a_shift_is_taken_off_clean_images_alon
         "ece": multiclass_calibration_error(probabilities, labels, 2, n_bins=BINS),
     }
     for name, value in expected.items():
-        assert told[f"test/{name}"] == pytest.approx(float(value), abs=1e-6), name
-        assert told[f"test/{name}"] == of_val[f"val/{name}"]
+        assert found[f"test/{name}"] == pytest.approx(float(value), abs=1e-6), name
+        assert found[f"test/{name}"] == of_val[f"val/{name}"]
     assert sum(images for _, _, images in model.reliability) == len(labels)
     train = data.splits["train"]
     with torch.no_grad():
@@ -135,26 +135,26 @@ def test_means_are_over_the_classes_that_are_there_and_the_rest_is_not_a_number(
     metrics = classification_metrics(3, graded=True)
     for batch in zip(probabilities.split(7), labels.split(7), strict=True):
         metrics.update(*batch)
-    told = metrics.compute()
+    found = metrics.compute()
     expected, recalls = by_hand(probabilities, labels)
     for name, value in expected.items():
-        assert float(told[name]) == pytest.approx(value, abs=1e-6), name
+        assert float(found[name]) == pytest.approx(value, abs=1e-6), name
     for k in range(3):
-        assert float(told["recall"][k]) == pytest.approx(recalls.get(k, math.nan), nan_ok=True)
+        assert float(found["recall"][k]) == pytest.approx(recalls.get(k, math.nan), nan_ok=True)
     ece = multiclass_calibration_error(probabilities, labels, 3, n_bins=BINS)
-    assert float(told["ece"]) == pytest.approx(float(ece), abs=1e-6)
+    assert float(found["ece"]) == pytest.approx(float(ece), abs=1e-6)
     alone = len(there) == 1
-    assert bool(told["auroc"].isnan()) == bool(told["kappa"].isnan()) == alone
+    assert bool(found["auroc"].isnan()) == bool(found["kappa"].isnan()) == alone
     if not alone:
         kappa = multiclass_cohen_kappa(probabilities, labels, 3, weights="quadratic")
-        assert float(told["kappa"]) == pytest.approx(float(kappa), abs=1e-6)
+        assert float(found["kappa"]) == pytest.approx(float(kappa), abs=1e-6)
 
 
 def test_an_absent_class_is_no_recall_of_0():
     """Eight ill of whom one is found: a recall of 1/8, and nothing to rank them against."""
     taken = torch.tensor([1, 0, 0, 0, 0, 0, 0, 0])
     probabilities = nn.functional.one_hot(taken, 2).float() * 0.8 + 0.1
-    told = counted(probabilities, torch.ones(8, dtype=torch.long)).compute()
-    assert float(told["balanced_accuracy"]) == float(told["accuracy"]) == 0.125
-    assert told["auroc"].isnan()
-    assert told["recall"].isnan().tolist() == [True, False]
+    found = counted(probabilities, torch.ones(8, dtype=torch.long)).compute()
+    assert float(found["balanced_accuracy"]) == float(found["accuracy"]) == 0.125
+    assert found["auroc"].isnan()
+    assert found["recall"].isnan().tolist() == [True, False]

@@ -144,7 +144,7 @@ def densenet(first, classes, **more):
 
 
 @pytest.mark.parametrize(
-    ("name", "read", "told", "shown"),
+    ("name", "read", "stated", "shown"),
     [
         ("resnet18", Read({"conv1.weight": COLOUR}, "torchvision"), None, "imagenet"),
         ("resnet18", Read({"conv1.weight": COLOUR}, "torchvision"), "half", "half"),
@@ -155,12 +155,12 @@ def densenet(first, classes, **more):
         ("densenet121", densenet(COLOUR, 18), None, "imagenet"),
     ],
 )
-def test_weights_are_shown_images_as_those_that_they_were_trained_on(name, read, told, shown):
-    assert chosen_input(name, "auto", read, told) == shown
+def test_weights_are_shown_images_as_those_that_they_were_trained_on(name, read, stated, shown):
+    assert chosen_input(name, "auto", read, stated) == shown
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "read", "told", "refusal"),
+    ("name", "requested", "read", "stated", "refusal"),
     [
         ("vit_b_16", "auto", Read({}, "timm"), None, "vit_b_16 of timm comes with either"),
         ("densenet121", "auto", densenet(GRAY, 2), None, "takes 1 channels"),
@@ -170,7 +170,7 @@ def test_weights_are_shown_images_as_those_that_they_were_trained_on(name, read,
     ],
 )
 def test_what_is_not_known_of_weights_or_contradicts_them_is_refused(
-    name, asked, read, told, refusal
+    name, requested, read, stated, refusal
 ):
-    with pytest.raises(UserError, match=rf"^model\.input={asked}: .*{refusal}"):
-        chosen_input(name, asked, read, told)
+    with pytest.raises(UserError, match=rf"^model\.input={requested}: .*{refusal}"):
+        chosen_input(name, requested, read, stated)

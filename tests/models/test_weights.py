@@ -39,17 +39,17 @@ def test_another_heads_classes_are_dropped_and_the_rest_is_kept(state):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (lambda s: s.pop("layer2.0.conv1.weight"), r"lacks 1 entries \(layer2.0.conv1.weight\)"),
         (lambda s: s.update(extra=torch.zeros(1)), r"unknown 1 entries \(extra\)"),
         (lambda s: s.update({"conv1.weight": torch.zeros(64, 1, 7, 7)}), "conv1.weight"),
     ],
 )
-def test_anything_else_that_does_not_fit_is_refused_by_name(state, damage, told):
+def test_anything_else_that_does_not_fit_is_refused_by_name(state, damage, message):
     damaged = dict(state)
     damage(damaged)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         build_network("resnet18", 2, "batch", damaged)
 
 
@@ -135,11 +135,11 @@ def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_pat
     for content in damaged + [whole[:length] for length in range(len(whole))]:
         file.write_bytes(content)
         try:
-            again, told = read_weights(file)
+            again, metadata = read_weights(file)
         except UserError:
             refused += 1
         else:  # a bit that means nothing, as in the name of the digest
-            assert told == '{"epsilon": 1}'
+            assert metadata == '{"epsilon": 1}'
             assert again.keys() == small.keys()
             assert all(torch.equal(again[k], small[k]) for k in small)
             assert all(again[k].dtype == small[k].dtype for k in small)
@@ -171,17 +171,17 @@ def test_a_full_disk_leaves_no_half_written_weights(state, tmp_path, disk):
 
 
 def test_imagenet_weights_come_from_the_cache_once_they_are_there(state, tmp_path, monkeypatch):
-    asked = {}
+    requested = {}
 
     def get_state_dict(self, **kwargs):
-        asked.update(kwargs)
+        requested.update(kwargs)
         return state
 
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", get_state_dict)
     assert imagenet_state_dict("resnet18", tmp_path) is state
-    assert asked["model_dir"] == str(tmp_path / "weights")
-    assert asked["check_hash"] is True
-    assert asked["weights_only"] is True
+    assert requested["model_dir"] == str(tmp_path / "weights")
+    assert requested["check_hash"] is True
+    assert requested["weights_only"] is True
 
 
 def test_damaged_imagenet_weights_are_downloaded_again(tmp_path, monkeypatch, caplog):

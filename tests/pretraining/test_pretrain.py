@@ -36,9 +36,9 @@ def test_the_weights_are_torchvisions_resnet18_and_are_made_once(tmp_path):
 def test_pretraining_says_what_it_does_and_that_it_costs_no_privacy(tmp_path):
     console = Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
     phantom_weights(tmp_path, console, TINY)
-    told = console.export_text()
-    assert "no privacy spent" in told
-    assert TINY.file_name in told.replace("\n", "")
+    printed = console.export_text()
+    assert "no privacy spent" in printed
+    assert TINY.file_name in printed.replace("\n", "")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
@@ -49,11 +49,11 @@ def test_damaged_weights_are_reported_and_made_anew(tmp_path, damage):
     if damage == "flipped":
         content[len(content) // 2] ^= 1
     file.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
-    for told in (f"{file}: damaged; made anew", ""):
+    for message in (f"{file}: damaged; made anew", ""):
         console = Console(record=True, width=1000, file=open("/dev/null", "w"))  # noqa: SIM115
         again = phantom_weights(tmp_path, console, TINY)
         assert all(torch.equal(first[name], again[name]) for name in first)
-        assert (told in console.export_text()) if told else console.export_text() == ""
+        assert (message in console.export_text()) if message else console.export_text() == ""
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_written_weights(tmp_path, disk):

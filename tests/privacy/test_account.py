@@ -112,9 +112,11 @@ def test_a_budget_of_all_runs_is_refused_before_anything_is_entered(tmp_path):
     accounts, images = Accounts(tmp_path), digests(1, 2)
     one = total_of([], by_gradients("a")).unit_epsilon
     accounts.reserve(images, by_gradients("a"), budget=one)
-    with pytest.raises(UserError, match=r"privacy\.max_total_epsilon=.*all runs on these") as told:
+    with pytest.raises(
+        UserError, match=r"privacy\.max_total_epsilon=.*all runs on these"
+    ) as refused:
         accounts.reserve(digests(2, 3), by_gradients("b"), budget=one)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
     assert set(entered(accounts, images)) == {"a"}
     assert len(accounts.read()) == 1  # nothing half-made
     accounts.reserve(digests(3), by_gradients("b"), budget=one)  # other images
@@ -285,18 +287,18 @@ def test_of_two_processes_that_want_the_last_of_a_budget_one_gets_it(tmp_path):
     assert len(entered(Accounts(tmp_path), digests(1))) == 1
 
 
-def take_and_tell(folder, told):
+def take_and_tell(folder, pipe):
     for step in itertools.count():
         Accounts(folder).reserve(digests(1), by_gradients(str(step)))
-        os.write(told, b"%d\n" % step)
+        os.write(pipe, b"%d\n" % step)
 
 
 def test_a_process_killed_at_any_moment_has_taken_nothing_that_is_not_entered(tmp_path):
     for lines in (1, 7, 20):
         folder = tmp_path / str(lines)
-        heard, told = os.pipe()
-        process = start(take_and_tell, folder, told)
-        os.close(told)
+        heard, written = os.pipe()
+        process = start(take_and_tell, folder, written)
+        os.close(written)
         with os.fdopen(heard) as file:
             for _ in range(lines):
                 file.readline()

@@ -69,19 +69,19 @@ def test_an_epsilon_out_of_reach_is_refused():
         calibrate_noise_multiplier(PRV_ERROR / 2, DELTA, 0.05, 60, "prv")
 
 
-def test_the_schedule_never_tells_less_than_was_spent():
+def test_the_schedule_never_states_less_than_was_spent():
     plan = PrivacyPlan(
         n=1000, expected_batch_size=50, max_grad_norm=1.0, noise_multiplier=1.5, steps=37,
         delta=DELTA, accountant="prv",
     )  # fmt: skip
     schedule = EpsilonSchedule(plan)
-    told = [schedule.at(step) for step in range(1, plan.steps + 1)]
+    found = [schedule.at(step) for step in range(1, plan.steps + 1)]
     spent = [
         epsilon([LedgerEntry(1.5, plan.sample_rate, step)], DELTA, "prv")
         for step in range(1, plan.steps + 1)
     ]
-    assert all(a >= b for a, b in zip(told, spent, strict=True))
-    assert told[-1] == spent[-1]
+    assert all(a >= b for a, b in zip(found, spent, strict=True))
+    assert found[-1] == spent[-1]
     with pytest.raises(ValueError, match="past the last"):
         schedule.at(plan.steps + 1)
 

@@ -41,13 +41,13 @@ def pairs_of_densities(noise, rate, images, adjacency):
     return [(upper, nothing), (nothing, upper)]
 
 
-def delta_of_two_steps(told, noise, rate, images, adjacency):
+def delta_of_two_steps(at, noise, rate, images, adjacency):
     """δ at ε = ``told``: the integral of what one density of two steps exceeds the other by."""
     places = np.linspace(-images - 9 * noise, images + 9 * noise, 2401)
     deltas = []
     for one, other in pairs_of_densities(noise, rate, images, adjacency):
         p, q = one(places), other(places)
-        excess = np.maximum(0, np.outer(p, p) - math.exp(told) * np.outer(q, q))
+        excess = np.maximum(0, np.outer(p, p) - math.exp(at) * np.outer(q, q))
         deltas.append(excess.sum() * (places[1] - places[0]) ** 2)
     return max(deltas)
 
@@ -57,10 +57,10 @@ def delta_of_two_steps(told, noise, rate, images, adjacency):
 def test_one_step_spends_what_the_integral_of_its_densities_says(noise, rate, images, adjacency):
     if (images, adjacency) == (1, "zero-out"):
         return  # the accountant's: tests/privacy/test_accounting.py
-    told = epsilon([LedgerEntry(noise, rate, 1)], DELTA, "pld", adjacency, images)
+    stated = epsilon([LedgerEntry(noise, rate, 1)], DELTA, "pld", adjacency, images)
     deltas = [
         integrate.quad(
-            lambda x, one=one, other=other: max(0.0, float(one(x) - math.exp(told) * other(x))),
+            lambda x, one=one, other=other: max(0.0, float(one(x) - math.exp(stated) * other(x))),
             -images - 12 * noise,
             images + 12 * noise,
             limit=300,
@@ -74,17 +74,17 @@ def test_one_step_spends_what_the_integral_of_its_densities_says(noise, rate, im
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 @pytest.mark.parametrize("images", [1, 3])
 def test_two_steps_spend_what_the_double_integral_of_their_densities_says(images, adjacency):
-    told = epsilon([LedgerEntry(1.2, 0.3, 2)], DELTA, "pld", adjacency, images)
-    assert delta_of_two_steps(told, 1.2, 0.3, images, adjacency) == pytest.approx(DELTA, rel=2e-3)
+    stated = epsilon([LedgerEntry(1.2, 0.3, 2)], DELTA, "pld", adjacency, images)
+    assert delta_of_two_steps(stated, 1.2, 0.3, images, adjacency) == pytest.approx(DELTA, rel=2e-3)
 
 
 def gaussian_epsilon(shift_in_deviations, delta):
     """ε of a Gaussian mechanism in closed form (Balle and Wang 2018, theorem 8)."""
     s = shift_in_deviations
 
-    def excess(told):
-        held = stats.norm.logcdf(-s / 2 - told / s)
-        return stats.norm.cdf(s / 2 - told / s) - math.exp(told + held) - delta
+    def excess(at):
+        held = stats.norm.logcdf(-s / 2 - at / s)
+        return stats.norm.cdf(s / 2 - at / s) - math.exp(at + held) - delta
 
     return optimize.brentq(excess, 0, 1000, xtol=1e-12)
 
@@ -95,8 +95,8 @@ def test_without_sampling_it_is_the_gaussian_mechanisms_closed_form(adjacency, r
     """Two runs, of other noise each, are one Gaussian; each image moves the sum by 1, or 2."""
     entries = [LedgerEntry(20.0, 1.0, 6), LedgerEntry(35.0, 1.0, 4), LedgerEntry(20.0, 1.0, 3)]
     shift = images * reach * math.sqrt(9 / 20**2 + 4 / 35**2)
-    told = epsilon(entries, 1e-6, "pld", adjacency, images)
-    assert told == pytest.approx(gaussian_epsilon(shift, 1e-6), rel=1e-3)
+    stated = epsilon(entries, 1e-6, "pld", adjacency, images)
+    assert stated == pytest.approx(gaussian_epsilon(shift, 1e-6), rel=1e-3)
 
 
 def test_a_run_under_replace_one_spends_what_dp_accounting_says():
@@ -105,8 +105,8 @@ def test_a_run_under_replace_one_spends_what_dp_accounting_says():
         gaussian = dp_accounting.GaussianDpEvent(entry.noise_multiplier)
         sampled = dp_accounting.PoissonSampledDpEvent(entry.sample_rate, gaussian)
         counting.compose(sampled, entry.steps)
-        told = epsilon([entry], DELTA, "pld", "replace-one")
-        assert told == pytest.approx(counting.get_epsilon(DELTA), rel=1e-4)
+        stated = epsilon([entry], DELTA, "pld", "replace-one")
+        assert stated == pytest.approx(counting.get_epsilon(DELTA), rel=1e-4)
 
 
 def test_several_images_of_a_patient_spend_what_dp_accounting_says_of_a_mixture():
@@ -116,17 +116,17 @@ def test_several_images_of_a_patient_spend_what_dp_accounting_says_of_a_mixture(
     weights = stats.binom.pmf(drawn, images, rate).tolist()
     mixture_of_gaussians = dp_accounting.dp_event.MixtureOfGaussiansDpEvent
     counting.compose(mixture_of_gaussians(noise, drawn, weights), steps)
-    told = epsilon([LedgerEntry(noise, rate, steps)], DELTA, "prv", images=images)
-    assert told == pytest.approx(counting.get_epsilon(DELTA), rel=1e-3)
+    stated = epsilon([LedgerEntry(noise, rate, steps)], DELTA, "prv", images=images)
+    assert stated == pytest.approx(counting.get_epsilon(DELTA), rel=1e-3)
 
 
 @pytest.mark.parametrize("adjacency", ADJACENCIES)
 def test_runs_of_different_noise_and_sampling_add_up_in_any_order(adjacency):
     runs = [LedgerEntry(2.0, 0.1, 24), LedgerEntry(5.0, 1.0, 2)]
-    told = epsilon(runs, DELTA, "rdp", adjacency, 3)
-    assert epsilon(runs[::-1], DELTA, "rdp", adjacency, 3) == pytest.approx(told, rel=1e-6)
+    stated = epsilon(runs, DELTA, "rdp", adjacency, 3)
+    assert epsilon(runs[::-1], DELTA, "rdp", adjacency, 3) == pytest.approx(stated, rel=1e-6)
     parts = [epsilon([run], DELTA, "rdp", adjacency, 3) for run in runs]
-    assert max(parts) < told < sum(parts)
+    assert max(parts) < stated < sum(parts)
 
 
 @pytest.mark.parametrize("accountant", ["prv", "rdp", "pld"])
@@ -135,9 +135,9 @@ def test_no_adjacency_and_no_patient_costs_less_than_what_is_printed_for_an_imag
     entries = [LedgerEntry(60.0, 0.05, 24)]
     printed = epsilon(entries, DELTA, accountant)
     assert epsilon(entries, DELTA, accountant, "replace-one") >= printed
-    told = [epsilon(entries, DELTA, accountant, "zero-out", images) for images in (1, 2, 5)]
-    assert printed == told[0] == min(told)
-    assert told == sorted(told)
+    stated = [epsilon(entries, DELTA, accountant, "zero-out", images) for images in (1, 2, 5)]
+    assert printed == stated[0] == min(stated)
+    assert stated == sorted(stated)
 
 
 @pytest.mark.parametrize("images", [1, 2])
@@ -145,7 +145,7 @@ def test_no_adjacency_and_no_patient_costs_less_than_what_is_printed_for_an_imag
 def test_no_gradients_in_the_plane_tell_more_than_the_dominating_pair(adjacency, images):
     """Gradients of norm up to 1 in any directions, replaced by any others, one step."""
     noise, rate, rng = 0.9, 0.4, np.random.default_rng(0)
-    told = epsilon([LedgerEntry(noise, rate, 1)], DELTA, "pld", adjacency, images)
+    stated = epsilon([LedgerEntry(noise, rate, 1)], DELTA, "pld", adjacency, images)
     line = np.linspace(-images - 7 * noise, images + 7 * noise, 241)
     plane, cell = np.stack(np.meshgrid(line, line), axis=-1), (line[1] - line[0]) ** 2
 
@@ -166,14 +166,14 @@ def test_no_gradients_in_the_plane_tell_more_than_the_dominating_pair(adjacency,
         nothing = np.zeros((images, 2))
         other = density(gradients() if adjacency == "replace-one" else nothing)
         for p, q in ((one, other), (other, one)):
-            assert (np.maximum(0, p - math.exp(told) * q) * cell).sum() <= DELTA * 1.001
+            assert (np.maximum(0, p - math.exp(stated) * q) * cell).sum() <= DELTA * 1.001
 
 
 def test_the_posters_epsilon_of_1_is_more_than_2_where_an_image_is_replaced_by_another():
     run = [LedgerEntry(3.645, PNEUMONIA, 2050)]  # the noise of 50 epochs that PRV asks for
     assert 0.998 < epsilon(run, DELTA, "prv") <= 1
-    told = epsilon(run, DELTA, "prv", "replace-one")
-    assert told == pytest.approx(2.13, abs=0.005)
+    stated = epsilon(run, DELTA, "prv", "replace-one")
+    assert stated == pytest.approx(2.13, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_the_posters_epsilon_of_1_is_more_than_2_where_an_image_is_replaced_by_a
 def test_the_epsilon_of_a_patient_with_30_images_is_many_times_that_of_one(image, noise, patient):
     run = [LedgerEntry(noise, PNEUMONIA, 205)]  # 5 epochs of the chest X-rays
     assert image - 0.002 < epsilon(run, DELTA, "prv") <= image
-    told = epsilon(run, DELTA, "prv", images=30)
-    assert round(told) == patient
+    stated = epsilon(run, DELTA, "prv", images=30)
+    assert round(stated) == patient
 
 
 def test_a_patient_without_images_is_refused():

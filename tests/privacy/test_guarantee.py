@@ -65,7 +65,7 @@ PROMISE = Guarantee(
 )  # fmt: skip
 
 
-def test_the_line_of_a_guarantee_tells_both_adjacencies_and_nothing_private():
+def test_the_line_of_a_guarantee_states_both_adjacencies_and_nothing_private():
     line = str(PROMISE)
     assert line == "ε = 1.01, δ = 1e-4 per image (zero-out); ε = 2.13 (replace-one)"
     public = dataclasses.replace(PROMISE, private={})
@@ -74,6 +74,6 @@ def test_the_line_of_a_guarantee_tells_both_adjacencies_and_nothing_private():
 
 def test_what_is_private_in_a_guarantee_stands_in_one_field():
     public = dataclasses.replace(PROMISE, private={})
-    for told in (repr(public), str(public.to_dict())):
-        assert "31" not in told
-        assert "74.4" not in told
+    for found in (repr(public), str(public.to_dict())):
+        assert "31" not in found
+        assert "74.4" not in found

@@ -125,7 +125,7 @@ class Words(SecretStream):
         array[:] = self.given >> np.uint64(48)
 
     def words(self, count):
-        undecided = self.given[self.asked]
+        undecided = self.given[self.undecided]
         return undecided << np.uint64(16)
 
 
@@ -138,9 +138,9 @@ def test_a_word_gives_the_value_whose_interval_it_lies_in_to_its_last_bit(beta):
     expected = [int(np.searchsorted(ends, w, side="right")) - 255 for w in words]
     given = Words(words)
     buckets = (given.given >> np.uint64(48)).astype(np.int64)
-    given.asked = law._guide[buckets] == -1000
+    given.undecided = law._guide[buckets] == -1000
     np.testing.assert_array_equal(law.draw(given, len(words)), expected)
-    assert 0 < given.asked.sum() <= len(words)
+    assert 0 < given.undecided.sum() <= len(words)
 
 
 def test_noise_is_independent_between_the_pixels_and_the_images():

@@ -135,11 +135,11 @@ def test_noise_that_fits_no_lattice_is_refused_in_one_line(noise_multiplier):
 
 def test_sampling_and_noise_of_a_step_are_drawn_from_different_streams():
     source = NoiseSource(None, KEY)
-    asked = []
+    requested = []
 
     class Overheard(NoiseSource):
         def stream(self, purpose, step=0):
-            asked.append((purpose, step))
+            requested.append((purpose, step))
             return super().stream(purpose, step)
 
     from dpmi.privacy.sampling import PoissonBatches
@@ -147,6 +147,6 @@ def test_sampling_and_noise_of_a_step_are_drawn_from_different_streams():
     overheard = Overheard(None, KEY)
     PoissonBatches(PLAN, 5, overheard).draw(3)
     GaussianNoise(overheard).fill(torch.empty(8), 1.0, 3)
-    assert asked == [("sampling", 3), ("gradient", 3)]
-    one, other = (source.stream(purpose, 3).words(64) for purpose, _ in asked)
+    assert requested == [("sampling", 3), ("gradient", 3)]
+    one, other = (source.stream(purpose, 3).words(64) for purpose, _ in requested)
     assert not set(one.tolist()) & set(other.tolist())

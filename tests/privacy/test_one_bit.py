@@ -38,8 +38,8 @@ def test_an_image_lies_for_just_the_words_below_the_number_of_lies():
     response = RandomizedResponse(1.0)
     words = [0, response.lies - 1, response.lies, 2**64 - 1]
     for truth in (True, False):
-        said = response.say(np.full(4, truth), Words(words))
-        assert (said != truth).tolist() == [True, True, False, False]
+        answers = response.say(np.full(4, truth), Words(words))
+        assert (answers != truth).tolist() == [True, True, False, False]
 
 
 def test_images_lie_independently_as_often_as_they_should():
@@ -83,9 +83,9 @@ def test_answers_times_their_directions_are_an_unbiased_estimate_of_the_vector(d
     u = random_directions(rng, 1, dimensions)[0]
     directions = random_directions(rng, n, dimensions)
     ask = respondents(np.tile(3 * u, (n, 1)), beta=beta)
-    said = np.where(ask(Question(np.arange(n), np.zeros(dimensions), directions)), 1.0, -1.0)
+    answers = np.where(ask(Question(np.arange(n), np.zeros(dimensions), directions)), 1.0, -1.0)
     scale = RandomizedResponse(beta).bias * mean_side(dimensions)
-    estimate = said @ directions / (n * scale)
+    estimate = answers @ directions / (n * scale)
     assert np.abs(estimate - u).max() < 5 / (scale * (n * dimensions) ** 0.5)
 
 
@@ -94,8 +94,8 @@ def test_with_codes_an_image_answers_for_its_vector_times_the_code_of_its_class(
     vectors, labels = rng.standard_normal((n, 2)), rng.integers(0, 3, n)
     codes, centre = rng.standard_normal((3, 2)), np.array([0.2, -0.1])
     directions = random_directions(rng, n, 2, 3)
-    said = respondents(vectors, labels)(Question(np.arange(n), centre, directions, codes, 0.5))
+    answers = respondents(vectors, labels)(Question(np.arange(n), centre, directions, codes, 0.5))
     for i in range(n):
         z = (vectors[i] - centre) / np.linalg.norm(vectors[i] - centre)
-        asked = np.outer(codes[labels[i]], [*z, 0.5])
-        assert said[i] == ((asked * directions[i]).sum() >= 0)  # at ε = 50 nobody lies
+        question = np.outer(codes[labels[i]], [*z, 0.5])
+        assert answers[i] == ((question * directions[i]).sum() >= 0)  # at ε = 50 nobody lies

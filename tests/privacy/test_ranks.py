@@ -64,14 +64,14 @@ def releases(ranks, journal=None, engine=BookKeeping):
     return torch.stack(made), gradient, ledger
 
 
-def work(rank, port, engine, folder, told):
+def work(rank, port, engine, folder, pipe):
     torch.set_num_threads(1)
     store = dist.TCPStore("127.0.0.1", port, is_master=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     journal = Journal(folder / "journal.jsonl") if rank == 0 else None
     kind = RunsOutOnce if rank == engine else BookKeeping
     made, gradient, ledger = releases(Ranks(rank, 2), journal, kind)
-    told.send((made.numpy(), gradient.dropped, gradient.physical_batch_size, ledger.entries))
+    pipe.send((made.numpy(), gradient.dropped, gradient.physical_batch_size, ledger.entries))
     dist.destroy_process_group()
 
 
@@ -91,22 +91,22 @@ def together(tmp_path):
             processes[-1].start()
             heard.append(ear)
         assert all(ear.poll(60) for ear in heard)
-        told = [ear.recv() for ear in heard]
+        results = [ear.recv() for ear in heard]
         for process in processes:
             process.join(60)
-        return told
+        return results
 
     return make
 
 
-def check(told, expected, piece):
+def check(results, expected, piece):
     made, gradient, ledger = expected
-    for releases, dropped, size, entries in told:
+    for releases, dropped, size, entries in results:
         torch.testing.assert_close(torch.from_numpy(releases), made, atol=1e-7, rtol=0)
         assert dropped == gradient.dropped == 1
         assert size == piece
         assert entries == ledger.entries
-    assert (told[0][0] == told[1][0]).all()  # to the bit
+    assert (results[0][0] == results[1][0]).all()  # to the bit
 
 
 def test_two_processes_release_what_one_releases_with_its_noise_once(together, tmp_path):

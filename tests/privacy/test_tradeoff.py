@@ -98,18 +98,18 @@ def test_the_best_attacker_on_simulated_training_reaches_it_and_does_not_pass_it
     """
     noise, rate, steps, runs = 0.7, 0.1, 20, 200_000
     rng = np.random.default_rng(1)
-    told = []
+    found = []
     for there in (True, False):
         ratio = np.zeros(runs)
         for _ in range(steps):
             drawn = there * (rng.random(runs) < rate)
             seen = drawn / noise + rng.standard_normal(runs)
             ratio += np.log1p(rate * np.expm1(seen / noise - 1 / (2 * noise**2)))
-        told.append(ratio)
+        found.append(ratio)
     curve = of_ledger([LedgerEntry(noise, rate, steps)], "zero-out")
     for alpha in (0.002, 0.01, 0.05, 0.2):
-        threshold = np.quantile(told[1], 1 - alpha)
-        hits, alarms = (int((of > threshold).sum()) for of in told)
+        threshold = np.quantile(found[1], 1 - alpha)
+        hits, alarms = (int((of > threshold).sum()) for of in found)
         interval = stats.binomtest(hits, runs).proportion_ci(0.9999)
         level = stats.binomtest(alarms, runs).proportion_ci(0.9999)
         assert curve.true_positive_rate(level.high) >= interval.low
@@ -122,8 +122,8 @@ def test_the_best_attacker_on_simulated_training_reaches_it_and_does_not_pass_it
 def test_its_privacy_profile_is_that_of_the_accountant(name, adjacency):
     curve = of_ledger(RUNS[name], adjacency)
     at = int(np.searchsorted(-curve.deltas, -1e-4))
-    told = epsilon(RUNS[name], float(curve.deltas[at]), "pld", adjacency)
-    assert told == pytest.approx(float(curve.epsilons[at]), rel=2e-3)
+    stated = epsilon(RUNS[name], float(curve.deltas[at]), "pld", adjacency)
+    assert stated == pytest.approx(float(curve.epsilons[at]), rel=2e-3)
 
 
 @pytest.mark.parametrize("name", ["epochs", "long"])
@@ -166,9 +166,9 @@ def test_an_image_replaced_by_any_other_is_no_harder_to_distinguish_than_one_tha
 
 
 def test_of_pure_differential_privacy_randomized_response_reaches_it():
-    for told in (0.25, 1.0, 3.0):
-        truth = 1 / (1 + math.exp(-told))
-        curve = of_pure(told)
+    for at in (0.25, 1.0, 3.0):
+        truth = 1 / (1 + math.exp(-at))
+        curve = of_pure(at)
         assert curve.true_positive_rate(1 - truth) == pytest.approx(truth, abs=1e-12)
         assert curve.advantage == pytest.approx(2 * truth - 1, abs=1e-12)
 

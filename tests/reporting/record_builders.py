@@ -60,10 +60,10 @@ def published(dataset="chest_xray"):
     for mechanism in ("ldp_published", "dpsgd_published"):
         for beta in BETAS:
             one = record(mechanism, beta, test=0.7125, train=0.75, dataset=dataset)
-            told = {"nonprivate/expected_blank_share": 0.5, "nonprivate/majority_share": 0.75}
+            metrics = {"nonprivate/expected_blank_share": 0.5, "nonprivate/majority_share": 0.75}
             picked = {"selected_on_test/accuracy": 0.7375, "selected_on_test/epoch": 3.0}
             update = {"metrics": one.metrics | picked}
             if mechanism == "ldp_published":
-                update["mechanism"] = one.mechanism | told
+                update["mechanism"] = one.mechanism | metrics
             records.append(one.model_copy(update=update))
     return records

@@ -44,11 +44,13 @@ def test_where_an_image_is_the_unit_the_patient_with_the_most_images_has_bounds_
     assert [risk.unit for risk in found.risks] == ["image", "patient with 30 images"]
     assert len(markdown_rows([found])) == 2
     assert csv_values(panel_of([run]).columns[found.column]["test"])[0] == of(9.0)[0].accuracy
-    for public, told in ((False, True), (True, False)):
+    for public, expected in ((False, True), (True, False)):
         shown_run = as_far_as_public(publishable(run)) if public else run
         shown = page(sections(figure4([shown_run])), [], [shown_run], 0, public=public)
-        assert ("All 30 images of that patient together have ε = 74.2." in shown) == told
-        assert ("everything but one patient with 30 images is right in at most" in shown) == told
+        assert ("All 30 images of that patient together have ε = 74.2." in shown) == expected
+        assert (
+            "everything but one patient with 30 images is right in at most" in shown
+        ) == expected
 
 
 def test_where_a_run_has_no_guarantee_nothing_is_bounded_and_the_reason_is_stated():
@@ -106,9 +108,9 @@ def test_cells_without_any_guarantee_have_no_chart_and_no_rows():
 def test_the_csv_has_the_bounds_of_the_guarantees_own_unit():
     lines = list(csv.DictReader(cells_csv([panel_of(seven())]).splitlines()))
     for line in lines:
-        told = [line[name] for name in CSV_HEADER]
+        found = [line[name] for name in CSV_HEADER]
         if line["mechanism"] == "none":
-            assert set(told) == {""}
+            assert set(found) == {""}
         else:
             assert 0.5 < float(line["attack_accuracy"]) < 0.75
             assert line["attack_most"] == ("256" if line["mechanism"] == "ldp" else "1000")

@@ -77,13 +77,13 @@ def heading(page, name):
 def test_it_loads_with_no_console_error_and_no_request_to_anywhere(page, address):
     assert page.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [
+    requested = [
         event["params"]["request"]["url"]
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     ]
-    assert address in asked
-    assert all(url == address or url.startswith("data:") for url in asked)
+    assert address in requested
+    assert all(url == address or url.startswith("data:") for url in requested)
 
 
 def test_the_figures_are_there_and_have_a_size(page):
@@ -121,11 +121,11 @@ def test_a_sort_sorts_both_ways_and_leaves_empty_cells_last(page):
         head.find_element("tag name", "button").click()
         assert head.get_attribute("aria-sort") == direction
         ours, theirs = column(page, "test")
-        for told, absent in ((ours, {"failed", "not run"}), (theirs, set())):
-            numbers = [float(text) for text in told if text[0].isdigit()]
+        for cells, absent in ((ours, {"failed", "not run"}), (theirs, set())):
+            numbers = [float(text) for text in cells if text[0].isdigit()]
             assert len(numbers) >= 2
             assert numbers == sorted(numbers)[::order]
-            assert set(told[len(numbers) :]) == absent
+            assert set(cells[len(numbers) :]) == absent
         groups = page.execute_script(
             "return [...document.querySelectorAll('#cells tbody')].map((b) => b.rows[0].className)"
         )
@@ -147,7 +147,7 @@ def test_a_filter_leaves_one_panel(page):
     assert set(panels) == {"2"}
 
 
-def test_a_cell_tells_its_run_to_the_keyboard_and_escape_hides_it(page):
+def test_a_cell_shows_its_run_to_the_keyboard_and_escape_hides_it(page):
     from selenium.webdriver.common.keys import Keys
 
     button = page.find_element("css selector", "#cells .tip")
@@ -160,12 +160,12 @@ def test_a_cell_tells_its_run_to_the_keyboard_and_escape_hides_it(page):
     assert not tooltip.is_displayed()
 
 
-def test_a_failed_cell_tells_why(page):
+def test_a_failed_cell_shows_why(page):
     (failed,) = page.find_elements("css selector", "#cells .tip.bad")[:1]
     page.execute_script("arguments[0].focus()", failed)
-    told = page.find_element("id", "tooltip").text
-    assert "DP-SGD β=4, test: failed" in told
-    assert "no folder" in told or "Not a directory" in told or "File exists" in told
+    found = page.find_element("id", "tooltip").text
+    assert "DP-SGD β=4, test: failed" in found
+    assert "no folder" in found or "Not a directory" in found or "File exists" in found
 
 
 def test_it_follows_the_systems_dark_and_light_until_the_button_is_pressed(page, address):

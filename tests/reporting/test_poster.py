@@ -6,15 +6,15 @@ from dpmi.reporting.poster import published
 
 
 def test_figure_4_is_whole():
-    told = published()
+    found = published()
     cells = [("none", None), *[(m, beta) for m in ("ldp", "dpsgd") for beta in (1.0, 2.0, 4.0)]]
-    assert set(told) == {
+    assert set(found) == {
         (dataset, mechanism, beta, split)
         for dataset in ("chest_xray", "aptos")
         for mechanism, beta in cells
         for split in ("train", "test")
     }
-    assert all(0 < cell.accuracy < 1 for cell in told.values())
+    assert all(0 < cell.accuracy < 1 for cell in found.values())
 
 
 def test_figure_4_has_the_published_numbers(shared):
@@ -24,8 +24,8 @@ def test_figure_4_has_the_published_numbers(shared):
         pytest.skip(f"no second copy: {second} is absent (set DPMI_SHARED)")
     for row in csv.DictReader(second.open()):
         beta = float(row["beta"]) if row["beta"] else None
-        told = published()[row["dataset"], row["mechanism"], beta, row["split"]]
-        assert told.accuracy == pytest.approx(float(row["accuracy_percent"]) / 100)
+        found = published()[row["dataset"], row["mechanism"], beta, row["split"]]
+        assert found.accuracy == pytest.approx(float(row["accuracy_percent"]) / 100)
 
 
 def test_every_dpsgd_test_cell_of_the_poster_is_the_best_epoch_on_the_test_images():

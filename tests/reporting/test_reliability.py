@@ -20,9 +20,9 @@ def test_a_panel_of_runs_without_bins_has_no_reliability_diagram():
 
 
 def test_each_mechanism_has_its_diagram_and_its_error_is_stated():
-    told = [(0.6, 0.5, 20), (0.9, 0.95, 60)]
+    found = [(0.6, 0.5, 20), (0.9, 0.95, 60)]
     records = [
-        r.model_copy(update={"reliability": told, "metrics": r.metrics | {"test/ece": 0.0625}})
+        r.model_copy(update={"reliability": found, "metrics": r.metrics | {"test/ece": 0.0625}})
         for r in seven()
     ]
     chart = reliability_chart(figure4(records)[0], "reliability-1")

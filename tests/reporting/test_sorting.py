@@ -70,16 +70,16 @@ def test_the_posters_cells_are_missed_on_its_data_sets_and_nowhere_else():
 
 
 @pytest.mark.parametrize(
-    ("key", "values", "told"),
+    ("key", "values", "message"),
     [
         ("mechanism.delta", (1e-4, 1e-5), ("delta=0.0001", "delta=1e-05")),
         ("privacy.max_epsilon", (None, 0.5), ("max_epsilon=0.5", "max_epsilon=None")),
         ("max_grad_norm", (1.0, 5.0), ("max_grad_norm=1.0", "max_grad_norm=5.0")),
     ],
 )
-def test_runs_of_another_guarantee_are_another_cell_and_never_averaged(key, values, told):
+def test_runs_of_another_guarantee_are_another_cell_and_never_averaged(key, values, message):
     (panel,) = figure4([configured(record(seed=1), key, value) for value in values])
-    assert titles(panel) == [f"DP-SGD β=1 ({which})" for which in told]
+    assert titles(panel) == [f"DP-SGD β=1 ({which})" for which in message]
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,10 @@ def test_a_failed_cell_is_shown_as_failed_with_its_reason(tmp_path, reason):
         write_record(run, tmp_path / str(number))
     console = Console(width=200, file=io.StringIO(), record=True)
     assert report_sweep(tmp_path, console) == 1
-    told = console.export_text()
-    assert f"chest_xray-dpsgd-beta4-seed42 failed: {reason}" in told
-    assert "see below" in told
-    assert "7 records" in told
+    printed = console.export_text()
+    assert f"chest_xray-dpsgd-beta4-seed42 failed: {reason}" in printed
+    assert "see below" in printed
+    assert "7 records" in printed
     (row,) = (
         row
         for row in csv.DictReader((tmp_path / CSV_FILE).open(newline=""))
@@ -68,9 +68,9 @@ def test_the_picture_shows_each_cells_accuracy_the_posters_and_the_majority_clas
 
 def test_the_picture_marks_the_best_epoch_on_test_where_the_runs_looked():
     (looked,), (not_looked,) = figure4(published()), figure4(seven())
-    told = [tip for tip in figure4_chart([looked]).tips if "best epoch on test" in tip]
-    assert len(told) == 6
-    assert "LDP as published β=1: best epoch on test 73.8 %, picked on the test images" in told
+    found = [tip for tip in figure4_chart([looked]).tips if "best epoch on test" in tip]
+    assert len(found) == 6
+    assert "LDP as published β=1: best epoch on test 73.8 %, picked on the test images" in found
     assert not any("best epoch on test" in tip for tip in figure4_chart([not_looked]).tips)
 
 

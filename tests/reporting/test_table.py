@@ -57,10 +57,10 @@ def test_the_posters_number_stands_beside_ours_where_it_has_one():
 
 def test_every_accuracy_has_its_guarantee_under_it():
     columns = the_columns(seven())
-    said = {column.title: cells["test"].promise for column, cells in columns.items()}
-    assert said["original"] == ("no ε",)
-    assert said["LDP β=4"] == ("ε=0.25", "δ=0", "per pixel,", "replace-one")
-    assert said["DP-SGD β=2"] == ("ε=0.5", "δ=1e-3", "per image,", "zero-out")
+    promises = {column.title: cells["test"].promise for column, cells in columns.items()}
+    assert promises["original"] == ("no ε",)
+    assert promises["LDP β=4"] == ("ε=0.25", "δ=0", "per pixel,", "replace-one")
+    assert promises["DP-SGD β=2"] == ("ε=0.5", "δ=1e-3", "per image,", "zero-out")
 
 
 def test_what_an_audit_found_stands_below_the_guarantee():
@@ -79,16 +79,16 @@ def test_under_replace_one_both_mechanisms_state_the_epsilon_of_an_image():
         record("ldp", 1.0),
         record(guarantee=replace(promise("dpsgd", 1.0), replace_one_epsilon=2.1301)),
     ]
-    told = {
+    found = {
         column.title: cells["test"].if_replaced for column, cells in the_columns(records).items()
     }
-    assert told == {"LDP β=1": "ε=1020", "DP-SGD β=1": "ε=2.14"}
+    assert found == {"LDP β=1": "ε=1020", "DP-SGD β=1": "ε=2.14"}
     assert "| image, replace-one | ε=1020 | ε=2.14 |" in as_markdown(figure4(records))
     words = rendered(records, 80).split()
     assert "ε=1020" in words
     assert "ε=2.14" in words
-    told = {row["mechanism"]: row["replace_one_epsilon"] for row in rows(records)}
-    assert told == {"ldp": "1020.0", "dpsgd": "2.1301"}
+    found = {row["mechanism"]: row["replace_one_epsilon"] for row in rows(records)}
+    assert found == {"ldp": "1020.0", "dpsgd": "2.1301"}
 
 
 def test_an_epsilon_is_rounded_up_in_every_output():
@@ -174,10 +174,10 @@ def test_a_run_that_stopped_at_its_budget_says_so_beside_the_epsilon_it_spent():
     assert {row["reason"] for row in rows(records)} == {why}
 
 
-def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
-    told = rows(seven())
-    assert len(told) == 14
-    assert told[0] == {
+def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_shows():
+    found = rows(seven())
+    assert len(found) == 14
+    assert found[0] == {
         "dataset": "chest_xray",
         "setup": "",
         "split": "train",
@@ -199,7 +199,7 @@ def test_the_csv_has_a_line_a_run_and_split_with_all_that_the_table_tells():
         "best_epoch_on_test": "",
         "reason": "",
     }
-    last = told[-1]
+    last = found[-1]
     assert (last["mechanism"], last["beta"], last["split"]) == ("dpsgd", "4", "test")
     assert (last["epsilon"], last["delta"], last["unit"], last["adjacency"]) == (
         *("0.25", "0.001", "image", "zero-out"),

@@ -32,7 +32,7 @@ def took(run, entry=None, steps=STEPS):
     return Spending(entry, name, (LedgerEntry(NOISE[beta], RATE, steps),), DELTA)
 
 
-def told(runs, **changes):
+def account_of(runs, **changes):
     accounts = [RunAccount(id="1", spending=took(run), superseded=()) for run in runs]
     return [
         run.model_copy(update={"account": account.model_copy(update=changes)})
@@ -40,7 +40,7 @@ def told(runs, **changes):
     ]
 
 
-def said(runs):
+def text_of(runs):
     return " ".join(line for its in together(figure4(runs)) for line in (its.title, *its.lines))
 
 
@@ -49,15 +49,15 @@ def composed(*entries):
 
 
 def runs_of(mechanism, seeds=(1,)):
-    return told([record(mechanism, beta, seed=seed) for seed in seeds for beta in (1, 2, 4)])
+    return account_of([record(mechanism, beta, seed=seed) for seed in seeds for beta in (1, 2, 4)])
 
 
-def test_a_sweep_tells_the_exact_total_of_its_models_of_its_releases_and_of_both():
+def test_a_sweep_states_the_exact_total_of_its_models_of_its_releases_and_of_both():
     models, releases = runs_of("dpsgd"), runs_of("ldp")
     all_three = composed(*(took(run).ledger[0] for run in models))
-    assert f"{all_three}, δ = 1e-4 per image: 3 runs by DP-SGD" in said(models)
-    assert "ε = 1.75 per channel value: 3 releases by LDP" in said(releases)
-    both = said([*models, *releases])
+    assert f"{all_three}, δ = 1e-4 per image: 3 runs by DP-SGD" in text_of(models)
+    assert "ε = 1.75 per channel value: 3 releases by LDP" in text_of(releases)
+    both = text_of([*models, *releases])
     replaced = epsilon([took(run).ledger[0] for run in models], DELTA, "pld", "replace-one")
     value, image = printed_epsilon(1.75 + replaced), printed_epsilon(1.75 * 2304 + replaced)
     assert f"ε = {value}, δ = 1e-4 per channel value, {image} per image, replace-one" in both
@@ -67,21 +67,21 @@ def test_a_sweep_tells_the_exact_total_of_its_models_of_its_releases_and_of_both
     ("betas", "seeds", "expected"), [((1, 2, 4), 1, 1.12), ((1,), 3, 1.55), ((1, 2, 4), 3, 1.82)]
 )
 def test_models_compose_to_less_than_the_sum_of_their_epsilons(betas, seeds, expected):
-    runs = told([record("dpsgd", beta, seed=seed) for beta in betas for seed in range(seeds)])
+    runs = account_of([record("dpsgd", beta, seed=seed) for beta in betas for seed in range(seeds)])
     whole = total(run.account.spending for run in runs)
     assert whole.models_epsilon == pytest.approx(expected, abs=0.01)
-    assert f"ε = {printed_epsilon(whole.models_epsilon)}, δ" in said(runs)
+    assert f"ε = {printed_epsilon(whole.models_epsilon)}, δ" in text_of(runs)
     assert whole.models_epsilon < sum(1 / beta for beta in betas) * seeds
 
 
 def test_releases_of_their_own_for_each_seed_add_up():
-    assert "ε = 5.25 per channel value: 9 releases" in said(runs_of("ldp", (1, 2, 3)))
+    assert "ε = 5.25 per channel value: 9 releases" in text_of(runs_of("ldp", (1, 2, 3)))
 
 
 def test_beside_a_run_without_any_mechanism_there_is_no_epsilon():
-    text = said(told(seven()))
+    text = text_of(account_of(seven()))
     assert "no ε with chest_xray-none-beta1-seed42: trained on the images without any" in text
-    assert "ε = 1.75 per channel value: 3 releases by LDP" in text  # it is told what is without it
+    assert "ε = 1.75 per channel value: 3 releases by LDP" in text  # what is without it is named
 
 
 def test_a_release_that_runs_share_counts_once():
@@ -92,30 +92,30 @@ def test_a_release_that_runs_share_counts_once():
         )
         for run in runs
     ]
-    assert "ε = 1 per channel value: 1 release by LDP" in said(shared)
+    assert "ε = 1 per channel value: 1 release by LDP" in text_of(shared)
 
 
 def test_superseded_attempts_and_runs_that_failed_are_counted():
-    (run,) = told([record("dpsgd", 1.0)])
+    (run,) = account_of([record("dpsgd", 1.0)])
     old = took(run, "old", steps=12)
     again = run.model_copy(
         update={"account": run.account.model_copy(update={"superseded": (old,)})}
     )
-    assert ", and what superseded attempts may have released" in said([again])
-    assert composed(*old.ledger, *took(run).ledger) in said([again])
-    (died,) = told([failed(seed=2)])
-    assert composed(*took(run).ledger * 2) in said([run, died])
-    assert "2 runs by DP-SGD" in said([run, died])
+    assert ", and what superseded attempts may have released" in text_of([again])
+    assert composed(*old.ledger, *took(run).ledger) in text_of([again])
+    (died,) = account_of([failed(seed=2)])
+    assert composed(*took(run).ledger * 2) in text_of([run, died])
+    assert "2 runs by DP-SGD" in text_of([run, died])
 
 
-def test_other_images_are_told_apart_unless_their_accounts_have_some_in_common():
+def test_other_images_are_distinguished_unless_their_accounts_have_some_in_common():
     xrays, phantoms = record("dpsgd", 1.0), record("dpsgd", 1.0, dataset="phantom_xray")
-    (one,) = told([xrays])
-    (other,) = told([phantoms], id="2")
+    (one,) = account_of([xrays])
+    (other,) = account_of([phantoms], id="2")
     first, second = together(figure4([one, other]))
     assert first.title == "All runs on chest_xray published together"
     assert second.title == "All runs on phantom_xray published together"
-    (other,) = told([phantoms], id="2", overlaps=("1",))
+    (other,) = account_of([phantoms], id="2", overlaps=("1",))
     (both,) = together(figure4([one, other]))
     assert both.title.startswith("All runs on chest_xray and phantom_xray published")
     assert "2 runs by DP-SGD" in both.lines[0]
@@ -127,7 +127,7 @@ def test_records_of_runs_that_released_nothing_need_no_total():
 
 def test_the_total_stands_under_the_table_on_a_terminal_and_in_markdown():
     """With what one cell alone takes, and that choosing it by its results is not covered."""
-    panels = figure4(told(seven()))
+    panels = figure4(account_of(seven()))
     console = Console(width=80, file=io.StringIO(), record=True)
     print_tables(panels, console)
     shown = " ".join(console.export_text().split())
@@ -139,9 +139,9 @@ def test_the_total_stands_under_the_table_on_a_terminal_and_in_markdown():
 
 
 def test_different_deltas_are_stated_at_the_largest():
-    runs = told([record("dpsgd", 1.0), record("dpsgd", 2.0)])
+    runs = account_of([record("dpsgd", 1.0), record("dpsgd", 2.0)])
     finer = dataclasses.replace(runs[0].account.spending, delta=1e-6)
     runs[0] = runs[0].model_copy(
         update={"account": runs[0].account.model_copy(update={"spending": finer})}
     )
-    assert "δ = 1e-4 (the largest of theirs)" in said(runs)
+    assert "δ = 1e-4 (the largest of theirs)" in text_of(runs)

@@ -33,8 +33,8 @@ def group(name, value, images=50, column="sex", auroc=0.9):
 def run(mechanism, groups, balanced=0.8, **changes):
     one = record(mechanism, 1.0, **changes)
     metrics = one.metrics | {"test/balanced_accuracy": balanced}
-    told = {"groups": groups, "worst_groups": worst_groups(groups), "metrics": metrics}
-    return one.model_copy(update={"keyed_data": "same", **told})
+    found = {"groups": groups, "worst_groups": worst_groups(groups), "metrics": metrics}
+    return one.model_copy(update={"keyed_data": "same", **found})
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_a_mean_of_values_some_of_which_are_undefined_says_over_how_many():
         line for line in csv.DictReader(cells_csv([panel]).splitlines()) if line["split"] == "test"
     )
     assert test_line["auroc"] == "0.800000 (2 of 3 runs)"
-    told = [line["auroc"] for line in csv.DictReader(runs_csv([panel]).splitlines())
+    found = [line["auroc"] for line in csv.DictReader(runs_csv([panel]).splitlines())
             if line["split"] == "test"]  # fmt: skip
-    assert sorted(told) == ["0.7", "0.9", "undefined"]
+    assert sorted(found) == ["0.7", "0.9", "undefined"]
 
 
 def test_a_metric_that_is_nowhere_defined_is_the_word_in_every_table():

@@ -61,34 +61,34 @@ def test_weights_are_computed_from_answers_that_lie_as_often_as_beta_says(done):
     config, folder = done
     cache = Path(config.cache_dir)
     (path,) = cache.glob("releases/*/pixels.npy")
-    said = np.load(path).reshape(-1).astype(bool)
-    assert len(said) == N
+    bits = np.load(path).reshape(-1).astype(bool)
+    assert len(bits) == N
     data = prepared_data(config)
     state = read_state_dict(Path(config.model.weights))
     features = features_of(config, data, Pretrained("resnet18", state), Console(quiet=True), "cpu")
-    asked = Respondents(
+    respondents = Respondents(
         features.vectors["train"].double().numpy(), features.labels["train"].numpy(),
         NobodyLies(), None,
     )  # fmt: skip
     lies = []
 
     def ask(question):
-        lies.extend(asked(question) != said[question.rows])
-        return said[question.rows]
+        lies.extend(respondents(question) != bits[question.rows])
+        return bits[question.rows]
 
     response = RandomizedResponse(BETA)
     expected = class_part(*(values.numpy() for values in features.drawn), 2)
-    told = interview(N, K, 2, response.bias, ask, expected)
-    plain = interview(N, K, 2, response.bias, lambda question: said[question.rows])
-    assert np.abs(told.sums - plain.sums).max() > 0.01
+    found = interview(N, K, 2, response.bias, ask, expected)
+    plain = interview(N, K, 2, response.bias, lambda question: bits[question.rows])
+    assert np.abs(found.sums - plain.sums).max() > 0.01
     p = 1 / (1 + np.exp(1 / BETA))
     assert len(lies) == N
     assert abs(np.sum(lies) - N * p) < 5 * (N * p * (1 - p)) ** 0.5
 
-    sums, shares = torch.from_numpy(told.sums), torch.from_numpy(told.shares)
-    weight, bias = discriminant(N * sums, N * shares, N * told.sum_std, 0.0)
+    sums, shares = torch.from_numpy(found.sums), torch.from_numpy(found.shares)
+    weight, bias = discriminant(N * sums, N * shares, N * found.sum_std, 0.0)
     kept = load_file(folder / "1" / "model.safetensors")
-    torch.testing.assert_close(kept["centre"], torch.from_numpy(told.centre).float())
+    torch.testing.assert_close(kept["centre"], torch.from_numpy(found.centre).float())
     torch.testing.assert_close(kept["weight"], weight)
     torch.testing.assert_close(kept["bias"], bias - shares.log().float())
 
@@ -98,9 +98,9 @@ def test_runs_share_the_answers_and_the_account_has_them_once_by_the_image(done)
     records = [read_record(folder / str(seed) / "record.json") for seed in (1, 2)]
     assert len({record.mechanism["release"] for record in records}) == 1
     for record in records:
-        told = record.guarantee
-        assert (told.epsilon, told.delta, told.unit) == (1 / BETA, 0.0, "image")
-        assert told.adjacency == "replace-one"
+        guarantee = record.guarantee
+        assert (guarantee.epsilon, guarantee.delta, guarantee.unit) == (1 / BETA, 0.0, "image")
+        assert guarantee.adjacency == "replace-one"
         assert record.account.spending.hides_images
     (account,) = Accounts(Path(config.cache_dir)).read()
     (entry,) = account.entries.values()

@@ -52,7 +52,7 @@ def words(archive, tiny, tmp_path_factory):
 
 
 def finished(folder, words):
-    assert job_processes.run(folder, *words) == 0, job_processes.said(folder)
+    assert job_processes.run(folder, *words) == 0, job_processes.printed(folder)
     return read_record(folder / "record.json")
 
 
@@ -80,9 +80,11 @@ def test_findings_are_learned_under_each_mechanism_with_their_metrics_and_its_gu
     assert not [name for name in record.metrics if "accuracy" in name and "balanced" not in name]
     assert [group.title for group in record.groups] == ["sex=F", "sex=M"]
     assert record.worst_groups["auroc"].group in ("sex=F", "sex=M")
-    said = job_processes.said(tmp_path / "job")
-    assert "val AUROC" in said
-    assert f"test AUROC {record.metrics['test/auroc']:.3f}, train AUROC" in " ".join(said.split())
+    printed = job_processes.printed(tmp_path / "job")
+    assert "val AUROC" in printed
+    assert f"test AUROC {record.metrics['test/auroc']:.3f}, train AUROC" in " ".join(
+        printed.split()
+    )
 
 
 def test_without_privacy_the_planted_findings_are_found(words, tmp_path):
@@ -113,6 +115,6 @@ def test_two_processes_learn_the_findings_that_one_learns(words, tmp_path):
 def test_what_no_image_shows_is_refused_before_any_training(words, tmp_path):
     its = words("mechanism=none", "data.findings=[Effusion,Hernia]")
     assert job_processes.run(tmp_path / "job", *its) == 1
-    said = " ".join(job_processes.said(tmp_path / "job").split())
-    assert "no training image shows Hernia" in said
-    assert "data.findings=[Effusion]" in said
+    printed = " ".join(job_processes.printed(tmp_path / "job").split())
+    assert "no training image shows Hernia" in printed
+    assert "data.findings=[Effusion]" in printed

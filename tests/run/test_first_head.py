@@ -63,10 +63,10 @@ def test_training_starts_from_the_head_of_the_networks_own_features(
 ):
     """At a learning rate of nothing, what a run keeps is what it started from."""
     _, state = public
-    said = [word for word in words("mechanism=none") if not word.startswith("mechanism.")]
-    assert job_processes.run(tmp_path / "job", *said) == 0
+    chosen = [word for word in words("mechanism=none") if not word.startswith("mechanism.")]
+    assert job_processes.run(tmp_path / "job", *chosen) == 0
     kept = weights(tmp_path / "job")
-    data = prepare(composed(*said).data, tmp_path / "cache")
+    data = prepare(composed(*chosen).data, tmp_path / "cache")
     train = data.splits["train"]
     rows = penultimate(state, pixels(train)).double()
     drawn = prepare(drawn_images(1, 32), tmp_path / "cache").splits["train"]

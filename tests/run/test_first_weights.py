@@ -62,7 +62,7 @@ def ledger(record):
     return [LedgerEntry(**entry) for entry in record.mechanism["ledger"]]
 
 
-def test_a_run_on_the_same_images_tells_the_epsilon_of_both(train, private):
+def test_a_run_on_the_same_images_states_the_epsilon_of_both(train, private):
     first, file = private
     record, again = train(*DPSGD, f"model.weights={file}", "seed=2")
     both = epsilon([*ledger(first), *ledger(record)], 1e-4, "rdp")
@@ -144,17 +144,17 @@ def test_one_epsilon_of_two_units_is_not_stated(train, private, noised):
     assert "by sums with Gaussian noise, and this run is by ldp" in record.reason
 
 
-def test_what_a_file_tells_is_public_and_verified(private, base):
+def test_what_a_file_states_is_public_and_verified(private, base):
     record, file = private
     with safetensors.safe_open(file, framework="pt") as opened:
-        told = json.loads(opened.metadata()["dpmi"])
-    assert told["guarantee"]["epsilon"] == record.guarantee.epsilon
-    assert told["guarantee"]["unit"] == "image"
-    (share,) = told["taken"]
+        written = json.loads(opened.metadata()["dpmi"])
+    assert written["guarantee"]["epsilon"] == record.guarantee.epsilon
+    assert written["guarantee"]["unit"] == "image"
+    (share,) = written["taken"]
     assert share["account"] == record.account.id
     assert share["spending"]["ledger"] == record.mechanism["ledger"]
-    assert record.data["sha256"] not in json.dumps(told)
-    assert not any(digest.hex() in json.dumps(told)
+    assert record.data["sha256"] not in json.dumps(written)
+    assert not any(digest.hex() in json.dumps(written)
                    for account in Accounts(base / "cache").read()
                    for digest in account.images)  # fmt: skip
 
@@ -168,9 +168,9 @@ def test_weights_that_another_program_wrote_are_taken_to_be_public(train, privat
 
 
 def test_weights_of_another_version_are_refused_in_one_line(train, private, tmp_path):
-    state, told = read_weights(private[1])
+    state, metadata = read_weights(private[1])
     file = tmp_path / "later.safetensors"
-    write_state_dict(state, file, json.dumps(json.loads(told) | {"version": 2}))
+    write_state_dict(state, file, json.dumps(json.loads(metadata) | {"version": 2}))
     record, _ = train(*DPSGD, f"model.weights={file}")
     assert f"model.weights={file}: its metadata was written by another" in record.reason
 

@@ -94,10 +94,12 @@ def test_epsilon_of_a_heads_record_is_what_an_independent_accountant_gives_its_l
     if cell == "second_moments":
         assert plan["max_grad_norm"] == pytest.approx(math.sqrt(1 + 0.3**2 + 1))
     mu = math.sqrt(sum(entry["steps"] / entry["noise_multiplier"] ** 2 for entry in ledger))
-    told = record.guarantee.epsilon
-    left = stats.norm.cdf(mu / 2 - told / mu) - math.exp(told) * stats.norm.cdf(-mu / 2 - told / mu)
+    stated = record.guarantee.epsilon
+    left = stats.norm.cdf(mu / 2 - stated / mu) - math.exp(stated) * stats.norm.cdf(
+        -mu / 2 - stated / mu
+    )
     assert left == pytest.approx(record.guarantee.delta, rel=1e-4)
-    assert 0.998 <= told <= 1
+    assert 0.998 <= stated <= 1
 
 
 @pytest.mark.parametrize("cell", [pytest.param("none", marks=pytest.mark.slow), "seeded"])
@@ -112,8 +114,8 @@ def test_a_head_killed_again_and_again_ends_to_the_bit_as_one_that_was_not(
 
 
 def test_features_are_computed_by_the_first_run_and_read_by_the_others(whole):
-    said = [job_processes.said(whole(cell)) for cell in ("none", "dpsgd", "class_means")]
-    assert sum("computing the features" in text for text in said) == 1
+    printed = [job_processes.printed(whole(cell)) for cell in ("none", "dpsgd", "class_means")]
+    assert sum("computing the features" in text for text in printed) == 1
 
 
 def test_the_noise_of_a_release_lost_with_its_place_is_counted_beside_the_new_one(words, tmp_path):

@@ -36,8 +36,8 @@ def test_no_digest_is_made_with_the_number_of_a_noise_seed(composed):
     assert plain_values(without)["noise_seed"] is None
     assert without_noise_seed("noise_seed=5") == without_noise_seed("noise_seed=6")
     assert without_noise_seed("+noise_seed=5") == "+noise_seed=given"
-    for told in ("noise_seed=null", "seed=5", "data.seed=5"):
-        assert without_noise_seed(told) == told
+    for override in ("noise_seed=null", "seed=5", "data.seed=5"):
+        assert without_noise_seed(override) == override
 
 
 def test_a_run_with_another_noise_seed_is_not_taken_for_done(tiny, tmp_path):
@@ -51,9 +51,9 @@ def test_a_run_with_another_noise_seed_is_not_taken_for_done(tiny, tmp_path):
 
     first, again, other = run(5), run(5), run(6)
     assert first[1] == again[1] == 0
-    assert "not run again" in " ".join(job_processes.said(folder).split())
+    assert "not run again" in " ".join(job_processes.printed(folder).split())
     assert other[1] == 1
-    assert "another noise_seed" in " ".join(job_processes.said(folder).split())
+    assert "another noise_seed" in " ".join(job_processes.printed(folder).split())
     assert (first[0] != other[0]).any()
     assert read_record(folder / "record.json").status == "completed"
 

@@ -30,10 +30,10 @@ def run(composed, tiny, tmp_path, monkeypatch):
     def make(*words, folder=None):
         folder = folder or tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir(exist_ok=True)
-        told = Console(record=True, width=200, file=io.StringIO())
+        console = Console(record=True, width=200, file=io.StringIO())
         config = composed(*tiny, f"cache_dir={tmp_path / 'cache'}", "mechanism=dpsgd", *words)
-        record = Run(config, folder, told).execute()
-        return record, folder, told.export_text()
+        record = Run(config, folder, console).execute()
+        return record, folder, console.export_text()
 
     return make
 
@@ -76,7 +76,7 @@ def test_what_is_simplest_is_picked_unless_another_is_faster_by_more_than_noise(
 def test_a_run_trains_as_it_picked_and_is_the_run_that_is_given_the_same_values(run, clock):
     """Weights to the bit: neither the noise nor the batches nor the first weights depend on it."""
     timed = clock(SECONDS)
-    record, folder, told = run("trainer=auto")
+    record, folder, printed = run("trainer=auto")
     assert record.status == "completed", record.reason
     assert set(timed) == set(SECONDS)  # compiled code is not tried on a processor
     trainer = record.config["trainer"]
@@ -85,7 +85,7 @@ def test_a_run_trains_as_it_picked_and_is_the_run_that_is_given_the_same_values(
     )
     assert record.picked["precision"] == "bf16-mixed"
     assert record.picked["seconds"][str(PLAIN)] == 0.4
-    assert "trainer=auto: bf16-mixed, channels last: 200 ms a step of 10 made images" in told
+    assert "trainer=auto: bf16-mixed, channels last: 200 ms a step of 10 made images" in printed
     assert read_record(folder / "record.json").picked == record.picked
     given, its_folder, _ = run("trainer.precision=bf16-mixed", "trainer.channels_last=true")
     weights, its = (read_state_dict(f / "model.safetensors") for f in (folder, its_folder))
@@ -144,10 +144,10 @@ def test_a_run_that_is_resumed_picks_what_it_had_picked(run, clock, monkeypatch)
         raise AssertionError("timed again")
 
     monkeypatch.setattr(fails, "compared", never)
-    record, _, told = run("trainer=auto", folder=folder)
+    record, _, printed = run("trainer=auto", folder=folder)
     assert record.status == "completed", record.reason
     assert record.config["trainer"]["precision"] == "bf16-mixed"
-    assert "trainer=auto: bf16-mixed, channels last" in told
+    assert "trainer=auto: bf16-mixed, channels last" in printed
 
 
 def _stop(*_):

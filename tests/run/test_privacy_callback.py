@@ -132,22 +132,22 @@ def test_the_plan_is_executed_to_its_last_step(setting):
 
 
 def test_epsilon_shown_after_each_step_is_never_below_what_was_spent(setting):
-    plan, told, spent = setting.mechanism.plan, [], []
+    plan, found, spent = setting.mechanism.plan, [], []
 
     class Watch(L.Callback):
         def on_train_batch_end(self, trainer, *_):
-            told.append(float(trainer.callback_metrics["epsilon"]))
+            found.append(float(trainer.callback_metrics["epsilon"]))
             spent.append(epsilon(setting.mechanism.ledger.entries, plan.delta, plan.accountant))
             assert float(trainer.callback_metrics["delta"]) == pytest.approx(plan.delta)
             assert "epsilon" in trainer.callback_metrics
 
     setting.fit(Watch())
-    assert len(told) == plan.steps
-    for a, b in zip(told, spent, strict=True):
+    assert len(found) == plan.steps
+    for a, b in zip(found, spent, strict=True):
         assert a >= b * (1 - 1e-6)  # Lightning keeps metrics in single precision
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(setting.mechanism.guarantee().epsilon, rel=1e-6)
-    assert told[-1] <= 1.0
+    assert found == sorted(found)
+    assert found[-1] == pytest.approx(setting.mechanism.guarantee().epsilon, rel=1e-6)
+    assert found[-1] <= 1.0
 
 
 def test_a_shuffled_loader_is_refused(setting):

@@ -109,7 +109,7 @@ def test_a_step_sums_the_clipped_mean_gradients_of_the_patients_that_were_drawn(
     config = composed(*SMALL, *place, *words)
     noise = NoiseOfPatients(prepared_data(config), config)
     done = job(*words, on_step=noise)
-    plan, told = done.record.mechanism["plan"], done.record.guarantee
+    plan, guarantee = done.record.mechanism["plan"], done.record.guarantee
     assert (plan["n"], plan["unit"], plan["steps"]) == (PATIENTS, "patient", STEPS)
     assert plan["sample_rate"] == 0.25
     assert len(noise.of_steps) == STEPS
@@ -121,9 +121,9 @@ def test_a_step_sums_the_clipped_mean_gradients_of_the_patients_that_were_drawn(
     assert math.sqrt(squares) == pytest.approx(std, rel=5 / math.sqrt(2 * size * STEPS))
     ledger = [LedgerEntry(**entry) for entry in done.record.mechanism["ledger"]]
     assert ledger == [LedgerEntry(plan["noise_multiplier"], 0.25, STEPS)]
-    assert told.epsilon == epsilon(ledger, 1e-3, "prv") <= 1
-    assert (told.unit, told.adjacency) == ("patient", "zero-out")
-    assert set(told.private) == {"copies"}  # no ε of a largest patient: it is the same
+    assert guarantee.epsilon == epsilon(ledger, 1e-3, "prv") <= 1
+    assert (guarantee.unit, guarantee.adjacency) == ("patient", "zero-out")
+    assert set(guarantee.private) == {"copies"}  # no ε of a largest patient: it is the same
     assert done.record.account.spending.unit == "patient"
     assert torch.equal(done.evaluated_in_order()[1], done.pixels("train"))
 
@@ -189,11 +189,11 @@ def test_two_processes_train_on_the_patients_that_one_trains_on(clinic, tmp_path
 
 def test_local_dp_trains_on_one_image_of_each_patient(job):
     done = job("mechanism=ldp", "mechanism.pool=1", "beta=0.1")
-    told = done.record.guarantee
+    guarantee = done.record.guarantee
     assert sum(len(images) for images in done.trained) == PATIENTS
-    assert told.unit == "pixel of a patient"
-    assert told.image_epsilon == told.epsilon * SIDE * SIDE
-    assert any("each patient gives one image" in line for line in told.assumptions)
+    assert guarantee.unit == "pixel of a patient"
+    assert guarantee.image_epsilon == guarantee.epsilon * SIDE * SIDE
+    assert any("each patient gives one image" in line for line in guarantee.assumptions)
     assert done.record.account.spending.unit == "patient"
     whole = job("mechanism=ldp", "mechanism.pool=1", "privacy.unit=image")
     assert sum(len(images) for images in whole.trained) > 2 * PATIENTS
@@ -224,9 +224,9 @@ def head(tmp_path_factory):
 )
 def test_a_head_protects_patients(job, head, words):
     done = job(*head, *words, kind=nn.Conv2d)
-    told = done.record.guarantee
-    assert told.unit == "patient"
-    assert 0.99 < told.epsilon <= 1
+    guarantee = done.record.guarantee
+    assert guarantee.unit == "patient"
+    assert 0.99 < guarantee.epsilon <= 1
     if "plan" in done.record.mechanism:
         assert done.record.mechanism["plan"]["n"] == PATIENTS
 

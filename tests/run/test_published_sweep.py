@@ -38,12 +38,12 @@ def test_the_best_test_epoch_is_kept_apart_from_the_last(sweep):
 
 def test_the_steps_are_those_of_shuffled_batches(sweep):
     _, records = sweep
-    told = records["dpsgd_published"].mechanism
-    assert told["steps"] == 4  # 60 images in batches of 32 and 28, twice
-    assert (told["microbatches"], told["noise_multiplier"]) == (32, 9.7)
+    found = records["dpsgd_published"].mechanism
+    assert found["steps"] == 4  # 60 images in batches of 32 and 28, twice
+    assert (found["microbatches"], found["noise_multiplier"]) == (32, 9.7)
 
 
-def test_the_screen_tells_the_claim_beside_the_accuracy(sweep):
+def test_the_screen_shows_the_claim_beside_the_accuracy(sweep):
     screen = " ".join(sweep[0].split())
     assert screen.count("the poster's authors claimed ε = 0.5") == 2
     assert screen.count("no privacy guarantee") == 3

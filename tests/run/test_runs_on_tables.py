@@ -44,11 +44,11 @@ def test_a_table_of_semicolons_is_trained_on_and_one_line_on_the_screen_says_so(
     record, screen = train("data=csv", "data.root=.", "data.csv=list.csv", "data.channels=1")
     assert record.data["class_counts"]["train"] == {"gesund": 20, "krank": 20}
     assert record.guarantee.unit == "patient"
-    told = [line for line in screen.splitlines() if line.startswith("list.csv: ")]
-    assert len(told) == 3
-    assert "a semicolon between" in told[0]
-    assert "Path as path, Label as label, Patient as patient, Split as split" in told[1]
-    assert "paths without an extension (60)" in told[2]
+    printed = [line for line in screen.splitlines() if line.startswith("list.csv: ")]
+    assert len(printed) == 3
+    assert "a semicolon between" in printed[0]
+    assert "Path as path, Label as label, Patient as patient, Split as split" in printed[1]
+    assert "paths without an extension (60)" in printed[2]
     assert "Müller" not in (place.outputs / screen.split()[-1]).with_name("public.json").read_text()
 
 

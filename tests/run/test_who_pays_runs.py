@@ -104,16 +104,16 @@ def test_a_record_has_of_each_group_what_the_networks_predictions_give(original,
         assert [group.title for group in record.groups] == [
             "ward=quagga-ward", "ward=unknown", "ward=zebra-ward", "sex=okapi-sex", "sex=tapir-sex",
         ]  # fmt: skip
-        for told, its in zip(record.groups, expected, strict=True):
-            assert (told.images, told.patients, told.class_counts) == (
+        for found, its in zip(record.groups, expected, strict=True):
+            assert (found.images, found.patients, found.class_counts) == (
                 its.images, its.patients, its.class_counts,
             )  # fmt: skip
             for name, measured in its.measures.items():
                 for end in ("value", "low", "high"):
                     value = getattr(measured, end)
-                    assert getattr(told.measures[name], end) == (
+                    assert getattr(found.measures[name], end) == (
                         None if value is None else pytest.approx(value, abs=1e-5)
-                    ), (told.title, name, end)
+                    ), (found.title, name, end)
         right = (sees.probabilities.argmax(1) == sees.labels).float()
         ward = [row for row, name in enumerate(test.groups["ward"]) if name == "unknown"]
         (unknown,) = [group for group in record.groups if group.name == "unknown"]

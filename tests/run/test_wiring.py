@@ -268,9 +268,9 @@ def test_under_dp_sgd_the_network_gets_poisson_batches_and_the_noise_of_the_plan
     for one, other in pairs:
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / math.sqrt(len(one))
     assert stats.kstest(thinned[0] / std, "norm").pvalue > 1e-6
-    told = [row for row in done.rows if row.get("epsilon")]
-    assert len(told) == STEPS
-    assert float(told[-1]["epsilon"]) == pytest.approx(done.record.guarantee.epsilon, rel=1e-6)
+    stated = [row for row in done.rows if row.get("epsilon")]
+    assert len(stated) == STEPS
+    assert float(stated[-1]["epsilon"]) == pytest.approx(done.record.guarantee.epsilon, rel=1e-6)
     test, train = done.evaluated_in_order()
     assert torch.equal(test, done.pixels("test"))
     assert torch.equal(train, done.pixels("train"))
@@ -414,8 +414,8 @@ def test_under_dp_sgd_the_threshold_is_released_after_the_last_step_and_paid_for
     done = job("mechanism=dpsgd", "model.prior=midway")
     plan, ledger = (done.record.mechanism[name] for name in ("plan", "ledger"))
     counts, logits = (s["noise_multiplier"] for s in plan["statistics"])
-    told = [(e["noise_multiplier"], e["sample_rate"], e["steps"]) for e in ledger]
-    assert told == [
+    found = [(e["noise_multiplier"], e["sample_rate"], e["steps"]) for e in ledger]
+    assert found == [
         (counts, 1.0, 1),
         (plan["noise_multiplier"], plan["sample_rate"], STEPS),
         (logits, 1.0, 1),

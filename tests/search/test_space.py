@@ -74,10 +74,10 @@ MISTAKES = {
 
 @pytest.mark.parametrize("word", MISTAKES)
 def test_what_cannot_be_drawn_from_is_named_with_what_is_allowed(word):
-    with pytest.raises(UserError, match="allowed are choice") as told:
+    with pytest.raises(UserError, match="allowed are choice") as refused:
         space_of(word)
-    assert MISTAKES[word] in str(told.value)
-    assert word in str(told.value) or word == "x=1"
+    assert MISTAKES[word] in str(refused.value)
+    assert word in str(refused.value) or word == "x=1"
 
 
 def test_examples_hold_all_options_of_groups_together_and_each_end_of_the_others():
@@ -88,10 +88,10 @@ def test_examples_hold_all_options_of_groups_together_and_each_end_of_the_others
         "model.norm=group,frozen_batch",
         "seed=1",
     )
-    told = [space.overrides(values) for values in space.examples()]
+    examples = [space.overrides(values) for values in space.examples()]
     for mechanism in ("none", "dpsgd"):
         for data in ("phantom_xray", "folder"):
-            mine = [w for w in told if w[:2] == [f"mechanism={mechanism}", f"data={data}"]]
+            mine = [w for w in examples if w[:2] == [f"mechanism={mechanism}", f"data={data}"]]
             assert {w[2] for w in mine} == {"beta=1.0", "beta=4.0"}
             assert {w[3] for w in mine} == {"model.norm=group", "model.norm=frozen_batch"}
-    assert all(words[4] == "seed=1" for words in told)
+    assert all(words[4] == "seed=1" for words in examples)

@@ -70,10 +70,10 @@ def test_wherever_a_write_was_cut_the_search_goes_on(tmp_path):
 def test_another_search_in_the_same_folder_is_refused_and_leaves_the_first_alone(tmp_path):
     search(tmp_path, 2)
     before = (tmp_path / STUDY_FILE).read_bytes()
-    for terms, told in ((["mechanism=ldp"], "mechanism=none"), ([*TERMS, "x=1"], "fewer keys")):
+    for terms, message in ((["mechanism=ldp"], "mechanism=none"), ([*TERMS, "x=1"], "fewer keys")):
         with pytest.raises(UserError, match="holds another search") as error:
             open_study(tmp_path, terms, "code")
-        assert told in str(error.value)
+        assert message in str(error.value)
     assert (tmp_path / STUDY_FILE).read_bytes() == before
 
 

@@ -52,7 +52,7 @@ def search(shared_place, tiny):
     return done, folder, shared_place, words
 
 
-def test_a_search_tells_its_trials_and_a_command_that_is_the_best(search, composed):
+def test_a_search_shows_its_trials_and_a_command_that_is_the_best(search, composed):
     done, folder, _, _ = search
     trials = study_in(folder).trials
     rows = list(csv.DictReader((folder / "search.csv").read_text().splitlines()))
@@ -97,16 +97,16 @@ def test_what_is_searched_for_is_of_validation_images_and_of_the_weights_that_ar
 def test_the_same_command_runs_nothing_again_and_more_trials_go_on(search):
     _, folder, place, words = search
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/record.json")}
-    told = (folder / STUDY_FILE).read_bytes()
+    content = (folder / STUDY_FILE).read_bytes()
     done = place.train(*words)
     assert (done.returncode, done.stderr) == (0, "")
     assert "Launching" not in done.stdout
-    assert (folder / STUDY_FILE).read_bytes() == told
+    assert (folder / STUDY_FILE).read_bytes() == content
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @contextmanager
-def asked(*words):
+def sweeper_for(*words):
     """A sweeper as Hydra makes it for a command, in this process, and what sets it up."""
     with initialize_config_dir(config_dir(), version_base="1.3"):
         register_resolvers()
@@ -135,11 +135,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_search_on_images_that_are_not_drawn_is_refused(how):
-    with asked(RATE, *REFUSED[how]) as (_, set_up), pytest.raises(UserError) as told:
+    with sweeper_for(RATE, *REFUSED[how]) as (_, set_up), pytest.raises(UserError) as refused:
         set_up()
-    assert re.match(r"data=(?!phantom)\w+: ", str(told.value))
+    assert re.match(r"data=(?!phantom)\w+: ", str(refused.value))
     for word in ("privacy", "data=phantom_xray or data=phantom_fundus"):
-        assert word in str(told.value)
+        assert word in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_the_command_refuses_images_that_are_not_drawn_and_leaves_nothing(place,
 
 
 def test_what_is_launched_is_held_to_the_same_whatever_was_checked_before(tiny):
-    with asked(*tiny, RATE, "mechanism=none") as (sweeper, set_up):
+    with sweeper_for(*tiny, RATE, "mechanism=none") as (sweeper, set_up):
         set_up()
         assert len(sweeper._jobs([["mechanism=none"]])) == 1
         with pytest.raises(UserError, match="data=folder"):
@@ -188,23 +188,23 @@ MISTAKES = {
 
 @pytest.mark.parametrize("word", MISTAKES)
 def test_a_mistake_is_reported_before_a_launcher_is_made(word):
-    with asked("beta=interval(1,4)", word) as (sweeper, set_up):
-        with pytest.raises(UserError) as told:
+    with sweeper_for("beta=interval(1,4)", word) as (sweeper, set_up):
+        with pytest.raises(UserError) as refused:
             set_up()
-        assert MISTAKES[word] in str(told.value)
-        assert "123456" not in str(told.value)
+        assert MISTAKES[word] in str(refused.value)
+        assert "123456" not in str(refused.value)
         assert not hasattr(sweeper, "launcher")
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing(place):
-    for word, told in (
+    for word, message in (
         ("model.learning_rate=interval(1)", "missing a required argument"),
         ("hydra.sweeper.direction=minimize", "no such key of this sweeper"),
     ):
         done = place.train(*SEARCH, "beta=interval(1,4)", word)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
-        assert told in done.stderr
+        assert message in done.stderr
         assert place.files(place.cwd) == set()
 
 

@@ -80,7 +80,7 @@ def test_nothing_is_spent_and_nothing_but_a_private_file_is_left(trained):
 def test_of_a_folder_without_splits_all_images_are_measured(cell, trained, measure, elsewhere):
     run, found = trained(cell), measure(cell, "data=folder", f"data.root={elsewhere}")
     assert (found.own, found.count, found.trained_on, found.patients) == (False, 30, 0, None)
-    decided = [told.decision for told in dpmi.load(run.folder).predict(run.paths)]
+    decided = [prediction.decision for prediction in dpmi.load(run.folder).predict(run.paths)]
     right = np.mean([d == label for d, label in zip(decided, run.labels, strict=True)])
     assert found.metrics["accuracy"] == pytest.approx(right)
     assert found.class_counts == dict(sorted(Counter(run.labels).items()))
@@ -149,7 +149,7 @@ def test_images_that_have_changed_since_are_not_the_runs_own(trained, tmp_path):
         evaluate(tmp_path, (), None, None, Console(quiet=True))
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "message"), [
     (["data.image_size=64"], "data.image_size=64: allowed are KEY=VALUE of the images"),
     (["data=folder", "mechanism=none"], "mechanism=none: allowed are KEY=VALUE of the images"),
     (["elsewhere"], "elsewhere: allowed are KEY=VALUE of the images"),
@@ -160,8 +160,8 @@ def test_images_that_have_changed_since_are_not_the_runs_own(trained, tmp_path):
     (["data=phantom_fundus"], "has images in colour, and the run was trained on gray ones"),
     (["data=phantom_xray"], "its classes (NORMAL, PNEUMONIA) are not those of the classifier"),
 ])  # fmt: skip
-def test_what_cannot_be_measured_is_refused_and_nothing_is_left(measure, tmp_path, words, said):
+def test_what_cannot_be_measured_is_refused_and_nothing_is_left(measure, tmp_path, words, message):
     with pytest.raises(UserError) as refused:
         measure("none", *words)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert not (tmp_path / "found.json").exists()

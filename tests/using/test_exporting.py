@@ -41,11 +41,11 @@ def test_a_graph_of_onnx_gives_the_probabilities_that_the_run_was_measured_by(
         torch.testing.assert_close(torch.from_numpy(found), expected, rtol=0, atol=TOLERANCE)
     graph = onnx.load(path)
     assert {one.domain: one.version for one in graph.opset_import}[""] == OPSET
-    told = {prop.key: prop.value for prop in graph.metadata_props}
-    assert json.loads(told["classes"]) == ["lying", "standing"]
-    assert told["guarantee"] == str(read_left(run.folder).record.guarantee)
+    metadata = {prop.key: prop.value for prop in graph.metadata_props}
+    assert json.loads(metadata["classes"]) == ["lying", "standing"]
+    assert metadata["guarantee"] == str(read_left(run.folder).record.guarantee)
     shape = "3, 40, 40): RGB" if cell == "ordinal" else "1, 40, 40): gray"
-    assert f"uint8 (batch, {shape}, shorter edge resized to 40 px" in told["input"]
+    assert f"uint8 (batch, {shape}, shorter edge resized to 40 px" in metadata["input"]
     assert record.name == "out.public.json"
     assert record.read_bytes() == (run.folder / "public.json").read_bytes()
     assert {p.name for p in tmp_path.iterdir()} == {"out.onnx", "out.public.json"}
@@ -81,9 +81,9 @@ def test_a_graph_that_decides_otherwise_is_not_kept(trained, tmp_path, monkeypat
     """Forged: it has another network's last bias."""
     make = exporting._torch_graph
 
-    def forged(whole, told):
+    def forged(whole, metadata):
         whole.model.net.net.fc.bias.data[0] += 1e-3
-        found = make(whole, told)
+        found = make(whole, metadata)
         whole.model.net.net.fc.bias.data[0] -= 1e-3
         return found
 

@@ -67,9 +67,9 @@ def test_a_loaded_model_gives_a_probability_for_each_finding_and_says_which_are_
     batch = torch.stack([model.preprocess(path) for path in run.paths])
     torch.testing.assert_close(model(batch), run.probabilities, rtol=0, atol=1e-6)
     assert (model(batch).sum(1) - 1).abs().max() > 0.01
-    for told, row in zip(model.predict(run.paths), run.probabilities.tolist(), strict=True):
+    for found, row in zip(model.predict(run.paths), run.probabilities.tolist(), strict=True):
         present = [name for name, p in zip(FINDINGS, row, strict=True) if p >= 0.5]
-        assert told.decision == ("|".join(present) or "none")
+        assert found.decision == ("|".join(present) or "none")
 
 
 def test_predict_writes_a_column_for_each_finding(run, capsys):
@@ -111,8 +111,11 @@ def test_others_images_are_measured_by_the_runs_findings_whatever_else_they_are_
     assert found.metrics["auroc/Lying"] == pytest.approx(own.metrics["auroc/Lying"], abs=1e-6)
     assert found.class_counts == own.class_counts
     assert found.not_labelled == own.not_labelled == ()
-    for data, told in (("nih", "labels none of the findings that"), ("folder", "is of one class")):
-        with pytest.raises(UserError, match=told):
+    for data, message in (
+        ("nih", "labels none of the findings that"),
+        ("folder", "is of one class"),
+    ):
+        with pytest.raises(UserError, match=message):
             measure(run, tmp_path, f"data={data}", f"data.root={run.images}")
 
 
@@ -146,7 +149,7 @@ def test_an_exported_graph_gives_the_same_probabilities(run, tmp_path):
     assert json.loads(extra["dpmi.json"])["output"].startswith("probability of each finding")
 
 
-def test_a_card_tells_each_finding_and_holds(run, tmp_path):
+def test_a_card_lists_each_finding_and_holds(run, tmp_path):
     assert card([str(run.folder), "--out", str(tmp_path)]) == 0
     page = next(tmp_path.rglob("card.md")).read_text()
     assert "Mean of the findings" in page

@@ -56,11 +56,11 @@ def test_a_prediction_depends_on_its_image_alone(cell, trained):
     run = trained(cell)
     model = dpmi.load(run.folder)
     together = model.predict(run.paths)
-    assert [told.path for told in together] == [str(path) for path in run.paths]
-    rows = torch.tensor([list(told.probabilities.values()) for told in together])
+    assert [prediction.path for prediction in together] == [str(path) for path in run.paths]
+    rows = torch.tensor([list(prediction.probabilities.values()) for prediction in together])
     torch.testing.assert_close(rows, run.probabilities, **CLOSE)
     decided = [model.classes[k] for k in rows.argmax(1)]
-    assert [told.decision for told in together] == decided
+    assert [prediction.decision for prediction in together] == decided
     backwards = model.predict(run.paths[::-1] + run.paths[:7])  # in other batches
     alone = [model.predict([path])[0] for path in run.paths[:3]]
     for one, other in zip([*together[::-1], *together[:3]], [*backwards[:30], *alone], strict=True):
@@ -72,10 +72,10 @@ def test_an_image_that_cannot_be_read_is_reported_in_its_place(trained, tmp_path
     run = trained("none")
     (broken := tmp_path / "broken.png").write_bytes(run.paths[1].read_bytes()[:80])
     model = dpmi.load(run.folder)
-    told = model.predict([run.paths[0], broken, tmp_path / "absent.png", run.paths[1]])
-    assert [one.error is None for one in told] == [True, False, False, True]
-    assert (told[1].probabilities, told[1].decision) == (None, None)
-    assert "No such file" in told[2].error
+    found = model.predict([run.paths[0], broken, tmp_path / "absent.png", run.paths[1]])
+    assert [one.error is None for one in found] == [True, False, False, True]
+    assert (found[1].probabilities, found[1].decision) == (None, None)
+    assert "No such file" in found[2].error
     with pytest.raises(UserError, match=rf"{broken}: the image cannot be read: "):
         model.preprocess(broken)
 
@@ -126,9 +126,9 @@ def change_record(folder, **values):
 
 
 def without_classes(folder):
-    state, told = read_weights(folder / "model.safetensors")
-    told = json.dumps(json.loads(told) | {"classes": []})
-    write_state_dict(state, folder / "model.safetensors", told)
+    state, metadata = read_weights(folder / "model.safetensors")
+    metadata = json.dumps(json.loads(metadata) | {"classes": []})
+    write_state_dict(state, folder / "model.safetensors", metadata)
 
 
 def cut(folder):
@@ -136,7 +136,7 @@ def cut(folder):
     (folder / "model.safetensors").write_bytes(content[:-5])
 
 
-@pytest.mark.parametrize(("spoil", "said"), [
+@pytest.mark.parametrize(("spoil", "message"), [
     (lambda folder: (folder / "public.json").unlink(), "no public.json, so it is no run's folder"),
     (lambda folder: (folder / "model.safetensors").unlink(), "no such file; a run leaves its"),
     (lambda folder: change_record(folder, status="failed"), "the run failed, so it has no trained"),
@@ -145,10 +145,10 @@ def cut(folder):
     (without_classes, "of an older version of dpmi, which did not name its classes"),
     (cut, "not a whole file of safetensors"),
 ])  # fmt: skip
-def test_what_is_no_trained_model_is_refused_in_one_line(copied, spoil, said):
+def test_what_is_no_trained_model_is_refused_in_one_line(copied, spoil, message):
     folder = copied("none")
     spoil(folder)
-    with pytest.raises(UserError, match=said) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         dpmi.load(folder)
     assert str(folder) in str(refused.value)
     assert "\n" not in str(refused.value)

@@ -68,24 +68,24 @@ def main(words: Sequence[str], shape_of: Callable[[str], Shape]) -> int:
         "--cpu", nargs="+", type=shape_of, metavar="PIXELS:BATCH",
         help="without a GPU: try everything at these sizes, such as 32:4",
     )  # fmt: skip
-    asked = parser.parse_args(words)
+    args = parser.parse_args(words)
     console = Console()
     try:
-        device = _device(asked.cpu)
-        _refuse(asked.minutes, asked.data, asked.output)
+        device = _device(args.cpu)
+        _refuse(args.minutes, args.data, args.output)
         settings = _settings(device, console)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
     warnings.simplefilter("ignore")  # what libraries advise is no matter of a bench's
     logging.disable(logging.WARNING)
-    bench = _Bench(device, settings, asked.cpu, asked.minutes, asked.output, console)
+    bench = _Bench(device, settings, args.cpu, args.minutes, args.output, console)
     try:
         with bench.progress:
-            return bench.work(asked.data)
+            return bench.work(args.data)
     except KeyboardInterrupt:
         bench.end("interrupted")
-        print(f"interrupted; what was found is in {asked.output}", file=sys.stderr)
+        print(f"interrupted; what was found is in {args.output}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -136,14 +136,14 @@ class _Bench:
             self._show("correctness: audit of a whole run")
             report.checks.append(correctness.audited(self._device))
         except Exception as error:  # a kernel that is refused, mostly
-            told = (str(error).strip().splitlines() or [""])[0]
-            report.broken = f"cannot be checked: {type(error).__name__}: {told}"
+            reason = (str(error).strip().splitlines() or [""])[0]
+            report.broken = f"cannot be checked: {type(error).__name__}: {reason}"
         if self._device.type == "cuda":
             torch.cuda.empty_cache()  # for the processes that come next
         self._write()
         self._console.print(report.table_of_checks())
-        for told in report.other_checks():
-            self._console.print(told, markup=False, highlight=False)
+        for reason in report.other_checks():
+            self._console.print(reason, markup=False, highlight=False)
         return not report.failures
 
     def _run(self, data: Path | None) -> None:
@@ -152,7 +152,7 @@ class _Bench:
         shape = self._trial[0] if self._trial else None
         self._report.run = whole_run.run(self._device, data, shape, most)
         self._write()
-        self._console.print(self._report.told_of_run(), markup=False, highlight=False)
+        self._console.print(self._report.run_in_words(), markup=False, highlight=False)
 
     def _steps(self) -> None:
         planned = schedule.planned(MODELS, self._trial or SHAPES, self._settings)
@@ -180,8 +180,8 @@ class _Bench:
         self._write()
         if self._report.cells:
             self._console.print(self._report.table_of_steps())
-        for told in self._report.broken_cells():
-            self._console.print(told, style="red", markup=False)
+        for broken in self._report.broken_cells():
+            self._console.print(broken, style="red", markup=False)
         for cell in self._report.not_measured:
             self._console.print(f"not measured, for lack of time: {cell}", style="dim")
         self._console.print(f"written to {self._output} and {markdown_of(self._output)}")

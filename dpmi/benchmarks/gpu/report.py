@@ -95,22 +95,22 @@ class Report:
         about = ", ".join(f"{key} {value}" for key, value in self.machine.items())
         checks = _markdown(_CHECK_TITLES, self._check_rows("**{}**"))
         parts = [f"{about}; {self.state}.", "", f"{CHECKED}:", "", *checks]
-        for told in self.other_checks():
-            parts += ["", f"{told}."]
+        for line in self.other_checks():
+            parts += ["", f"{line}."]
         for failure in self.failures:
             parts += ["", f"**Failed**: {failure}."]
         if self.run:
-            parts += ["", self.told_of_run()]
+            parts += ["", self.run_in_words()]
         rows = self._step_rows()
         if rows:
             parts += ["", "One training step:", "", *_markdown(_STEP_TITLES, rows)]
-        for told in self.broken_cells():
-            parts += ["", f"{told}."]
+        for line in self.broken_cells():
+            parts += ["", f"{line}."]
         if missing := self.not_measured:
             parts += ["", f"Not measured, for lack of time: {'; '.join(map(str, missing))}."]
         return "\n".join(parts)
 
-    def told_of_run(self) -> str:
+    def run_in_words(self) -> str:
         """The whole run and what is extrapolated from it, in a sentence or two."""
         run = self.run
         assert run is not None
@@ -161,11 +161,11 @@ class Report:
         rows: dict[str, dict[str, str]] = {}
         for check in self.checks:
             if check.what in (ERRORS | CONTRIBUTIONS):
-                told = f"{check.value:.7f}"
+                shown = f"{check.value:.7f}"
                 if check.what in ERRORS:
-                    told = f"{check.value:.2g} of {check.limit:.2g}"
+                    shown = f"{check.value:.2g} of {check.limit:.2g}"
                 own = rows.setdefault(check.where, {})
-                own[check.what] = told if check.holds else wrong.format(told)
+                own[check.what] = shown if check.holds else wrong.format(shown)
         return [
             [where, *(own.get(what, "") for what in ERRORS | CONTRIBUTIONS)]
             for where, own in rows.items()
@@ -200,11 +200,11 @@ def step_rows(cell: Cell, found: Sequence[Result]) -> list[list[str]]:
 
 def in_short(found: Sequence[Result]) -> str:
     """Images per second of each method, and the ratio to the plain step, in one line."""
-    told = []
+    lines = []
     for one in found:
         ratio = "" if one.speed_ratio is None else f" ({one.speed_ratio:.2f})"
-        told.append(f"{one.method} {one.note or f'{one.images_per_second:.0f} images/s'}{ratio}")
-    return "; ".join(told)
+        lines.append(f"{one.method} {one.note or f'{one.images_per_second:.0f} images/s'}{ratio}")
+    return "; ".join(lines)
 
 
 def _limit(check: Check) -> str:

@@ -69,23 +69,23 @@ def read_catalogue(config: DataConfig, cache_dir: Path) -> Catalogue:
         UserError: there are no such data, or they cannot be used, or have no such groups.
     """
     catalogue = READERS[config.name](config, cache_dir)
-    asked = config.groups or ()
-    for column in asked:
+    requested = config.groups or ()
+    for column in requested:
         if column not in catalogue.groups:
             raise _no_such_groups(config, column, sorted(catalogue.groups))
-    catalogue = catalogue.grouped_by(asked)
+    catalogue = catalogue.grouped_by(requested)
     return _TESTS[config.test](catalogue) if isinstance(config, BenchmarkData) else catalogue
 
 
 def _no_such_groups(config: DataConfig, column: str, known: list[str]) -> UserError:
-    said = f"data.groups={column}: data={config.name} has no such groups; allowed "
+    refusal = f"data.groups={column}: data={config.name} has no such groups; allowed "
     if known:
-        return UserError(f"{said}are {', '.join(known)}, or null")
+        return UserError(f"{refusal}are {', '.join(known)}, or null")
     if isinstance(config, FolderData):
         return UserError(
-            f"{said}is null. To have them, list the images in a CSV file with the columns path, "
+            f"{refusal}is null. To have them, list the images in a CSV file with the columns path, "
             f"label and {column}, and give data=csv data.csv=FILE"
         )
     if isinstance(config, CsvData):
-        return UserError(f"{said}is null: its table has no column beside those known; add one")
-    return UserError(f"{said}is null")
+        return UserError(f"{refusal}is null: its table has no column beside those known; add one")
+    return UserError(f"{refusal}is null")

@@ -76,6 +76,7 @@ def read_aptos(config: BenchmarkData) -> Catalogue:
             seed=_SPLIT_SEED,
             classes=CLASSES,
             where=str(table),
+            advice="take Kaggle's whole file",
         ),
         source=FileSource(root, Decoding(channels=3)),
     )

@@ -15,7 +15,7 @@ from dpmi.config.data_sets import ArchiveData
 from dpmi.data.catalogue import Catalogue, Labels
 from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, no_data
-from dpmi.data.splitting import patient_split
+from dpmi.data.splitting import deal_patients
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,16 @@ def with_validation(images: Sequence[Listed], fraction: float, seed: int) -> lis
     train = [number for number, image in enumerate(images) if image.split == "train"]
     if not fraction or not train:
         return list(images)
-    splits = patient_split(
+    splits = deal_patients(
         labels_of([images[number] for number in train]),
         [images[number].patient for number in train],
-        val_fraction=0,
-        test_fraction=fraction,
+        {"train": 1 - fraction, "val": fraction},
         seed=seed,
+        advice=f"change data.val_fraction={fraction:g} (0 for no validation images)",
     )
     chosen = list(images)
     for number, split in zip(train, splits, strict=True):
-        if split == "test":
-            chosen[number] = replace(images[number], split="val")
+        chosen[number] = replace(images[number], split=split)
     return chosen
 
 

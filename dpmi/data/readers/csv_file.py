@@ -17,7 +17,7 @@ from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.listed import ListedPaths, leads_out
 from dpmi.data.readers.listed_findings import findings_of_table, listed_findings
 from dpmi.data.readers.own import order_classes, several_findings
-from dpmi.data.splitting import random_split
+from dpmi.data.splitting import advice_on_fractions, random_split
 from dpmi.data.tables import Row, Table, read_table
 
 _OF_ITS_OWN = ("path", "label", "patient", "split")  # every other column can be grouped by
@@ -170,4 +170,5 @@ def _splits(
         seed=config.split_seed,
         classes=classes,
         where=str(table.file),
+        advice=advice_on_fractions(config, "give the splits in a column split"),
     )

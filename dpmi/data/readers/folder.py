@@ -13,7 +13,7 @@ from dpmi.data.decoding.settings import Decoding
 from dpmi.data.files import FileSource, class_files, first_outside, no_data, subfolders
 from dpmi.data.readers.dicom_headers import patients_of_files
 from dpmi.data.readers.own import order_classes, several_findings
-from dpmi.data.splitting import random_split
+from dpmi.data.splitting import advice_on_fractions, random_split
 
 
 def read_folder(config: FolderData) -> Catalogue:
@@ -83,6 +83,7 @@ def read_folder(config: FolderData) -> Catalogue:
             seed=config.split_seed,
             classes=classes,
             where=str(root),
+            advice=advice_on_fractions(config, "put each split into a folder: train/, val/, test/"),
         ),
         source=FileSource(root, settings),
         notes=notes,

@@ -12,7 +12,7 @@ from dpmi.data.catalogue import Catalogue
 from dpmi.data.files import image_files
 from dpmi.data.readers.aptos import CLASSES
 from dpmi.data.readers.archives import Listed, archive_catalogue, labels_of, no_archive
-from dpmi.data.splitting import patient_split
+from dpmi.data.splitting import advice_on_fractions, patient_split
 from dpmi.data.tables import Row, Table, read_table
 
 
@@ -132,6 +132,7 @@ def _catalogue(
         val_fraction=config.val_fraction,
         test_fraction=config.test_fraction,
         seed=config.split_seed,
+        advice=advice_on_fractions(config),
     )
     dealt = [replace(image, split=split) for image, split in zip(images, splits, strict=True)]
     return archive_catalogue(

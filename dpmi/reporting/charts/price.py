@@ -109,9 +109,9 @@ def _draw(
                 epsilon, mean(values), marker, color=colour, markerfacecolor=filled, markersize=6.5
             )
             whose, title = of_whom([panel]), (_METRICS | _OF_FINDINGS)[metric]
-            said = f"ε {printed_epsilon(epsilon)} of {whose}" if epsilon < nowhere else "no ε"
+            printed = f"ε {printed_epsilon(epsilon)} of {whose}" if epsilon < nowhere else "no ε"
             where = f" ({panel.setup})" if panel.setup else ""
-            chart.tell(mark, f"{column.title}{where}: {title} {mean(values):.3f}, {said}")
+            chart.tell(mark, f"{column.title}{where}: {title} {mean(values):.3f}, {printed}")
             if metric == "accuracy" and cell.poster:
                 shape = "*" if cell.picked_on_test else "x"
                 (mark,) = axes.plot(nowhere, cell.poster.accuracy, shape, color=INK, markersize=7)
@@ -134,16 +134,16 @@ def _ticks(axes: Axes, low: float, high: float, nowhere: float) -> None:
 
 
 def _words(panels: Sequence[Panel], points: Sequence[tuple[int, Sequence[_Point]]]) -> str:
-    said = []
+    parts = []
     for number, of in points:
         where = f" in set-up {number + 1}" if len(panels) > 1 else ""
         for epsilon, column, cell in of:
             value = cell.mean_of("auroc")
             if value is not None:
                 holds = f"ε {printed_epsilon(epsilon)}" if math.isfinite(epsilon) else "no ε"
-                said.append(f"{column.title} {value:.3f} at {holds}{where}")
+                parts.append(f"{column.title} {value:.3f} at {holds}{where}")
     setups = [f"Set-up {n}: {panel.setup}." for n, panel in enumerate(panels, 1) if panel.setup]
-    return " ".join([f"AUROC: {'; '.join(said)}.", *setups])
+    return " ".join([f"AUROC: {'; '.join(parts)}.", *setups])
 
 
 def _legend(

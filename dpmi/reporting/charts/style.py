@@ -146,11 +146,11 @@ def inline_svg(chart: Chart) -> str:
     # Names must differ between the charts of a page.
     svg = re.sub(r'(\sid="|xlink:href="#|url\(#)', rf"\g<1>{chart.name}-", svg)
     for number, tip in enumerate(chart.tips):
-        said = escape(tip, quote=True)
+        escaped = escape(tip, quote=True)
         svg = svg.replace(
             f'id="{chart.name}-tip-{number}"',
             f'id="{chart.name}-tip-{number}" class="mark" tabindex="0" role="img" '
-            f'aria-label="{said}" data-tip="{said}"',
+            f'aria-label="{escaped}" data-tip="{escaped}"',
         )
     # A group where its marks can be reached one by one, else one image.
     role = "group" if chart.tips else "img"

@@ -28,9 +28,10 @@ METRICS = {
     WORST_RECALL: "worst recall",
 }
 _LEAST_RANGE = 0.1
+_OF_A_PIXEL = ("ldp", "ldp_published")
 _SIDES = {  # an ε is of something: one axis for each, and the mechanisms that are on it
-    "ε of a pixel": ("ldp", "ldp_published"),
-    "ε of an image": ("dpsgd", "class_means", "ldp_features", "dpsgd_published"),
+    "ε of a pixel": _OF_A_PIXEL,
+    "ε of an image": ("dpsgd", *(m for m in TITLES if m not in ("none", "dpsgd", *_OF_A_PIXEL))),
 }
 
 
@@ -84,10 +85,10 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
             (mark,) = axes.plot(
                 epsilon, value, MARKERS[mechanism], color=COLOURS[mechanism], markersize=6.5
             )
-            said = "claimed ε" if claimed else "ε"
+            text = "claimed ε" if claimed else "ε"
             chart.tell(
                 mark,
-                f"{column.title}: {METRICS[metric]} {value:.3f} at {said} "
+                f"{column.title}: {METRICS[metric]} {value:.3f} at {text} "
                 f"{printed_epsilon(epsilon)}",
             )
     originals = [cells["test"] for c, cells in panel.columns.items() if c.mechanism == "none"]
@@ -104,9 +105,9 @@ def _draw(chart: Chart, axes: Axes, panel: Panel, side: str, metric: str) -> Non
                 (mark,) = axes.plot(
                     1 / column.beta, poster.accuracy, shape, color=INK, markersize=7
                 )
-                said = f"{poster.accuracy:.3f} at the claimed ε {printed_epsilon(1 / column.beta)}"
+                text = f"{poster.accuracy:.3f} at the claimed ε {printed_epsilon(1 / column.beta)}"
                 picked = ", picked on the test images" if shape == "*" else ""
-                chart.tell(mark, f"{column.title}: the poster's accuracy {said}{picked}")
+                chart.tell(mark, f"{column.title}: the poster's accuracy {text}{picked}")
     axes.set_xscale("log")
 
 

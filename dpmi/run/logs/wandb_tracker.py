@@ -93,8 +93,8 @@ class WandbTracker(Tracker):
 
 def _offline(mode: str) -> bool:
     if mode == "auto":
-        asked = os.environ.get("WANDB_MODE")
-        return asked == "offline" if asked else not has_credentials()
+        setting = os.environ.get("WANDB_MODE")
+        return setting == "offline" if setting else not has_credentials()
     return mode == "offline"
 
 

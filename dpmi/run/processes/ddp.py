@@ -151,14 +151,14 @@ class _Team:
     def wait(self, stop: Callable[[], bool]) -> None:
         """Return when all have ended, or should have; ask them to once ``stop`` says so."""
         deadline: float | None = None
-        asked = False
+        stopping = False
         while running := [p for p in self._processes if p.exitcode is None]:
             if deadline is None and any(p.exitcode for p in self._processes):
                 deadline = time.monotonic() + GRACE_SECONDS
             if deadline is not None and time.monotonic() > deadline:
                 return
-            if not asked and stop():
-                asked = True
+            if not stopping and stop():
+                stopping = True
                 self._send(signal.SIGTERM)
             wait([process.sentinel for process in running], _POLL_SECONDS)
 

@@ -94,8 +94,8 @@ class EpochLines(Callback):
         done, of = trainer.current_epoch + 1, int(trainer.max_epochs or 1)
         left = (time.perf_counter() - self._started) / done * (of - done)
         metrics = _short(trainer.callback_metrics)
-        told = "  ".join(f"{name} {value}" for name, value in metrics.items())
-        self._console.print(f"epoch {done}/{of}  {told}  {left:.0f} s left")
+        shown = "  ".join(f"{name} {value}" for name, value in metrics.items())
+        self._console.print(f"epoch {done}/{of}  {shown}  {left:.0f} s left")
 
 
 def _short(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -88,7 +88,7 @@ def take_features(context: Context, images: Protected) -> Inputs:
         else load_start(config.model, data.channels, context.cache_dir, context.console)
     )
     with context.timed("features"):
-        asked = (start.pretrained, context.console, context.device)
-        features = features_of(config, data, *asked)
-        train = training_set(config, data, features, images.patients, *asked)
+        how = (start.pretrained, context.console, context.device)
+        features = features_of(config, data, *how)
+        train = training_set(config, data, features, images.patients, *how)
     return Inputs(start, features, train)

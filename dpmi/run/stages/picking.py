@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.config.schema import Config
+from dpmi.config.sections import DpsgdMechanism
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms import batch_images, clipping_engine, epochs
 from dpmi.models.gradient import MeanGradient
@@ -201,7 +202,7 @@ class Timing:
 
     def _gradient(self, net: nn.Module) -> Callable[[Tensor, Tensor], object]:
         """Clipped sums, without noise and ledger; without DP-SGD the mean gradient."""
-        if self._config.mechanism.name != "dpsgd":
+        if not isinstance(self._config.mechanism, DpsgdMechanism):
             return MeanGradient(net)
         engine = clipping_engine(self._config.mechanism.engine, net, self._config.max_grad_norm)
         sums: dict[Tensor, Tensor] = {

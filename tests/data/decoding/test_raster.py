@@ -192,8 +192,8 @@ def test_a_header_that_promises_too_much_is_refused_before_a_pixel_is_decoded(
         return done.stdout
 
     with ThreadPoolExecutor(2) as pool:
-        told = dict(zip(BOMBS, pool.map(measure, BOMBS), strict=True))
-    for name, line in told.items():
+        found = dict(zip(BOMBS, pool.map(measure, BOMBS), strict=True))
+    for name, line in found.items():
         assert line, f"{name} was decoded"
         megabytes, seconds, reason = line.split("|", 2)
         assert int(megabytes) < 64, (name, line)

@@ -118,7 +118,7 @@ def test_public_chests_are_gray_and_public_retinas_are_not(subject):
 
 
 @pytest.mark.parametrize("name", ["phantom_xray", "phantom_fundus"])
-def test_the_catalogue_tells_the_labels_of_the_images_it_draws(name):
+def test_the_catalogue_has_the_labels_of_the_images_it_draws(name):
     catalogue = read_phantom(config(name))
     family = name.removeprefix("phantom_")
     assert catalogue.splits.count("train") == 30

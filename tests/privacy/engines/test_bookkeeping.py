@@ -154,14 +154,14 @@ def test_no_plain_gradient_is_ever_made():
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "message"),
     [
         (nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"), "padding_mode='reflect'"),
         (nn.Conv2d(3, 3, 2, padding="same"), "pads one side more"),
     ],
 )
-def test_a_layer_that_cannot_be_handled_is_refused_by_name(layer, told):
-    with pytest.raises(ValueError, match=told):
+def test_a_layer_that_cannot_be_handled_is_refused_by_name(layer, message):
+    with pytest.raises(ValueError, match=message):
         BookKeeping(Head(layer), CLIP, {})
 
 

@@ -376,7 +376,7 @@ class Both(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "shape", "told"),
+    ("net", "shape", "message"),
     [
         (Mean(Drawn(), nn.Linear(6, 3)), (6,), r"layer layers\.0: a Drawn has no rule, and cannot"),
         (Both(), (6,), r"layer layer: a TwoInputs was given other than one tensor"),
@@ -387,9 +387,9 @@ class Both(nn.Module):
         (Mean(nn.MultiheadAttention(12, 3, dropout=0.1, batch_first=True)), TOKENS, "dropout=0"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_made_exact_is_refused_by_name(net, shape, told):
+def test_what_cannot_be_made_exact_is_refused_by_name(net, shape, message):
     x, labels = batch(shape, torch.float32)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         clipped(net, x, labels)
     assert all(p.grad is None for p in net.parameters())
 

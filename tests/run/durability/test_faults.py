@@ -54,8 +54,8 @@ def test_a_disk_too_full_for_checkpoints_is_reported_and_training_goes_on(
     folder = small_disk(0.6) / "job"  # the weights fit, a checkpoint beside them does not
     words = (*tiny, *GIVEN, f"cache_dir={tmp_path / 'cache'}", "model.momentum=0.9")
     assert job_processes.run(folder, *words) == 0
-    said = " ".join(job_processes.said(folder).split())
-    assert said.count("no checkpoint can be written (No space left on device)") == 1
+    printed = " ".join(job_processes.printed(folder).split())
+    assert printed.count("no checkpoint can be written (No space left on device)") == 1
     assert read_record(folder / "record.json").status == "completed"
     assert not list(folder.rglob("*.part"))
 
@@ -96,9 +96,9 @@ def test_a_full_disk_stops_training_before_a_step_that_could_not_be_written_ahea
             pass
     process.join(120)
     assert process.exitcode == 1
-    said = " ".join(job_processes.said(folder).split())
-    assert "No space left on device" in said
-    assert "Traceback" not in said
+    printed = " ".join(job_processes.printed(folder).split())
+    assert "No space left on device" in printed
+    assert "Traceback" not in printed
 
 
 def at_wandb(url, home):
@@ -122,7 +122,7 @@ def test_a_wandb_server_out_of_reach_from_the_start_costs_seconds_and_no_run(tin
     environment = at_wandb("http://127.0.0.1:9", tmp_path)  # a closed port
     cache = f"cache_dir={tmp_path / 'cache'}"
     assert job_processes.run(folder, *words, cache, environment=environment) == 0
-    assert job_processes.said(folder).count("W&B stopped working") == 1
+    assert job_processes.printed(folder).count("W&B stopped working") == 1
     assert steps_in_csv(folder) == list(range(6))
 
 
@@ -140,9 +140,9 @@ def test_a_wandb_server_lost_in_mid_run_costs_seconds_and_no_run(tiny, tmp_path)
         assert server.runs  # it is there at first
     process.join(100)  # W&B's own patience at the end of a run has no end
     assert process.exitcode == 0
-    said = " ".join(job_processes.said(folder).split())
-    assert said.count("W&B stopped working") == 1
-    assert "wandb sync" in said
+    printed = " ".join(job_processes.printed(folder).split())
+    assert printed.count("W&B stopped working") == 1
+    assert "wandb sync" in printed
     assert steps_in_csv(folder) == list(range(12))
 
 
@@ -193,7 +193,7 @@ def test_a_budget_stops_a_run_before_the_step_that_would_pass_it_and_keeps_the_m
     assert (entry["steps"] < 6) == (budget == 0.4)
     assert record.guarantee.epsilon <= budget
     assert f"privacy.max_epsilon={budget} was reached after {entry['steps']} of" in record.stopped
-    assert record.stopped in " ".join(job_processes.said(folder).split())
+    assert record.stopped in " ".join(job_processes.printed(folder).split())
     assert record.status == "completed"
     assert list(folder.glob("model.*"))
     from dpmi.privacy.accounting import epsilon

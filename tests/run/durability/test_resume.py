@@ -88,7 +88,7 @@ def kill_at_random(folder, words, kills, seed):
             process.join()
             done += 1
         else:
-            assert process.exitcode == 0, job_processes.said(folder)
+            assert process.exitcode == 0, job_processes.printed(folder)
             return done
     return done
 
@@ -101,7 +101,7 @@ def test_kills_at_random_moments_change_neither_the_weights_nor_the_ledger(words
     while done < kills:
         folder = tmp_path / str(number)
         done += kill_at_random(folder, words("dpsgd"), kills - done, seed=number)
-        assert job_processes.run(folder, *words("dpsgd")) == 0, job_processes.said(folder)
+        assert job_processes.run(folder, *words("dpsgd")) == 0, job_processes.printed(folder)
         assert_same(folder, whole("dpsgd"))
         number += 1
 
@@ -216,10 +216,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(
     newest.write_bytes(content)
     step = latest(folder)
     assert job_processes.run(folder, *words("dpsgd"), RARELY) == 0
-    told = "".join(job_processes.said(folder).split())
-    assert newest.name in told
-    assert "damaged" in told
-    assert f"resumedafter{step - 1}steps" in told
+    printed = "".join(job_processes.printed(folder).split())
+    assert newest.name in printed
+    assert "damaged" in printed
+    assert f"resumedafter{step - 1}steps" in printed
     assert_same(folder, whole("dpsgd"))
 
 
@@ -241,7 +241,7 @@ def test_what_is_left_without_its_key_is_put_aside(words, tmp_path):
     killed_after(folder, words("dpsgd"), 3)
     (folder / "resume.json").unlink()
     assert job_processes.run(folder, *words("dpsgd")) == 0
-    assert "has lost its key" in " ".join(job_processes.said(folder).split())
+    assert "has lost its key" in " ".join(job_processes.printed(folder).split())
     record = read_record(folder / "record.json")
     assert (record.restarts, record.mechanism["ledger"][0]["steps"]) == (0, STEPS)
     assert not (folder / "superseded" / "1" / "checkpoints").exists()
@@ -271,7 +271,7 @@ def test_sigterm_before_training_says_resumable_too(words, tmp_path):
         time.sleep(0.005)
     process.terminate()
     process.join(600)
-    assert process.exitcode == 75, job_processes.said(folder)
+    assert process.exitcode == 75, job_processes.printed(folder)
 
 
 def test_what_is_done_is_not_run_again_unless_requested(words, tmp_path):
@@ -280,7 +280,7 @@ def test_what_is_done_is_not_run_again_unless_requested(words, tmp_path):
     first = (folder / "record.json").stat().st_mtime_ns
     assert job_processes.run(folder, *command) == 0
     assert (folder / "record.json").stat().st_mtime_ns == first
-    assert "not run again" in " ".join(job_processes.said(folder).split())
+    assert "not run again" in " ".join(job_processes.printed(folder).split())
     assert job_processes.run(folder, *command, "rerun=true") == 0
     assert (folder / "record.json").stat().st_mtime_ns != first
     assert (folder / "superseded" / "1" / "record.json").stat().st_mtime_ns == first
@@ -295,7 +295,7 @@ def test_what_other_code_has_done_is_run_anew(words, tmp_path):
     record["environment"]["code"] = "000000000000"
     (folder / "record.json").write_text(json.dumps(record))
     assert job_processes.run(folder, *command) == 0
-    assert "the code has changed" in " ".join(job_processes.said(folder).split())
+    assert "the code has changed" in " ".join(job_processes.printed(folder).split())
     assert read_record(folder / "record.json").environment["code"] == code_digest()
     assert (folder / "superseded" / "1" / "record.json").is_file()
 
@@ -310,7 +310,7 @@ def test_a_second_process_in_the_same_folder_changes_nothing(words, whole, tmp_p
         assert job_processes.run(folder, *command) == 75
     finally:
         os.kill(process.pid, signal.SIGCONT)
-    assert "another process is running" in " ".join(job_processes.said(folder).split())
+    assert "another process is running" in " ".join(job_processes.printed(folder).split())
     process.join(600)
     assert process.exitcode == 0
     assert_same(folder, whole("dpsgd"))

@@ -106,19 +106,21 @@ def test_epsilon_of_an_epoch_is_what_the_guarantee_says_at_its_end(stripes, comp
     )
     mechanism = build_mechanism(config, 64)
     net = nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 2))
-    curves, told = EpochCurves(mechanism.spent), []
+    curves, found = EpochCurves(mechanism.spent), []
 
     class Told(L.Callback):
         def on_train_epoch_end(self, trainer, pl_module):
-            told.append(mechanism.guarantee().epsilon)
+            found.append(mechanism.guarantee().epsilon)
 
     fitted(
         data, PrivacyCallback(mechanism), Told(), curves,
         net=net, make_gradient=mechanism.make_gradient, batches=mechanism.train_batches(),
     )  # fmt: skip
-    assert len(told) == 3
-    assert told[0] < told[1] < told[2]
-    assert curves.values["epsilon"] == told  # to the last digit: Lightning logs in single precision
+    assert len(found) == 3
+    assert found[0] < found[1] < found[2]
+    assert (
+        curves.values["epsilon"] == found
+    )  # to the last digit: Lightning logs in single precision
 
 
 def test_an_epoch_of_empty_batches_has_no_train_accuracy(stripes):

@@ -65,7 +65,7 @@ def in_mlflow(folder):
     client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'dpmi'")
     runs = client.search_runs([experiment.experiment_id])
-    (run,) = [run for run in runs if run.data.tags["dpmi.sweep"] in told_of(folder)]
+    (run,) = [run for run in runs if run.data.tags["dpmi.sweep"] in runs_of(folder)]
     rows = {
         name: [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, name)]
         for name in run.data.metrics
@@ -80,7 +80,7 @@ def in_mlflow(folder):
     return Seen(rows, run.data.tags, run.data.params, len(files), content)
 
 
-def told_of(folder):
+def runs_of(folder):
     """Names that a sweep's folder may have."""
     return {folder.parent.name, *(p.read_text() for p in folder.glob("group"))}
 
@@ -90,7 +90,7 @@ READ = {"tensorboard": in_tensorboard, "mlflow": in_mlflow}
 
 @pytest.fixture(scope="module")
 def job(composed, tiny, tmp_path_factory):
-    """Run a job here: ``job("logger=mlflow")`` gives record, folder and what was said."""
+    """Run a job here: ``job("logger=mlflow")`` gives record, folder and what was printed."""
     base = tmp_path_factory.mktemp("trackers")
 
     def run(*overrides, base_of=tiny):
@@ -131,9 +131,9 @@ def own(job, tiny, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tracker_has_the_metrics_the_config_and_what_they_are_covered_by(drawn, kind):
-    record, folder, said = drawn[kind]
+    record, folder, printed = drawn[kind]
     assert record.status == "completed", record.reason
-    assert "stopped working" not in said
+    assert "stopped working" not in printed
     seen = READ[kind](folder)
     assert len(seen.rows["nonprivate/loss"]) == 6  # one a step
     for name, value in record.metrics.items():
@@ -152,9 +152,9 @@ def test_a_tracker_has_the_metrics_the_config_and_what_they_are_covered_by(drawn
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_of_a_users_own_images_a_tracker_has_what_is_covered_and_test_metrics(own, kind):
-    record, folder, said = own[kind]
+    record, folder, printed = own[kind]
     assert record.status == "completed", record.reason
-    assert "stopped working" not in said
+    assert "stopped working" not in printed
     if kind == "mlflow":  # a sweep's folder is told by a digest under the key of the house
         client = MlflowClient(f"sqlite:///{folder.parent / 'mlflow.db'}")
         (experiment,) = client.search_experiments(filter_string="name = 'dpmi'")
@@ -259,19 +259,19 @@ def test_a_tracker_that_fails_in_mid_run_is_reported_once_and_is_left_alone(
     for step in range(3):
         broken.log_metrics({"nonprivate/loss": 0.5}, step)
     broken.finish(failed=False)
-    said = broken._console.export_text().replace("\n", " ")
+    printed = broken._console.export_text().replace("\n", " ")
     assert len(calls) == 1
-    assert said.count("stopped working (ConnectionError: the wire was cut [/x] and more)") == 1
+    assert printed.count("stopped working (ConnectionError: the wire was cut [/x] and more)") == 1
     assert not broken.working
 
 
 def test_a_server_that_does_not_answer_is_reported_once_and_training_goes_on(job, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # the port is closed, and stays so
-    record, folder, said = job(
+    record, folder, printed = job(
         "logger=mlflow", "logger.tracking_uri='http://127.0.0.1:9'", "mechanism=none"
     )
     assert record.status == "completed", record.reason
-    assert said.count("MLflow stopped working") == 1
+    assert printed.count("MLflow stopped working") == 1
     assert (folder / "metrics.csv").is_file()
     assert not (folder.parent / "mlflow.db").exists()
 

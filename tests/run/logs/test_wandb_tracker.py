@@ -104,7 +104,7 @@ def test_the_csv_log_is_written_beside_wandb(offline):
 
 @pytest.fixture
 def job(composed, tiny, tmp_path):
-    """Run a job here: ``job("logger=wandb")`` gives record, folder and what was said."""
+    """Run a job here: ``job("logger=wandb")`` gives record, folder and what was printed."""
 
     def run(*overrides, name="job"):
         folder = tmp_path / "sweep" / name
@@ -119,10 +119,10 @@ def job(composed, tiny, tmp_path):
 def test_the_csv_log_alone_is_whole_and_no_wandb_folder_is_made(job):
     record, folder, _ = job("logger=csv", "mechanism=dpsgd", "mechanism.accountant=rdp")
     assert record.status == "completed"
-    told = [float(row["epsilon"]) for row in csv_rows(folder) if row["epsilon"]]
-    assert len(told) == 6
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(record.guarantee.epsilon, rel=1e-5)
+    stated = [float(row["epsilon"]) for row in csv_rows(folder) if row["epsilon"]]
+    assert len(stated) == 6
+    assert stated == sorted(stated)
+    assert stated[-1] == pytest.approx(record.guarantee.epsilon, rel=1e-5)
     deltas = [float(row["delta"]) for row in csv_rows(folder) if row["delta"]]
     assert deltas == pytest.approx([1e-3] * 6)  # auto, of 60 images
     assert not (folder / "wandb").exists()
@@ -139,11 +139,11 @@ def test_a_wandb_that_fails_in_mid_run_is_reported_once_and_training_goes_on(job
         return log(run, *args, **kwargs)
 
     monkeypatch.setattr(wandb.Run, "log", breaks)
-    record, folder, said = job("logger=wandb", "mechanism=none")
+    record, folder, printed = job("logger=wandb", "mechanism=none")
     assert record.status == "completed"
     assert len(calls) == 3  # not asked again
-    assert said.count("W&B stopped working") == 1
-    assert "the wire was cut [/x]" in said
+    assert printed.count("W&B stopped working") == 1
+    assert "the wire was cut [/x]" in printed
     assert sum(bool(row["nonprivate/loss"]) for row in csv_rows(folder)) == 6
 
 
@@ -152,9 +152,9 @@ def test_a_wandb_that_does_not_start_is_reported_once_and_training_goes_on(job, 
         raise wandb.errors.CommError("no answer")
 
     monkeypatch.setattr(wandb, "init", refuses)
-    record, folder, said = job("logger=wandb", "mechanism=none")
+    record, folder, printed = job("logger=wandb", "mechanism=none")
     assert record.status == "completed"
-    assert said.count("W&B stopped working (CommError: no answer)") == 1
+    assert printed.count("W&B stopped working (CommError: no answer)") == 1
     assert csv_rows(folder)
 
 

@@ -59,7 +59,9 @@ def whole(words, tmp_path_factory):
     def of(cell, devices):
         if (cell, devices) not in folders:
             folder = tmp_path_factory.mktemp("whole") / "job"
-            assert job_processes.run(folder, *words(cell, devices)) == 0, job_processes.said(folder)
+            assert job_processes.run(folder, *words(cell, devices)) == 0, job_processes.printed(
+                folder
+            )
             folders[cell, devices] = folder
         return folders[cell, devices]
 
@@ -99,9 +101,9 @@ def test_two_processes_train_what_one_trains(cell, whole):
 def pids(folder, since=0):
     """Of the processes of a run, in order, as its log tells them."""
     log = folder / "train.log"
-    told = log.read_text()[since:] if log.exists() else ""
+    printed = log.read_text()[since:] if log.exists() else ""
     return {
-        int(rank): int(pid) for rank, pid in re.findall(r"process (\d) of 2 has pid (\d+)", told)
+        int(rank): int(pid) for rank, pid in re.findall(r"process (\d) of 2 has pid (\d+)", printed)
     }
 
 
@@ -130,7 +132,7 @@ def started(folder, words, steps):
     process = job_processes.start(folder, *words)
     while process.is_alive() and latest(folder) < steps:
         time.sleep(0.002)
-    assert process.is_alive(), job_processes.said(folder)
+    assert process.is_alive(), job_processes.printed(folder)
     return process, pids(folder)
 
 
@@ -178,7 +180,7 @@ def test_when_the_job_itself_is_killed_its_processes_go_with_it(words, whole, tm
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_all_stop_at_the_same_step_with_a_checkpoint(number, words, whole, tmp_path):
+def test_on_a_signal_all_stop_at_the_same_step_with_a_checkpoint(number, words, whole, tmp_path):
     folder, command = tmp_path / "job", words("dpsgd", 2)
     process = job_processes.start(folder, *command)
     while not (folder / "journal.jsonl").exists():

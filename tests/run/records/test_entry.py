@@ -73,7 +73,7 @@ def test_a_run_is_one_entry_reserved_by_its_plan_and_then_what_it_took(words, ac
     assert not (folder / "entry.json").exists()
 
 
-def test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_tells(
+def test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_states(
     words, accounts, tmp_path
 ):
     folder, command = tmp_path / "job", words(*DPSGD)
@@ -91,8 +91,8 @@ def test_a_killed_run_stays_at_its_plan_and_superseded_at_what_its_journal_tells
     assert record.account.superseded == (old.spending,)
     assert record.account.spending == new.spending
     assert steps(new.spending) == STEPS
-    said = " ".join(job_processes.said(folder).split())
-    assert f"may have released {journal} noised gradients before it" in said
+    printed = " ".join(job_processes.printed(folder).split())
+    assert f"may have released {journal} noised gradients before it" in printed
     both = total_of([account])
     assert both.models_epsilon == pytest.approx(composed(old.spending, new.spending), abs=1e-3)
     assert both.models_epsilon > record.guarantee.epsilon

@@ -110,7 +110,7 @@ def offline_files(folder):
     return [p for p in files if p.name != "requirements.txt"]
 
 
-def assert_tells_nothing(content, record):
+def assert_reveals_nothing(content, record):
     text = content.decode("latin1")
     for word in (*PLACES, record.data["sha256"], record.config_digest, ".png"):
         assert word not in text, word
@@ -143,7 +143,7 @@ def test_of_a_users_own_images_wandb_gets_what_is_covered_and_test_metrics(offli
     assert summary["guarantee"]["epsilon"] == record.guarantee.epsilon
     assert {key for key in config if key[0] != "_"} == publishable(record).config.keys()
     for path in offline_files(folder):
-        assert_tells_nothing(path.read_bytes(), record)
+        assert_reveals_nothing(path.read_bytes(), record)
 
 
 def test_of_a_users_own_images_a_server_gets_no_more(place, clinic, tiny):
@@ -162,7 +162,7 @@ def test_of_a_users_own_images_a_server_gets_no_more(place, clinic, tiny):
     assert b"test/accuracy" in sent
     assert SEED.split("=")[1].encode() not in sent
     # A query names fields of W&B's own: only its variables are of the run.
-    assert_tells_nothing(re.sub(rb'"query":"(\\.|[^"\\])*"', b"", sent), record)
+    assert_reveals_nothing(re.sub(rb'"query":"(\\.|[^"\\])*"', b"", sent), record)
 
 
 def test_what_no_epsilon_covers_leaves_where_the_user_says_so(job, clinic):
@@ -178,9 +178,9 @@ def test_what_no_epsilon_covers_leaves_where_the_user_says_so(job, clinic):
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)
-def test_a_public_record_tells_nothing_of_a_users_own_images(offline, mechanism):
+def test_a_public_record_reveals_nothing_of_a_users_own_images(offline, mechanism):
     record, public, folder = offline[mechanism]
-    assert_tells_nothing((folder / "public.json").read_bytes(), record)
+    assert_reveals_nothing((folder / "public.json").read_bytes(), record)
     assert public.metrics["test_images/accuracy"] == record.metrics["test/accuracy"]
     assert all(name.startswith("test_images/") for name in public.metrics)
     assert public.executed == {}
@@ -291,9 +291,9 @@ def test_of_images_that_are_lent_no_more_leaves_than_of_a_users_own(composed, na
     lent = plain_values(composed(f"data={name}"))
     assert not leaving.everything_may_leave(lent)
     assert leaving.public_groups(["a group"], lent) == []
-    told = leaving.public_config(lent)["data"]
-    assert told["name"] == name
-    assert not {"root", "batch_size", "split_seed", "on_missing"} & told.keys()
+    found = leaving.public_config(lent)["data"]
+    assert found["name"] == name
+    assert not {"root", "batch_size", "split_seed", "on_missing"} & found.keys()
     assert leaving.everything_may_leave(plain_values(composed("data=nih")))
 
 

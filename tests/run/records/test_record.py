@@ -149,8 +149,8 @@ def test_the_records_of_a_sweep_are_those_of_its_jobs(tmp_path):
 
 
 def test_the_environment_names_versions_and_no_host():
-    told = environment("cpu")
-    assert told["packages"]["torch"]
-    assert told["packages"]["dp-accounting"]
-    assert told["cpus"] >= 1
-    assert os.uname().nodename not in json.dumps(told)
+    found = environment("cpu")
+    assert found["packages"]["torch"]
+    assert found["packages"]["dp-accounting"]
+    assert found["cpus"] >= 1
+    assert os.uname().nodename not in json.dumps(found)

@@ -29,11 +29,11 @@ def test_the_lines_tell_loss_accuracy_epsilon_and_the_time_left(composed, tiny, 
         r"epoch (\d)/2  loss \d+\.\d{3}  accuracy [01]\.\d{3}  val accuracy [01]\.\d{3}  "
         r"ε (\d[\d.]*)  (\d+) s left"
     )
-    told = [re.fullmatch(pattern, line) for line in lines]
-    assert [match[1] for match in told] == ["1", "2"]
-    assert [match[3] for match in told][-1] == "0"
-    assert float(told[0][2]) < float(told[1][2])
-    assert told[1][2] == printed_epsilon(record.guarantee.epsilon)
+    found = [re.fullmatch(pattern, line) for line in lines]
+    assert [match[1] for match in found] == ["1", "2"]
+    assert [match[3] for match in found][-1] == "0"
+    assert float(found[0][2]) < float(found[1][2])
+    assert found[1][2] == printed_epsilon(record.guarantee.epsilon)
 
 
 def test_the_lines_of_a_run_without_privacy_tell_no_epsilon(composed, tiny, tmp_path):
@@ -45,7 +45,7 @@ def test_the_lines_of_a_run_without_privacy_tell_no_epsilon(composed, tiny, tmp_
 
 
 @pytest.mark.slow
-def test_the_bar_tells_loss_accuracy_epsilon_and_the_time_left(place, tiny):
+def test_the_bar_shows_loss_accuracy_epsilon_and_the_time_left(place, tiny):
     """On a terminal of its own, as a person sees it."""
     reader, terminal = pty.openpty()
     shown = []

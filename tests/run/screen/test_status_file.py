@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def told(composed, tiny, tmp_path, monkeypatch):
+def watched(composed, tiny, tmp_path, monkeypatch):
     """Run with some overrides; return the statuses that it wrote, and the record."""
     written = []
     write = RunStatus.write
@@ -32,9 +32,9 @@ def told(composed, tiny, tmp_path, monkeypatch):
     return run
 
 
-def test_a_run_tells_how_far_it_is_and_what_it_spent(told, tmp_path, monkeypatch):
+def test_a_run_shows_how_far_it_is_and_what_it_spent(watched, tmp_path, monkeypatch):
     monkeypatch.setattr(status_file, "INTERVAL_SECONDS", 0.0)
-    statuses, record = told("mechanism=dpsgd", "mechanism.accountant=rdp")
+    statuses, record = watched("mechanism=dpsgd", "mechanism.accountant=rdp")
     phases = [status.phase for status in statuses]
     assert phases == sorted(phases, key=("preparing", "training", "evaluating").index)
     assert set(phases) == {"preparing", "training", "evaluating"}
@@ -51,19 +51,19 @@ def test_a_run_tells_how_far_it_is_and_what_it_spent(told, tmp_path, monkeypatch
     assert {s.of for s in training if s.latest is not None} == {"train", "val"}
 
 
-def test_the_status_is_gone_when_the_run_has_ended(told, tmp_path):
-    told("mechanism=none")
+def test_the_status_is_gone_when_the_run_has_ended(watched, tmp_path):
+    watched("mechanism=none")
     assert not (tmp_path / STATUS_FILE).exists()
 
 
-def test_a_run_without_privacy_tells_no_epsilon(told):
-    statuses, _ = told("mechanism=none")
+def test_a_run_without_privacy_shows_no_epsilon(watched):
+    statuses, _ = watched("mechanism=none")
     assert {status.epsilon for status in statuses} == {None}
 
 
-def test_within_a_second_only_the_ends_of_epochs_are_reported(told, monkeypatch):
+def test_within_a_second_only_the_ends_of_epochs_are_reported(watched, monkeypatch):
     monkeypatch.setattr(status_file, "INTERVAL_SECONDS", 1e9)
-    statuses, _ = told("mechanism=ldp")
+    statuses, _ = watched("mechanism=ldp")
     training = [status.epochs_done for status in statuses if status.phase == "training"]
     assert training == [0, 1, 2]  # and the start
     assert statuses[-1].epsilon == 1.0
