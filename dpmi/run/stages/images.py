@@ -89,6 +89,7 @@ def take_features(context: Context, images: Protected) -> Inputs:
     )
     with context.timed("features"):
         asked = (start.pretrained, context.console, context.device)
-        features = features_of(config, data, *asked)
+        given = context.given.features if context.given else None
+        features = given or features_of(config, data, *asked)
         train = training_set(config, data, features, images.patients, *asked)
     return Inputs(start, features, train)
