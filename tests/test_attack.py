@@ -88,7 +88,7 @@ def test_membership_of_a_whole_network_is_attacked_by_shadow_networks(tiny, tmp_
     assert attack.main(["membership", *words, "--models", "16"]) == 0
     (path,) = tmp_path.glob(f"phantom_xray-*/{ATTACKS_FILE}")
     found = read_attacks(path.parent).membership
-    assert (found.models, found.images, found.promised) == (16, 24, None)
+    assert (found.models, found.candidates, found.promised) == (16, 24, None)
     assert (path.parent / "attack-roc.svg").is_file()
 
 

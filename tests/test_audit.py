@@ -61,13 +61,14 @@ def test_a_claim_that_is_too_small_is_an_error_in_one_line(run, capsys):
 
 
 @pytest.mark.parametrize(
-    "mechanism", [pytest.param("class_means", marks=pytest.mark.slow), "ldp_features"]
+    ("mechanism", "described"), [("ldp_features", {}), ("class_means", {"moment_scale": 2.0})]
 )
-def test_what_no_canary_reaches_is_reported_as_not_audited(run, capsys, mechanism):
+def test_what_no_canary_reaches_is_reported_as_not_audited(run, capsys, mechanism, described):
     folder = run / "ldp"
     record = read_record(folder / RECORD_FILE)
     other = dataclasses.replace(record.guarantee, mechanism=mechanism)
-    write_record(record.model_copy(update={"guarantee": other}), folder)
+    changed = {"guarantee": other, "mechanism": record.mechanism | described}
+    write_record(record.model_copy(update=changed), folder)
     assert audit.main([str(folder), "--seconds", "0"]) == 2
     printed = capsys.readouterr()
     assert "are not audited" in " ".join(printed.out.split())

@@ -6,6 +6,7 @@ import functools
 import logging
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dpmi.auditing.black_box import RealRun
+from dpmi.auditing.class_means import audit_class_means
 from dpmi.auditing.dpsgd import audit_dpsgd
 from dpmi.auditing.releases import audit_releases
 from dpmi.auditing.result import Audit, rounded_down
@@ -26,11 +28,8 @@ from dpmi.run.records.reading import config_of, read_record
 from dpmi.run.records.record import RECORD_FILE, SUPERSEDED, RunRecord
 from dpmi.run.records.writing import write_record
 
-# Attacks on the steps of DP-SGD do not apply to these.
-_NOT_AUDITED = {
-    "class_means": "class means are not audited: no canary of the auditor's reaches them",
-    "ldp_features": "answers of one bit are not audited: no canary of the auditor's gives one",
-}
+_ONE_BIT = "answers of one bit are not audited: no canary of the auditor's gives one"
+_MOMENTS = "second moments are not audited; the same run with mechanism.moment_scale=null can be"
 
 
 def audit_default(seconds: float) -> Audit | None:
@@ -96,7 +95,9 @@ def _nothing_to_audit(record: RunRecord) -> str | None:
         return f"{record.status}, so there is nothing to audit"
     if record.guarantee is None or record.guarantee.epsilon is None:
         return "claims no ε, so there is nothing to audit"
-    return _NOT_AUDITED.get(record.guarantee.mechanism)
+    if record.mechanism.get("moment_scale") is not None:
+        return _MOMENTS
+    return _ONE_BIT if record.guarantee.mechanism == "ldp_features" else None
 
 
 def _real(
@@ -140,13 +141,13 @@ def _audited(
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(f"auditing {name}", total=seconds)
-        audit_of = (
-            audit_releases
-            if config.mechanism.name == "ldp"
-            else functools.partial(audit_dpsgd, real=real)
-        )
+        audits: dict[str, Callable[..., Audit]] = {
+            "ldp": audit_releases,
+            "class_means": audit_class_means,
+            "dpsgd": functools.partial(audit_dpsgd, real=real),
+        }
         try:
-            audit = audit_of(
+            audit = audits[config.mechanism.name](
                 config,
                 n,
                 seconds=seconds,

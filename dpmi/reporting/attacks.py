@@ -31,7 +31,7 @@ class Tried:
 
     Attributes:
         attacks: each run's that was attacked, once.
-        charts: ROC curves, one of each data set.
+        charts: ROC curves, one of each data set and unit.
     """
 
     attacks: list[Attacks]
@@ -88,10 +88,13 @@ def attacks_tried(folders: Sequence[Path]) -> Tried | None:
     attacks = sorted(found.values(), key=lambda its: (its.dataset, *_order(its)))
     if not attacks:
         return None
-    datasets = dict.fromkeys(each.dataset for each in attacks)
+    # Images and patients have the same colours: a chart each.
+    panels: dict[tuple[str, str], list[Attacks]] = {}
+    for each in attacks:
+        if each.membership:
+            panels.setdefault((each.dataset, each.membership.unit), []).append(each)
     charts = [
-        roc_chart([each for each in attacks if each.dataset == dataset], f"{ROC}-{number}")
-        for number, dataset in enumerate(datasets, 1)
+        roc_chart(those, f"{ROC}-{number}") for number, those in enumerate(panels.values(), 1)
     ]
     return Tried(attacks, [chart for chart in charts if chart])
 

@@ -57,6 +57,19 @@ def test_a_head_that_learns_by_heart_gives_its_images_away(head):
     assert "left out" in found.absent
 
 
+def test_a_head_that_learns_by_heart_gives_whole_patients_away(head_of_patients):
+    found = attacked(head_of_patients(*BY_HEART, "privacy.unit=patient"), 20)
+    assert (found.unit, found.candidates) == ("patient", 30)
+    ratio = found.rocs[0]
+    assert ratio.auc.low > ndtr(0.33 / 2**0.5), ratio.auc
+    assert "an absent patient is left out" in found.absent
+
+
+def test_a_private_head_of_patients_is_not_above_the_bound_of_a_patient(head_of_patients):
+    words = "mechanism=dpsgd", "mechanism.delta=1e-3", "beta=1", "privacy.unit=patient"
+    assert stays_below_its_bound(head_of_patients(*words)).unit == "patient"
+
+
 @pytest.mark.parametrize(
     "mechanism", ["dpsgd", pytest.param("class_means", marks=pytest.mark.slow)]
 )
@@ -80,3 +93,4 @@ def stays_below_its_bound(config):
         for rate in np.quantile([point[0] for point in roc.curve], [0.4, 0.6, 0.8, 0.9]):
             point = min(roc.curve, key=lambda its: abs(its[0] - rate))
             assert point[2] <= allowed[point[0]], point
+    return found

@@ -28,7 +28,7 @@ def roc_chart(attacks: Sequence[Attacks], name: str) -> Chart | None:
     """True over false positive rate on logarithmic axes, a panel a score (Carlini et al. 2022).
 
     Args:
-        attacks: on runs of one data set.
+        attacks: on runs of one data set, on images or on patients.
         name: of the chart.
 
     Returns:
@@ -60,7 +60,8 @@ def roc_chart(attacks: Sequence[Attacks], name: str) -> Chart | None:
         f"{_title(each)}: AUC {roc.auc} by {roc.score}" for each, found in tried
         for roc in found.rocs
     )  # fmt: skip
-    return Chart(name, f"Membership attacks: {tried[0][0].dataset}", f"{words}.", figure)
+    dataset, unit = tried[0][0].dataset, tried[0][1].unit
+    return Chart(name, f"Membership attacks on {unit}s: {dataset}", f"{words}.", figure)
 
 
 def _curve(axes: Axes, roc: Roc, colour: str, style: str) -> None:

@@ -89,6 +89,7 @@ def take_features(context: Context, images: Protected) -> Inputs:
     )
     with context.timed("features"):
         how = (start.pretrained, context.console, context.device)
-        features = features_of(config, data, *how)
+        given = context.given.features if context.given else None
+        features = given or features_of(config, data, *how)
         train = training_set(config, data, features, images.patients, *how)
     return Inputs(start, features, train)
