@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,9 +7,21 @@ from torchvision.models import resnet18
 
 from dpmi.models.network import ImageNetwork, build_network
 from dpmi.models.whitening import RIDGE, Whitening
+from dpmi.pretraining import whitening
 from dpmi.pretraining.whitening import whiten_by_public_images
 
 SIDE = 32
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_images() -> Iterator[None]:
+    """Drawing hundreds takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dpmi.pretraining.whitening.DRAWN", 40)
+        yield
+    whitening._drawn.cache_clear()
 
 
 def correlated(n: int, dimensions: int) -> Tensor:
