@@ -67,6 +67,7 @@ class DPSGD(PlannedMechanism):
         self._engine, self._multiplicity, self._dropped = engine, multiplicity, 0
         self._compiled = compiled
         self._gradient: PrivateGradient | None = None
+        self._functional: list[str] | None = None  # layers without a rule, of an earlier process
 
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> PrivateGradient:
         """Clipped and noised gradient, executed by the plan and written on the ledger.
@@ -124,10 +125,18 @@ class DPSGD(PlannedMechanism):
         """
         return super().describe() | {
             "learning_rate": self.learning_rate,
-            "physical_batch_size": self._gradient.physical_batch_size if self._gradient else None,
-            "functional_layers": list(self._gradient.functional) if self._gradient else None,
+            "physical_batch_size": None if self._size == "auto" else self._size,
+            "functional_layers": self._without_rule,
             "nonprivate/dropped_gradients": self._dropped_so_far(),
         }
+
+    @property
+    def _size(self) -> int | str:
+        return self._gradient.physical_batch_size if self._gradient else self._piece
+
+    @property
+    def _without_rule(self) -> list[str] | None:
+        return list(self._gradient.functional) if self._gradient else self._functional
 
     def _dropped_so_far(self) -> int:
         return self._dropped + (self._gradient.dropped if self._gradient else 0)
@@ -136,12 +145,12 @@ class DPSGD(PlannedMechanism):
         """What a process that resumes the run must know; plain values."""
         return super().state_dict() | {
             "dropped": self._dropped_so_far(),
-            "physical_batch_size": (
-                self._gradient.physical_batch_size if self._gradient else self._piece
-            ),
+            "physical_batch_size": self._size,
+            "functional_layers": self._without_rule,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over what an earlier process executed, before a gradient is made."""
         super().load_state_dict(state)
         self._dropped, self._piece = state["dropped"], state["physical_batch_size"]
+        self._functional = state["functional_layers"]

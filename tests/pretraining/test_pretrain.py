@@ -80,7 +80,7 @@ def _ask(folder, queue):
     console = Console(record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     state = phantom_weights(Path(folder), console, TINY)
     total = sum(float(value.double().sum()) for value in state.values())
-    queue.put((total, "pretraining once" in console.export_text()))
+    queue.put((total, "once on" in console.export_text()))
 
 
 @pytest.mark.slow

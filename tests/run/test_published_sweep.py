@@ -4,7 +4,10 @@ from dpmi.run.records.reading import read_records
 
 pytestmark = pytest.mark.slow
 
-SET_UP = ("model.norm=batch", "trainer.test_every_epoch=true", "trainer.max_epochs=2")
+SET_UP = (
+    *("model.norm=batch", "model.average=none"),
+    *("trainer.test_every_epoch=true", "trainer.max_epochs=2"),
+)
 
 
 @pytest.fixture(scope="module")

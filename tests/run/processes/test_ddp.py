@@ -231,7 +231,7 @@ def test_on_another_number_of_devices_steps_that_were_lost_are_counted(words, tm
 @pytest.mark.slow
 def test_a_mistake_that_only_the_processes_can_find_is_one_line(words, tmp_path):
     folder = tmp_path / "job"
-    assert job_processes.run(folder, *words("none", 2), "model.learning_rate=1e30") == 1
+    assert job_processes.run(folder, *words("none", 2), "model.learning_rate=1e6") == 1
     reason = read_record(folder / "record.json").reason
     assert "the weights are not finite" in reason
     assert "\n" not in reason
