@@ -272,7 +272,7 @@ def test_every_key_says_in_a_comment_what_it_means(file):
     text = file.read_text()
     assert text.startswith("# ")
     for path, line in keys_with_lines(text):
-        if path[0] == "hydra" or path in (("name",), ("_target_",)):  # Hydra's own; the option
+        if path[0] in ("hydra", "defaults") or path in (("name",), ("_target_",)):  # Hydra's own
             continue
         comment = line.partition(" # ")[2] or line.partition("  # ")[2]
         assert len(comment.strip()) >= 5, f"{file.name}: {'.'.join(path)} has no comment"
