@@ -184,7 +184,7 @@ class Shadows:
             average.apply(model)
         # All images are there under a plan: the absent ones are left out here, too.
         kept = rows if planned else torch.arange(len(rows))
-        mechanism.settle(net, lambda: _logits(net, module.train_eval_dataloader())[kept])
+        mechanism.settle(net, _logits(net, module.train_eval_dataloader())[kept])
         return net.eval(), mechanism
 
     def _chosen(self, rows: Tensor, planned: bool) -> TrainingSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -66,12 +66,12 @@ class Mechanism(Protocol):
         """
         ...
 
-    def settle(self, net: nn.Module, logits: Callable[[], Tensor]) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give the network, after its last step, what it decides by beside its weights.
 
         Args:
             net: with the weights that are evaluated and kept.
-            logits: makes those of the training images as training saw them, (n, K).
+            logits: (n, K), of the training images as training saw them, in evaluation.
         """
         ...
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from dpmi.mechanisms.planned import PlannedMechanism
-from dpmi.mechanisms.statistics import Logits
 from dpmi.models.discriminant import discriminant, pooled_discriminant
 from dpmi.models.head import FeatureHead
 from dpmi.privacy.gradients import refuse_delta
@@ -102,7 +101,7 @@ class ClassMeans(PlannedMechanism):
         moment = 0 if self._moment_scale is None else width * (width + 1) // 2
         return [classes * width, classes, moment]
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Nothing: discriminant analysis has decided midway."""
 
     def describe(self) -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi.base import devices
 from dpmi.mechanisms.layers import RULES, SAMPLERS
 from dpmi.mechanisms.planned import PlannedMechanism
-from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, decide_midway, logit_sums
+from dpmi.mechanisms.statistics import CLASS_LOGITS, decide_midway, logit_sums
 from dpmi.privacy.engines.bookkeeping import BookKeeping
 from dpmi.privacy.engines.clipping import ClippingEngine
 from dpmi.privacy.engines.opacus_hooks import OpacusHooks
@@ -107,7 +107,7 @@ class DPSGD(PlannedMechanism):
         )
         return self._gradient
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Release the sums of the classes' logits, where the plan has them; see ``midway``."""
         for planned in self.plan.statistics:
             if planned.name == CLASS_LOGITS:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
 from dpmi.privacy.guarantee import Claim, Guarantee
 from dpmi.privacy.microbatches import MicrobatchGradient
 from dpmi.privacy.noise import GaussianNoise
@@ -65,7 +65,7 @@ class DPSGDAsPublished:
         )
         return self._gradient
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give the network its threshold, as it is."""
         self._statistics.settle(net, logits)
 

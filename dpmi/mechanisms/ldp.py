@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi.base.errors import UserError
 from dpmi.base.ranks import ALONE, Ranks
@@ -18,7 +18,7 @@ from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData, Split
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.ldp_release import Release, coarse, gray_images, noised, shared_release
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import (
     REPEATABLE,
@@ -181,7 +181,7 @@ class LocalDP:
         self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give the network its threshold, of the noised images and their labels."""
         self._statistics.settle(net, logits)
 

@@ -21,7 +21,6 @@ from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
 from dpmi.mechanisms.interview import VERSION, ClassEstimate, class_part, interview
 from dpmi.mechanisms.ldp import Announce
-from dpmi.mechanisms.statistics import Logits
 from dpmi.models.discriminant import discriminant
 from dpmi.models.gradient import Gradient
 from dpmi.models.head import FeatureHead
@@ -207,7 +206,7 @@ class LocalDPOfFeatures:
         if self._uniform:
             net.set_class_counts(n * shares)
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Nothing: discriminant analysis has decided midway."""
 
     def spent(self) -> tuple[float, str] | None:

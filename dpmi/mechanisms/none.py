@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.batches import Batches
 from dpmi.data.prepare import PreparedData
-from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics, Logits
+from dpmi.mechanisms.statistics import NO_STATISTICS, ExactStatistics
 from dpmi.models.gradient import Gradient, MeanGradient
 from dpmi.privacy.guarantee import Guarantee
 
@@ -40,7 +40,7 @@ class NonPrivate:
         self._statistics.hand_over(net, first_step)
         return MeanGradient(net, self._ranks)
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give the network its threshold, as it is."""
         self._statistics.settle(net, logits)
 

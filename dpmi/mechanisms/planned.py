@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dpmi.base.ranks import ALONE, Ranks
 from dpmi.data.prepare import PreparedData
 from dpmi.mechanisms.base import COUNTED, EVALUATED, NO_GROUPS, PUBLIC_WEIGHTS, FirstWeights
-from dpmi.mechanisms.statistics import CLASS_LOGITS, Logits, hand_over, statistic
+from dpmi.mechanisms.statistics import CLASS_LOGITS, hand_over, statistic
 from dpmi.models.gradient import Gradient
 from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import (
@@ -117,7 +117,7 @@ class PlannedMechanism(ABC):
         return released
 
     @abstractmethod
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Release what the plan has after its steps, and hand it to the network."""
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -27,9 +26,6 @@ CENTRE, CLASS_SUMS, CLASS_COUNTS = "centre", "class_sums", "class_counts"  # bef
 CLASS_LOGITS = "class_logits"  # after the last
 
 _EXPECTED_SHIFT = 1.0  # standard deviation of what training leaves of a threshold, a priori
-
-# Makes logits of the training images, (n, K), as the network decides in evaluation.
-Logits = Callable[[], Tensor]
 
 
 def statistic(train: TrainingSet | None, name: str) -> Tensor:
@@ -76,7 +72,7 @@ def hand_over(
         cast(DecidingNetwork, net).set_class_counts(value)
 
 
-def logit_sums(train: TrainingSet | None, logits: Logits) -> Tensor:
+def logit_sums(train: TrainingSet | None, logits: Tensor) -> Tensor:
     """The exact statistic CLASS_LOGITS: private, of sensitivity 1.
 
     Raises:
@@ -84,7 +80,7 @@ def logit_sums(train: TrainingSet | None, logits: Logits) -> Tensor:
     """
     if train is None:
         raise ValueError(f"{CLASS_LOGITS} is of training images, and none were given")
-    return train.logit_sums(logits().cpu())
+    return train.logit_sums(logits.cpu())
 
 
 def decide_midway(
@@ -146,7 +142,7 @@ class ExactStatistics:
                 continue
             hand_over(net, name, statistic(self.train, name), self.train, 0.0)
 
-    def settle(self, net: nn.Module, logits: Logits) -> None:
+    def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give a network what it is to have after its last step.
 
         Raises:

@@ -70,15 +70,11 @@ class ImageClassifier(L.LightningModule):
         ranks: who trains; each process evaluates all images.
 
     Attributes:
-        shift: (K,), what was taken off the logits of all images but the training images
-            (:meth:`decide_clean`).
         reliability: of the test images, as :func:`reliability` tells it; empty before they were
             evaluated, and of findings.
         tested: probabilities (n, K) and labels (n,), or findings (n, K), of the test images, in
             their order; None before they were evaluated.
     """
-
-    shift: Tensor
 
     def __init__(
         self,
@@ -99,7 +95,6 @@ class ImageClassifier(L.LightningModule):
         self.automatic_optimization = False  # a batch may take several backward passes, one step
         self.net = net
         self.classes, self.multilabel = classes, multilabel
-        self.register_buffer("shift", torch.zeros(len(classes)), persistent=False)
         self.reliability: list[tuple[float, float, int]] = []
         self.tested: tuple[Tensor, Tensor] | None = None
         self._make_gradient, self._compiled, self._ranks = make_gradient, compiled, ranks
@@ -129,11 +124,10 @@ class ImageClassifier(L.LightningModule):
         """Fold all that decides into the network: what is measured is, to the bit, what is kept.
 
         Args:
-            shift: (K,), to be taken off the logits of all images but the training images, from
-                which they differ by more than their class: by noise.
+            shift: (K,), to be taken off the logits of images that differ from the training
+                images by more than their class: by noise.
         """
         if shift is not None:
-            self.shift.copy_(shift)
             self.net.take_off(shift)
         self.net.fold()
 
@@ -183,11 +177,17 @@ class ImageClassifier(L.LightningModule):
     def test_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Count one batch of the test (loader 0), training (1) or validation split (2, if any)."""
-        if dataloader_idx == 1:
-            self._count(self.train_metrics, batch, back=self.shift)
-        else:
-            self._count(self.val_metrics if dataloader_idx else self.test_metrics, batch)
+        """Count one batch of the test (loader 0) or the validation split (1, if there is one)."""
+        self._count(self.val_metrics if dataloader_idx else self.test_metrics, batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) of one batch, in float32, and its labels."""
+        images, labels = batch
+        return self._logits(images), labels
+
+    def count_training_images(self, logits: Tensor, labels: Tensor) -> None:
+        """Count the training images, all at once, by their logits (n, K): before a test."""
+        self.train_metrics.update(probabilities(logits, multilabel=self.multilabel), labels)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics of the splits."""
@@ -195,16 +195,17 @@ class ImageClassifier(L.LightningModule):
         self.tested = counted_images(self.test_metrics)
         self._log_and_reset(self.test_metrics)
         self._log_and_reset(self.train_metrics)
-        if self.trainer.num_test_batches[2:]:
+        if self.trainer.num_test_batches[1:]:
             self._log_and_reset(self.val_metrics)
 
-    def _count(
-        self, metrics: MetricCollection, batch: tuple[Tensor, Tensor], back: Tensor | float = 0.0
-    ) -> None:
-        images, labels = batch
+    def _logits(self, images: Tensor) -> Tensor:
         with last_layer_in_float32(self.net, images.device.type):
-            logits = self.net(images).float()
-        metrics.update(probabilities(logits + back, multilabel=self.multilabel), labels)
+            logits: Tensor = self.net(images)
+        return logits.float()
+
+    def _count(self, metrics: MetricCollection, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        metrics.update(probabilities(self._logits(images), multilabel=self.multilabel), labels)
 
     def _log_and_reset(self, metrics: MetricCollection) -> None:
         values = named(metrics, self.classes)

@@ -187,7 +187,7 @@ def test_the_sums_of_the_logits_are_released_with_their_noise_after_the_steps(bu
     steps = mechanism.ledger.steps
     with torch.no_grad():
         logits = net.eval()(train.vectors)
-    mechanism.settle(net, lambda: logits)
+    mechanism.settle(net, logits)
     ((sums, std),) = found
     planned = mechanism.plan.statistics[-1]
     assert planned.name == "class_logits"
@@ -214,7 +214,7 @@ def test_the_sums_of_the_logits_are_counted_in_full_where_an_attempt_was_lost(bu
     for step in range(mechanism.plan.steps):
         rows = mechanism.train_batches().draw(step)
         gradient(train.vectors[rows], train.labels[rows])
-    mechanism.settle(net, lambda: net.eval()(train.vectors).detach())
+    mechanism.settle(net, net.eval()(train.vectors).detach())
     made = read_journal(tmp_path / "journal")
     lost = reserved_entries(made, 0, max(r.last for r in made))
     for spent in mechanism.ledger.entries:
@@ -277,7 +277,7 @@ def test_of_findings_counts_and_logits_are_released_with_the_plans_noise(build, 
         rows = mechanism.train_batches().draw(step)
         gradient(train.vectors[rows], train.labels[rows])
     logits = torch.randn(400, k, generator=torch.Generator().manual_seed(1))
-    mechanism.settle(net, lambda: logits)
+    mechanism.settle(net, logits)
     assert 0.998 <= mechanism.guarantee().epsilon <= 1
     planned = {one.name: one.noise_multiplier for one in mechanism.plan.statistics}
     assert list(planned) == list(given) == ["class_counts", "class_logits"]

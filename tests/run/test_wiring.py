@@ -42,6 +42,7 @@ class Watched:
     Attributes:
         trained: images of each forward pass that gradients were made of, (B, C, S, S) in [0, 1].
         evaluated: those of each pass without gradients.
+        steps_ended: how many of these had been when the last step was taken.
         rows: what metrics.csv holds.
     """
 
@@ -57,7 +58,7 @@ class Watched:
 
         def step(optimizer, *_):
             nonlocal looking
-            looking = False
+            looking, self.steps_ended = False, len(self.evaluated)
             if on_step:
                 on_step(self, [p for group in optimizer.param_groups for p in group["params"]])
             looking = True
@@ -79,11 +80,13 @@ class Watched:
         return torch.from_numpy(self.clean.splits[split].pixels.copy()).float().div(255)
 
     def evaluated_in_order(self):
-        """Images of the test split and of the training split, as they were evaluated at the end."""
-        images = torch.cat(self.evaluated)
-        splits = self.clean.splits
-        counts = [len(splits[name].labels) for name in ("test", "train", "val") if name in splits]
-        return images[-sum(counts) :].split(counts)[:2]
+        """Images of the test and of the training split, as they were evaluated after training."""
+        images, splits = torch.cat(self.evaluated[self.steps_ended :]), self.clean.splits
+        test, train, val = (
+            len(splits[name].labels) if name in splits else 0 for name in ("test", "train", "val")
+        )
+        tests = images[len(images) - test - val :][:test]
+        return tests, images[val:][:train]  # the last epoch ends with the validation images
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ def test_under_local_dp_the_network_is_trained_on_released_images_alone(job, poo
     for epoch in (done.trained[:STEPS], done.trained[STEPS:]):  # one release: the same images again
         assert sorted(numbers_of(torch.cat(epoch), released).tolist()) == list(range(60))
     noise = follows_the_laplace_mechanism(narrowed(released, pool), clean, scale)
-    val, seen = done.pixels("val"), torch.cat(done.evaluated)[2 * 10 : -100]  # after two epochs
+    val, seen = done.pixels("val"), torch.cat(done.evaluated)[2 * 10 + 60 : -40]  # after two epochs
     val = block_means(val, pool)
     assert len(seen) == (3 * len(val) if matched else 0)
     if not matched:

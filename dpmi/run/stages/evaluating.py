@@ -48,9 +48,9 @@ def evaluate(
     """
     model, module, trainer = learner.model, learner.module, training.trainer
     with context.timed("evaluate"):
-        seen = module.train_eval_dataloader()
-        find_threshold(model, mechanism, seen, data, context.config.data.image_size)
-        loaders: list[Any] = [module.test_dataloader(), module.train_eval_dataloader()]
+        seen, size = module.train_eval_dataloader(), context.config.data.image_size
+        find_threshold(model, trainer, mechanism, seen, data, size)
+        loaders: list[Any] = [module.test_dataloader()]
         loaders += [val] if (val := module.val_dataloader()) else []
         trainer.test(model, dataloaders=loaders, verbose=False)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
