@@ -51,9 +51,10 @@ class MicrobatchGradient:
         self._bound, self._std = max_grad_norm, noise_multiplier * max_grad_norm
         self._noise = noise
         self._parameters = [p for p in net.parameters() if p.requires_grad]
-        self._buffer = torch.empty(
-            sum(p.numel() for p in self._parameters), device=self._parameters[0].device
-        )
+        sizes = [p.numel() for p in self._parameters]
+        self._buffer = self._parameters[0].new_empty(sum(sizes))
+        parts = self._buffer.split(sizes)
+        self._parts = [part.view(p.shape) for part, p in zip(parts, self._parameters, strict=True)]
         self.steps = first_step
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -76,13 +77,13 @@ class MicrobatchGradient:
         for number, run in enumerate(runs, start=1):
             self._add_clipped(run.mean(), keep_graph=number < len(runs))
         self._buffer.div_(len(runs))
-        parts = self._buffer.split([p.numel() for p in self._parameters])
-        for parameter, part in zip(self._parameters, parts, strict=True):
-            parameter.grad = part.view(parameter.shape)
+        for parameter, part in zip(self._parameters, self._parts, strict=True):
+            parameter.grad = part
         self.steps += 1
         return logits.detach()
 
     def _add_clipped(self, loss: Tensor, keep_graph: bool) -> None:
         mean = torch.autograd.grad(loss, self._parameters, retain_graph=keep_graph)
-        flat = torch.cat([grad.reshape(-1) for grad in mean])
-        self._buffer.add_(flat * torch.clamp(self._bound / flat.norm(), max=1.0))
+        factor = torch.clamp(self._bound / nn.utils.get_total_norm(mean), max=1.0)
+        for part, grad in zip(self._parts, mean, strict=True):
+            part.addcmul_(grad, factor)
