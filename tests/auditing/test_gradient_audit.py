@@ -52,12 +52,12 @@ def audited(composed):
     [
         (WHOLE, 0.6),
         ((*WHOLE, *PATIENTS), 0.6),
-        pytest.param(poisson(FINE), 0.5, marks=pytest.mark.slow),
-        pytest.param((*poisson(FINE), *PATIENTS), 0.5, marks=pytest.mark.slow),
+        pytest.param(poisson(FINE), 0.3, marks=pytest.mark.slow),
+        pytest.param((*poisson(FINE), *PATIENTS), 0.3, marks=pytest.mark.slow),
         pytest.param((*WHOLE, "mechanism.engine=opacus"), 0.6, marks=pytest.mark.slow),
         pytest.param((*WHOLE, *TWO_VIEWS), 0.3, marks=pytest.mark.slow),
-        pytest.param((*poisson(FINE), "trainer.precision=bf16-mixed"), 0.5, marks=pytest.mark.slow),
-        pytest.param((*poisson(FINE), "trainer=ddp"), 0.5, marks=pytest.mark.slow),
+        pytest.param((*poisson(FINE), "trainer.precision=bf16-mixed"), 0.3, marks=pytest.mark.slow),
+        pytest.param((*poisson(FINE), "trainer=ddp"), 0.3, marks=pytest.mark.slow),
     ],
     ids=[
         "whole",
@@ -71,6 +71,7 @@ def audited(composed):
     ],
 )
 def test_the_bound_of_an_honest_run_is_near_its_epsilon_and_not_above(audited, words, share):
+    """By secret noise: of Poisson batches the bound was 0.41 to 0.77 of ε in seven runs."""
     audit = audited(words, FINE)
     assert not audit.refuted, audit
     assert audit.epsilon > share * audit.claimed

@@ -5,6 +5,7 @@ import zipfile
 import pytest
 import safetensors.torch
 import torch
+from small_network import SMALL
 from torchvision.models import ResNet18_Weights, resnet18
 
 from dpmi.base.errors import UserError
@@ -150,7 +151,7 @@ def test_no_flipped_bit_and_no_truncation_of_written_weights_goes_unseen(tmp_pat
 def test_the_weights_that_a_run_leaves_are_weights_to_start_from(real_sweeps):
     (file,) = (real_sweeps[1] / "3").glob("model.*")  # trained with BatchNorm
     left = read_state_dict(file)
-    again = build_network("resnet18", 2, "batch", left).net.state_dict()
+    again = build_network(SMALL, 2, "batch", left).net.state_dict()
     assert all(torch.equal(again[name], left[name]) for name in left)
 
 

@@ -115,4 +115,4 @@ def test_pretraining_learns_the_public_classes(subject):
     with torch.no_grad():
         predicted = net(images).argmax(1)
     accuracy = (predicted == torch.tensor([label for _, label in drawn])).float().mean()
-    assert accuracy > 0.8
+    assert accuracy > 0.75  # of chests 0.5 by chance, of retinas 0.2; 400 images: +- 0.02
