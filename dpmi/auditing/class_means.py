@@ -9,8 +9,6 @@ variance. What centring moved is known to them, as the centre is, and taken off.
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,8 +22,9 @@ from scipy.stats import norm
 
 from dpmi.auditing.bounds import Family, measured, one_run
 from dpmi.auditing.canaries import CLASSES, SIDE, auditors_data, owners
+from dpmi.auditing.coins import Coins
 from dpmi.auditing.replica import again, claim, execute, replica
-from dpmi.auditing.result import Audit, Bound
+from dpmi.auditing.result import Audit, Bound, Found
 from dpmi.config.schema import Config
 from dpmi.features.extract import Features
 from dpmi.mechanisms.statistics import CENTRE
@@ -105,9 +104,8 @@ def audit_class_means(
     Raises:
         UserError: a run did not complete, or has no ε.
     """
-    started = time.monotonic()
-    coins = secrets.token_hex(16)
-    rng = np.random.default_rng(int(coins, 16))
+    coins = Coins()
+    rng = coins.rng
     patients = config.privacy.unit == "patient"
     whose = owners(n, patients)
     m = min(most, n, _MOST_VALUES // len(whose))
@@ -117,7 +115,7 @@ def audit_class_means(
         return *_watched(config, n, included, whose, patients, rng, not before), included
 
     records, scores, of_centre, coin = zip(*again(run, seconds, progress), strict=True)
-    epsilon, delta, unit = claim(records[-1].guarantee)
+    stated = claim(records[-1].guarantee, claimed)
     assert records[-1].guarantee is not None
     score, centre, included = map(np.concatenate, (scores, of_centre, coin))
     plan, error = records[-1].mechanism["plan"], 1 - confidence
@@ -134,26 +132,18 @@ def audit_class_means(
     order = np.argsort(score)
     quarter = max(1, len(score) // 4)
     right = int(included[order[-quarter:]].sum() + (~included[order[:quarter]]).sum())
-    one = one_run(len(score), 2 * quarter, right, delta, _ONE_RUN * error)
+    one = one_run(len(score), 2 * quarter, right, stated.delta, _ONE_RUN * error)
     replaced = records[-1].guarantee.replace_one_epsilon
-    several = max(rate.epsilon(delta) for rate in rates)
-    return Audit(
-        claimed=epsilon if claimed is None else claimed,
-        delta=delta,
-        unit=unit,
-        confidence=confidence,
-        bounds={
-            "family": Bound(
-                family.epsilon(2 * noise, delta) if noise else 0.0, FAMILY.format(unit=unit)
-            ),
-            "trials": Bound(several, TRIALS.format(unit=unit), replaced),
-            "one run": Bound(one, ONE_RUN.format(unit=unit), replaced),
-        },
-        canaries=len(score),
-        runs=len(records),
-        coins=coins,
-        seconds=time.monotonic() - started,
-    )
+    several = max(rate.epsilon(stated.delta) for rate in rates)
+    unit = stated.unit
+    bounds = {
+        "family": Bound(
+            family.epsilon(2 * noise, stated.delta) if noise else 0.0, FAMILY.format(unit=unit)
+        ),
+        "trials": Bound(several, TRIALS.format(unit=unit), replaced),
+        "one run": Bound(one, ONE_RUN.format(unit=unit), replaced),
+    }
+    return coins.audit(stated, Found(bounds, len(score), len(records)), confidence)
 
 
 def _watched(

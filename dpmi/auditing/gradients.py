@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,8 +10,9 @@ from numpy.typing import NDArray
 from dpmi.auditing import attacks
 from dpmi.auditing.bounds import Family, Rates, measured, one_run
 from dpmi.auditing.canaries import make_canaries
+from dpmi.auditing.coins import Coins
 from dpmi.auditing.replica import again, claim, watched
-from dpmi.auditing.result import Audit, Bound
+from dpmi.auditing.result import Audit, Bound, Found
 from dpmi.config.schema import Config
 from dpmi.run.records.record import RunRecord
 
@@ -57,9 +56,8 @@ def audit_gradients(
     Raises:
         UserError: a run did not complete, or has no ε.
     """
-    started = time.monotonic()
-    coins = secrets.token_hex(16)
-    rng = np.random.default_rng(int(coins, 16))
+    coins = Coins()
+    rng = coins.rng
     moving = config.data.augment != "none"
     cells = min(most, _MOST_MOVING) if moving else most
 
@@ -69,7 +67,7 @@ def audit_gradients(
 
     records, seen, included = zip(*again(run, seconds, progress), strict=True)
     record = records[-1]
-    epsilon, delta, unit = claim(record.guarantee)
+    stated = claim(record.guarantee, claimed)
     plan = record.mechanism["plan"]
     noise, rate, steps = plan["noise_multiplier"], plan["sample_rate"], plan["steps"]
     coin = np.concatenate(included)
@@ -82,23 +80,14 @@ def audit_gradients(
     rehearsed = attacks.rehearse(noise, rate, steps, _REHEARSED, rng)
     rates = _rates(scores, coin, rehearsed, noise, 0.8 * error)
     family = Family(rate, steps)
+    delta = stated.delta
     right, guesses = _best_guesses(scores["likelihood"], coin, rehearsed, delta, 0.2 * error)
     bounds = {
         "family": Bound(family.bound(rates, delta, noise), FAMILY),
         "trials": Bound(max(one.epsilon(delta) for one in rates), TRIALS),
         "one run": Bound(one_run(len(coin), guesses, right, delta, 0.2 * error), ONE_RUN),
     }
-    return Audit(
-        claimed=epsilon if claimed is None else claimed,
-        delta=delta,
-        unit=unit,
-        confidence=confidence,
-        bounds=bounds,
-        canaries=len(coin),
-        runs=len(seen),
-        coins=coins,
-        seconds=time.monotonic() - started,
-    )
+    return coins.audit(stated, Found(bounds, len(coin), len(seen)), confidence)
 
 
 def _of_all(seen: Sequence[Values], score: Callable[[Values], Values]) -> Values:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,8 +15,9 @@ from torch.nn import functional
 
 from dpmi.auditing.bounds import measured
 from dpmi.auditing.canaries import CLASSES, SIDE, CanaryNet, Cells, auditors_data
+from dpmi.auditing.coins import Coins
 from dpmi.auditing.replica import again, claim, execute, replica
-from dpmi.auditing.result import Audit, Bound
+from dpmi.auditing.result import Audit, Bound, Found
 from dpmi.auditing.transcript import LEARNING_RATE
 from dpmi.config.schema import Config
 from dpmi.config.sections import LdpMechanism
@@ -100,9 +99,8 @@ def audit_releases(
     Raises:
         UserError: a run did not complete, or has no ε.
     """
-    started = time.monotonic()
-    coins = secrets.token_hex(16)
-    rng = np.random.default_rng(int(coins, 16))
+    coins = Coins()
+    rng = coins.rng
     images = min(n, MOST_IMAGES)
 
     assert isinstance(config.mechanism, LdpMechanism)
@@ -114,7 +112,7 @@ def audit_releases(
         return guarantee, means.ravel(), white.ravel()
 
     guarantees, means, white = zip(*again(run, seconds, progress), strict=True)
-    epsilon, delta, unit = claim(guarantees[-1])
+    stated = claim(guarantees[-1], claimed)
     included, score = np.concatenate(white), np.concatenate(means)
     apart = mean_moves(pool)  # of all that is released from a black pixel and from a white one
     rates = [
@@ -123,17 +121,8 @@ def audit_releases(
         )
         for at, share in _TESTS
     ]
-    return Audit(
-        claimed=epsilon if claimed is None else claimed,
-        delta=delta,
-        unit=unit,
-        confidence=confidence,
-        bounds={"trials": Bound(max(one.epsilon(delta) for one in rates), ASSUMES)},
-        canaries=len(score),
-        runs=len(means),
-        coins=coins,
-        seconds=time.monotonic() - started,
-    )
+    bounds = {"trials": Bound(max(one.epsilon(stated.delta) for one in rates), ASSUMES)}
+    return coins.audit(stated, Found(bounds, len(score), len(means)), confidence)
 
 
 def _released(

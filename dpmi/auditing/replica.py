@@ -99,8 +99,12 @@ class Claimed(NamedTuple):
     unit: str
 
 
-def claim(guarantee: Guarantee | None) -> Claimed:
+def claim(guarantee: Guarantee | None, stated: float | None) -> Claimed:
     """The claim of a guarantee.
+
+    Args:
+        guarantee: of a replica.
+        stated: ε that the audited run states, which is then what counts.
 
     Raises:
         UserError: it claims none.
@@ -112,7 +116,8 @@ def claim(guarantee: Guarantee | None) -> Claimed:
         or guarantee.unit is None
     ):
         raise UserError(f"the run has no ε to audit ({guarantee})")
-    return Claimed(guarantee.epsilon, guarantee.delta, guarantee.unit)
+    epsilon = guarantee.epsilon if stated is None else stated
+    return Claimed(epsilon, guarantee.delta, guarantee.unit)
 
 
 def execute(config: Config, folder: Path, given: Given) -> RunRecord:
