@@ -58,8 +58,8 @@ class StatusFile(L.Callback):
         """Write the end of an epoch in any case."""
         self._tell(trainer, trainer.current_epoch + 1)
 
-    def on_test_start(self, *_: Any) -> None:
-        """Training is over."""
+    def on_predict_start(self, *_: Any) -> None:
+        """Training is over: the training images are shown to the network first."""
         self._status = self._status.model_copy(update={"phase": "evaluating", "seconds_left": None})
         self._write()
 
