@@ -181,6 +181,7 @@ class ModelSettings(Section):
     learning_rate: RateOrAuto
     weight_decay: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
+    gradient_clip_val: Positive | None
 
 
 class TrainerConfig(Section):

@@ -110,6 +110,7 @@ def build_mechanism(
             first=first,
             statistics=ExactStatistics(train, names),
             one_each=unit == "patient",
+            clip_norm=config.model.gradient_clip_val,
         )
     if isinstance(settings, LdpFeaturesMechanism):
         assert train is not None  # a head has features
@@ -164,7 +165,8 @@ def build_mechanism(
             noise=noise,
             statistics=ExactStatistics(train, names),
         )
-    return NonPrivate(ranks, ExactStatistics(train, names))
+    statistics = ExactStatistics(train, names)
+    return NonPrivate(ranks, statistics, config.model.gradient_clip_val)
 
 
 def batch_images(config: Config, n: int) -> int:

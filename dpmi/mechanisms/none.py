@@ -20,12 +20,18 @@ class NonPrivate:
     Args:
         ranks: who trains.
         statistics: that the network is given.
+        clip_norm: of a batch's gradient, for stability; None: whatever it is.
     """
 
     name = "none"
 
-    def __init__(self, ranks: Ranks = ALONE, statistics: ExactStatistics = NO_STATISTICS) -> None:
-        self._ranks, self._statistics = ranks, statistics
+    def __init__(
+        self,
+        ranks: Ranks = ALONE,
+        statistics: ExactStatistics = NO_STATISTICS,
+        clip_norm: float | None = None,
+    ) -> None:
+        self._ranks, self._statistics, self._clip_norm = ranks, statistics, clip_norm
 
     def release_data(self, data: PreparedData) -> PreparedData:
         """Leave the images as they are."""
@@ -38,7 +44,7 @@ class NonPrivate:
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient, after the network was given the statistics as they are."""
         self._statistics.hand_over(net, first_step)
-        return MeanGradient(net, self._ranks)
+        return MeanGradient(net, self._ranks, self._clip_norm)
 
     def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give the network its threshold, as it is."""

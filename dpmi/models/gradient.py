@@ -36,19 +36,26 @@ class MeanGradient:
     Args:
         net: the network.
         ranks: who trains; the mean is over the parts of all.
+        clip_norm: a gradient of a larger norm, over all parameters together, is scaled down to it
+            (Pascanu et al. 2013, arXiv 1211.5063); None: never. It protects nobody.
     """
 
-    def __init__(self, net: nn.Module, ranks: Ranks = ALONE) -> None:
-        self._net, self._ranks = net, ranks
+    def __init__(
+        self, net: nn.Module, ranks: Ranks = ALONE, clip_norm: float | None = None
+    ) -> None:
+        self._net, self._ranks, self._clip_norm = net, ranks, clip_norm
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Process one batch of at least one image; one process's part of it may be empty."""
         self._net.zero_grad()
         images, labels, _ = as_one_batch(images, labels)
         if self._ranks.size > 1:
-            return self._shared(images, labels)
-        logits: Tensor = self._net(images).float()
-        example_losses(logits, labels).mean().backward()
+            logits = self._shared(images, labels)
+        else:
+            logits = self._net(images).float()
+            example_losses(logits, labels).mean().backward()
+        if self._clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._net.parameters(), self._clip_norm)
         return logits.detach()
 
     def _shared(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -65,4 +72,4 @@ class MeanGradient:
         self._ranks.sum(flat)
         for parameter, part in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
             parameter.grad = part.view(parameter.shape)
-        return logits.detach()
+        return logits

@@ -202,6 +202,7 @@ def test_the_experiments_are_the_posters_set_up(composed, experiment, dataset, m
         "learning_rate": 0.01,
         "weight_decay": 0.001,
         "momentum": 0.0,
+        "gradient_clip_val": None,
     }
     assert (config.trainer.max_epochs, config.seed, config.beta) == (50, 42, 2.0)
     if config.mechanism.name == "dpsgd":

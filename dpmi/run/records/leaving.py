@@ -51,7 +51,7 @@ CONFIG = frozenset({
     )),
     *(f"model.{key}" for key in (
         "name", "weights", "input", "norm", "learning_rate", "weight_decay", "momentum", "train",
-        "head", "prior", "average", "schedule", "frozen",
+        "gradient_clip_val", "head", "prior", "average", "schedule", "frozen",
         *(f"features.{key}" for key in (
             "stages", "views", "exposure", "project", "centre", "drawn_classes",
         )),
