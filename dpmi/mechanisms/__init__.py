@@ -110,7 +110,6 @@ def build_mechanism(
             first=first,
             statistics=ExactStatistics(train, names),
             one_each=unit == "patient",
-            clip_norm=config.model.gradient_clip_val,
         )
     if isinstance(settings, LdpFeaturesMechanism):
         assert train is not None  # a head has features

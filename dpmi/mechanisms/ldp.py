@@ -66,7 +66,6 @@ class LocalDP:
         first: the weights before training: other releases that they were trained on are in ε.
         statistics: of labels, which are not protected, that the network is given.
         one_each: the training images are one of each patient, so that ε is a patient's.
-        clip_norm: of a batch's gradient, for stability; None: whatever it is.
     """
 
     name = "ldp"
@@ -85,9 +84,8 @@ class LocalDP:
         first: FirstWeights = PUBLIC_WEIGHTS,
         statistics: ExactStatistics = NO_STATISTICS,
         one_each: bool = False,
-        clip_norm: float | None = None,
     ) -> None:
-        self._one_each, self._clip_norm = one_each, clip_norm
+        self._one_each = one_each
         self._announce, self._first, self._statistics = announce, first, statistics
         self._beta, self._pool, self._matched = beta, pool, matched
         self._seed, self._noise = seed, noise
@@ -181,7 +179,7 @@ class LocalDP:
     def make_gradient(self, net: nn.Module, first_step: int = 0) -> Gradient:
         """Plain mean gradient: the images are already released."""
         self._statistics.hand_over(net, first_step)
-        return MeanGradient(net, self._ranks, self._clip_norm)
+        return MeanGradient(net, self._ranks)
 
     def settle(self, net: nn.Module, logits: Tensor) -> None:
         """Give the network its threshold, of the noised images and their labels."""
