@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dpmi.base.errors import UserError
 from dpmi.base.redaction import secret_within
+from dpmi.config.help import keys_help
 from dpmi.config.identity import job_folder, output_dir, sweep_folder
 
 # Whole names: dpmi.train.os.system begins with dpmi, too.
@@ -95,6 +96,7 @@ def register_resolvers() -> None:
         ("output_dir", output_dir),
         ("job_folder", job_folder),
         ("sweep_folder", sweep_folder),
+        ("keys_help", keys_help),
     ):
         OmegaConf.register_new_resolver(
             f"dpmi.{name}", lambda *, _root_, resolve=resolver: resolve(_root_), replace=True

@@ -67,4 +67,4 @@ def _unknown_key(key: str) -> str:
         hint = f"another option of {key.split('.')[0]} has it; "
     else:
         hint = f"did you mean {near[0]}? " if near else ""
-    return f"{key}: no such key in this config; {hint}--help lists the keys, with their defaults"
+    return f"{key}: no such key in this config; {hint}--help explains each key"
