@@ -7,7 +7,7 @@
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/outputs:/data/outputs" -v dpmi-cache:/cache \
 #     -v /path/to/images:/images:ro dpmi data=folder data.root=/images mechanism=dpsgd beta=1
 # Other commands: docker run ... --entrypoint python dpmi -m dpmi.report
-# The image takes 6 GB, most of it CUDA, which PyTorch's wheels bring. Without: docker build with
+# The image takes 6.6 GB, most of it CUDA, which PyTorch's wheels bring. Without: docker build with
 # --build-arg PIP_EXTRA_INDEX_URL=ADDRESS, that of PyTorch's index of wheels for CPUs.
 FROM python:3.11-slim
 
