@@ -451,6 +451,70 @@ def test_without_a_mechanism_the_gradient_of_a_batch_is_clipped(job, bound):
         assert norms == pytest.approx([float(bound)] * STEPS, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("words", "rates", "later"),
+    [
+        (
+            ("mechanism=none", "model.schedule=cosine", "model.average=last_half"),
+            [0.5, *((1 + math.cos(math.pi * t / 5)) / 2 for t in range(5))],
+            3,
+        ),
+        (
+            ("mechanism=dpsgd", "model.schedule=constant", "model.average=none"),
+            [1.0] * STEPS,
+            1,
+        ),
+    ],
+    ids=lambda given: given[0] if isinstance(given, tuple) else "",
+)
+def test_weights_move_as_the_config_says_and_the_mean_of_the_later_ones_is_kept(
+    job, tmp_path, words, rates, later
+):
+    """SGD by hand: momentum, weight decay, the schedule's rates; of gradients as they were."""
+    weights, gradients = [], []
+
+    def step(watched, _):
+        named = [(n, p) for n, p in watched.net.net.named_parameters() if not n.startswith("fc")]
+        weights.append({n: p.detach().double().clone() for n, p in named})
+        gradients.append({n: p.grad.double().clone() for n, p in named})
+
+    job(
+        *(*words, "model.momentum=0.6", "model.weight_decay=0.1", "model.learning_rate=0.02"),
+        *("mechanism.noise_walk=null", "mechanism.whiten=false") * ("dpsgd" in words[0]),
+        *("model.frozen=null", "model.gradient_clip_val=null"),
+        on_step=step,
+    )
+    (kept,) = tmp_path.glob("job*/model.safetensors")
+    for name, left in load_file(kept).items():
+        if name not in weights[0]:  # the head, into which the threshold is folded, and buffers
+            continue
+        w, speed, after = weights[0][name], torch.zeros_like(left, dtype=torch.float64), []
+        for rate, gradient in zip(rates, gradients, strict=True):
+            speed = 0.6 * speed + gradient[name] + 0.1 * w
+            w = w - 0.02 * rate * speed
+            after.append(w)
+        for stepped, seen in zip(after, weights[1:], strict=False):
+            torch.testing.assert_close(seen[name], stepped, rtol=1e-4, atol=1e-6)
+        mean = torch.stack(after[-later:]).mean(0)
+        torch.testing.assert_close(left.double(), mean, rtol=1e-4, atol=1e-6)
+        assert (after[-1] - after[0]).norm() > 1e-3 * w.norm() > 0
+
+
+def test_the_order_of_images_and_the_first_weights_follow_the_seed(job):
+    def seen(seed):
+        weights = []
+
+        def step(watched, _):
+            weights.append(watched.net.net.conv1.weight.detach().clone())
+
+        done = job("mechanism=none", f"seed={seed}", on_step=step)
+        return [*done.trained, weights[0]]
+
+    first, again, other = seen(1), seen(1), seen(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 @pytest.mark.parametrize("engine", ["fast", pytest.param("opacus", marks=pytest.mark.slow)])
 def test_frozen_layers_keep_their_public_weights_and_the_others_learn(job, tmp_path, engine):
     public = build_network(SMALL, 5, "batch", None).net.state_dict()
