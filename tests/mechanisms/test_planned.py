@@ -143,6 +143,16 @@ def test_class_counts_are_released_with_their_noise(build, monkeypatch, name):
     assert low < float(((counts - train.class_counts()) / std).square().sum()) < high
 
 
+@pytest.mark.parametrize("name", ["dpsgd", "class_means"])
+def test_the_shares_of_the_classes_are_taken_off_unless_the_prior_is_the_training_sets(build, name):
+    train = training_set(d=16, classes=2)
+    for prior in ("train", "uniform"):
+        mechanism = build(name, f"model.prior={prior}", train=train)
+        net = FeatureHead(16, 2, "linear")
+        mechanism.make_gradient(net)(train.vectors, train.labels)
+        assert bool(net.log_shares.any()) == (prior == "uniform")
+
+
 def test_a_first_head_is_computed_from_class_sums_with_their_noise(build, monkeypatch):
     """Chi-squared over 2 (512 + 1) values: a false alarm in ten thousand."""
     found, train = [], training_set(d=512, classes=2)

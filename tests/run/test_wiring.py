@@ -500,6 +500,20 @@ def test_weights_move_as_the_config_says_and_the_mean_of_the_later_ones_is_kept(
         assert (after[-1] - after[0]).norm() > 1e-3 * w.norm() > 0
 
 
+@pytest.mark.parametrize(
+    ("shown", "mean", "std"),
+    [("half", [0.5], [0.5]), ("imagenet", [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])],
+)
+def test_the_network_is_shown_images_as_the_config_says(job, shown, mean, std):
+    net = job("mechanism=none", f"model.input={shown}").net
+    inside, image = [], torch.rand(1, 1, 32, 32)
+    net.net.register_forward_pre_hook(lambda _, inputs: inside.append(inputs[0]))
+    net(image)
+    channel = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+    expected = ((image - channel[0]) / channel[1]).expand(1, 3, -1, -1)
+    torch.testing.assert_close(inside[0], expected)
+
+
 def test_the_order_of_images_and_the_first_weights_follow_the_seed(job):
     def seen(seed):
         weights = []
