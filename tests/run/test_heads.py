@@ -76,6 +76,9 @@ def test_a_head_leaves_a_good_record_and_weights_that_decide_alone(cell, whole):
         **(projection if cell == "ldp_features" else {}),
     }  # fmt: skip
     assert kept["centre"].norm() > 0.1
+    if cell == "views":  # ordinal: of degree 3 in the five grades, so without a fourth difference
+        fourth = torch.tensor([1.0, -4.0, 6.0, -4.0, 1.0])
+        assert (fourth @ kept["weight"]).norm() < 1e-4 * kept["weight"].norm()
     assert record.timings["features"] >= 0
 
 

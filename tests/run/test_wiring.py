@@ -119,6 +119,16 @@ def test_without_a_mechanism_the_network_sees_each_clean_image_once_an_epoch(job
     assert done.record.guarantee.epsilon is None
 
 
+def test_the_test_images_are_evaluated_after_each_epoch_where_that_is_asked_for_and_only_there(job):
+    for asked in (True, False):
+        done = job("mechanism=none", "trainer.max_epochs=2", f"trainer.test_every_epoch={asked}")
+        before_the_last_step = torch.cat(done.evaluated[: done.steps_ended])
+        seen = [
+            before_the_last_step.eq(image).flatten(1).all(1).any() for image in done.pixels("test")
+        ]
+        assert all(seen) if asked else not any(seen)
+
+
 @pytest.mark.parametrize(
     ("pool", "beta", "matched"), [(1, 0.5, False), (1, 0.5, True), (4, 4.0, True)]
 )
@@ -413,8 +423,9 @@ def test_kept_weights_decide_midway_between_the_classes_as_training_saw_them(job
     torch.testing.assert_close(midway(means), torch.zeros(2), atol=1e-5, rtol=0)
 
 
-def test_under_dp_sgd_the_threshold_is_released_after_the_last_step_and_paid_for(job):
-    done = job("mechanism=dpsgd", "model.prior=midway")
+@pytest.mark.parametrize("accountant", ["prv", "rdp"])
+def test_under_dp_sgd_the_threshold_is_released_after_the_last_step_and_paid_for(job, accountant):
+    done = job("mechanism=dpsgd", "model.prior=midway", f"mechanism.accountant={accountant}")
     plan, ledger = (done.record.mechanism[name] for name in ("plan", "ledger"))
     counts, logits = (s["noise_multiplier"] for s in plan["statistics"])
     found = [(e["noise_multiplier"], e["sample_rate"], e["steps"]) for e in ledger]
