@@ -220,6 +220,26 @@ def test_delta_follows_from_the_number_of_images_but_where_the_poster_is_compare
     assert changed.mechanism.delta == 1e-6
 
 
+@pytest.mark.parametrize(
+    ("words", "frozen", "rate", "walk"),
+    [
+        ("mechanism=none", None, 0.01, None),
+        ("mechanism=ldp", None, 0.01, None),
+        ("mechanism=dpsgd", "all_but_norms", 0.05, 0.05),
+        ("mechanism=dpsgd model.frozen=null", None, 0.01, 0.008),
+        ("mechanism=dpsgd model.frozen=layer2", "layer2", 0.01, 0.008),
+        ("mechanism=dpsgd model.weights=null", None, 0.01, 0.008),
+        ("mechanism=none model.frozen=all_but_norms", "all_but_norms", 0.05, None),
+        ("mechanism=dpsgd model.train=head model.norm=frozen_batch", None, 0.01, None),
+    ],
+)
+def test_what_auto_stands_for_follows_from_the_mechanism_and_what_is_trained(
+    composed, words, frozen, rate, walk
+):
+    config = composed(*words.split())
+    assert (config.frozen, config.learning_rate, config.noise_walk) == (frozen, rate, walk)
+
+
 def test_an_experiments_values_can_be_changed_on_the_command_line(composed):
     config = composed("experiment=figure4_aptos", "trainer.max_epochs=2", "model.weights=phantom")
     assert (config.trainer.max_epochs, config.model.weights) == (2, "phantom")

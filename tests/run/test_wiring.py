@@ -540,6 +540,16 @@ def test_the_order_of_images_and_the_first_weights_follow_the_seed(job):
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
+def test_by_default_the_original_trains_every_layer_from_its_public_weights(job, tmp_path):
+    public = build_network(SMALL, 2, "batch", None).net.state_dict()
+    torch.save(public, tmp_path / "public.pth")
+    job("mechanism=none", "model.norm=frozen_batch", f"model.weights={tmp_path / 'public.pth'}")
+    (weights,) = tmp_path.glob("job*/model.safetensors")
+    kept = load_file(weights)
+    moved = {name for name in kept if not torch.equal(kept[name], public[name])}
+    assert moved == {name for name in kept if name.endswith(("weight", "bias"))}
+
+
 @pytest.mark.parametrize("engine", ["fast", pytest.param("opacus", marks=pytest.mark.slow)])
 def test_frozen_layers_keep_their_public_weights_and_the_others_learn(job, tmp_path, engine):
     public = build_network(SMALL, 5, "batch", None).net.state_dict()
