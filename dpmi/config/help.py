@@ -61,7 +61,8 @@ def _shown(value: Any) -> str:
 
 def _meanings(composed: DictConfig) -> dict[str, str]:
     """Dotted key to its comment, in the files that the config was composed from."""
-    folders = [Path(source.path) for source in composed.hydra.runtime.config_sources]
+    sources = composed.hydra.runtime.config_sources
+    folders = [Path(source.path) for source in sources if source.schema == "file"]
     found = _comments(folders, "", "config", "")
     for group, option in composed.hydra.runtime.choices.items():
         if group in composed:

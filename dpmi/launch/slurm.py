@@ -67,6 +67,11 @@ class SubmititLauncher(SideBySideLauncher):
             whole_number(name, getattr(self, f"_{name}"), 1, or_null=name != "minutes")
         whole_number("gpus", self._gpus, 0, or_null=True)
         whole_number("retries", self._retries, 0)
+        # submitit writes them into a script. What a config refers to may have more lines than it.
+        written = {f"launcher.{k.removeprefix('slurm_')}": v for k, v in self._of_slurm.items()}
+        for key, value in (written | {"sweep.dir": self.config.hydra.sweep.dir}).items():
+            if len(str(value).splitlines()) > 1:
+                raise UserError(f"hydra.{key}: has several lines; allowed is one line")
         try:
             import submitit
         except ImportError as error:

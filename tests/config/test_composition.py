@@ -174,6 +174,26 @@ def test_a_launcher_writes_no_line_of_a_script_that_is_not_its_own(hostile, word
     assert "allowed is one line" in refused(hostile, *words)
 
 
+@pytest.mark.parametrize(
+    "text", ["${hydra.help.header}", "${dpmi.keys_help:}", "${hydra.${logger.entity}.template}"]
+)
+@pytest.mark.parametrize("key", ["launcher: {partition: ", "sweep: {dir: "])
+def test_nor_a_line_of_the_help_that_a_config_refers_to(hostile, key, text):
+    folder = hostile.cwd / "theirs" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "evil.yaml").write_text(
+        "# @package _global_\ndefaults: [{override /hydra/launcher: submitit_slurm}]\n"
+        "logger: {entity: help}\n"
+        f'hydra:\n  help: {{header: "x\\ntouch ran #"}}\n  {key}"{text}"}}\n'
+    )
+    words = ["--config-dir", str(folder.parent), "-m", "experiment=evil", "beta=1,2"]
+    done = hostile.train(*words)
+    assert done.returncode == 2
+    *_, last = done.stderr.splitlines()  # Hydra may warn of the text before
+    assert re.fullmatch(r"error: hydra\..*: has several lines; allowed is one line", last)
+    assert not list(hostile.cwd.glob("**/*.sh"))
+
+
 @pytest.mark.parametrize("address", ["evil://x", "evil", "ray://evil:1"])
 def test_ray_is_given_no_module_for_an_address(hostile, address):
     """Ray imports the module that stands before ://, whatever its name."""
