@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from opacus.accountants import IAccountant, create_accountant
 from opacus.accountants.analysis import rdp
 from opacus.accountants.registry import register_accountant
-from opacus.accountants.utils import get_noise_multiplier
+from scipy import optimize
 
 from dpmi.privacy.dominating import (
     COARSEST,
@@ -38,6 +38,7 @@ from dpmi.privacy.plan import PrivacyPlan, step_event
 
 PRV_ERROR = 0.002  # PRV's additive error in ε; Opacus' default of 0.01 is 4 % of ε = 0.25
 CALIBRATION_TOLERANCE = 1e-3  # how far below the target ε the calibrated noise may end, relative
+_LARGEST_NOISE = 1e6
 
 
 class PldAccountant(IAccountant):
@@ -197,27 +198,46 @@ def history_of(entries: Sequence[LedgerEntry]) -> History:
 
 @functools.lru_cache  # the same run with another seed asks for it again
 def calibrate_noise_multiplier(
-    target_epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    accountant: str,
+    before: tuple[LedgerEntry, ...] = (),
 ) -> float:
-    """Smallest noise multiplier (within tolerance) whose ε is at most ``target_epsilon``.
+    """Noise multiplier with which steps reach a target ε, less at most the tolerance.
+
+    Args:
+        target_epsilon: of the whole.
+        delta: of the whole.
+        sample_rate: of the steps.
+        steps: how many.
+        accountant: "prv", "rdp" or "pld".
+        before: what else is released from the same images, and part of ε.
 
     Raises:
         ValueError: no noise multiplier up to 10^6 gives an ε so small.
     """
-    if sample_rate == 1.0 and accountant != "rdp":  # one Gaussian mechanism: no search is needed
-        goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
-        return float(dp_accounting.get_sigma_gaussian(goal, delta)) * math.sqrt(steps)
-    return float(
-        get_noise_multiplier(
-            target_epsilon=target_epsilon,
-            target_delta=delta,
-            sample_rate=sample_rate,
-            steps=steps,
-            accountant=accountant,
-            epsilon_tolerance=CALIBRATION_TOLERANCE * target_epsilon,
-            **_settings(accountant),
-        )
-    )
+    goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
+
+    def above(noise_multiplier: float) -> float:
+        entries = [*before, LedgerEntry(noise_multiplier, sample_rate, steps)]
+        return epsilon(entries, delta, accountant) - goal
+
+    # Many steps are nearly one Gaussian mechanism, of 1/σ = q sqrt(T (exp(1/σ_step²) - 1)): a place
+    # to begin at (Bu et al. 2020, arXiv 1911.11607, section 3.1).
+    whole = float(dp_accounting.get_sigma_gaussian(goal, delta))
+    low = high = 1 / math.sqrt(math.log1p(1 / (whole * sample_rate) ** 2 / steps))
+    while above(high) > 0:
+        low, high = high, high * 2
+        if high > _LARGEST_NOISE:
+            raise ValueError(f"no noise up to {_LARGEST_NOISE:g} gives ε = {target_epsilon:.4g}")
+    while above(low) <= 0:
+        low, high = low / 2, low
+    found = float(optimize.brentq(above, low, high, rtol=CALIBRATION_TOLERANCE / 8))
+    while above(found) > goal * CALIBRATION_TOLERANCE / 2:  # past the target itself
+        found *= 1 + CALIBRATION_TOLERANCE / 4
+    return found
 
 
 def planned_entries(

@@ -11,13 +11,10 @@ import math
 from collections.abc import Mapping
 
 import dp_accounting
-from scipy import optimize
 
-from dpmi.privacy.accounting import CALIBRATION_TOLERANCE, calibrate_noise_multiplier, epsilon
+from dpmi.privacy.accounting import calibrate_noise_multiplier
 from dpmi.privacy.ledger import LedgerEntry
 from dpmi.privacy.plan import StatisticRelease
-
-_LARGEST_NOISE = 1e6
 
 
 def share_out(
@@ -44,31 +41,14 @@ def share_out(
     Raises:
         ValueError: the shares leave nothing for the steps; or no noise gives so small an ε.
     """
-    if not shares:
-        return (), calibrate_noise_multiplier(target_epsilon, delta, sample_rate, steps, accountant)
     if sum(shares.values()) >= 1:
         raise ValueError(f"shares of {sum(shares.values()):.3g} leave nothing for the steps")
     whole = float(dp_accounting.get_sigma_gaussian(target_epsilon, delta))
     statistics = tuple(
         StatisticRelease(name, whole / math.sqrt(share), share) for name, share in shares.items()
     )
-    before = [LedgerEntry(s.noise_multiplier, 1.0, 1) for s in statistics]
-
-    goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
-
-    def above(noise_multiplier: float, by: str = accountant) -> float:
-        entries = [*before, LedgerEntry(noise_multiplier, sample_rate, steps)]
-        return epsilon(entries, delta, by) - goal
-
-    high = whole
-    while above(high, "rdp") > 0:  # quick, and looser than the others
-        high *= 2
-        if high > _LARGEST_NOISE:
-            raise ValueError(f"no noise up to {_LARGEST_NOISE:g} gives ε = {target_epsilon:.4g}")
-    low = high / 2
-    while above(low) <= 0:
-        high, low = low, low / 2
-    found = float(optimize.brentq(above, low, high, rtol=CALIBRATION_TOLERANCE / 8))
-    while above(found) > goal * CALIBRATION_TOLERANCE / 2:  # past the target itself
-        found *= 1 + CALIBRATION_TOLERANCE / 4
-    return statistics, found
+    before = tuple(LedgerEntry(s.noise_multiplier, 1.0, 1) for s in statistics)
+    noise_multiplier = calibrate_noise_multiplier(
+        target_epsilon, delta, sample_rate, steps, accountant, before
+    )
+    return statistics, noise_multiplier

@@ -55,17 +55,27 @@ def test_nothing_released_costs_nothing():
     assert epsilon([], DELTA, "prv") == 0.0
 
 
-@pytest.mark.parametrize("accountant", ["prv", "rdp", "pld"])
-@pytest.mark.parametrize("target", [0.25, 1.0])
-def test_calibrated_noise_reaches_the_target_from_below(accountant, target):
-    rate, steps = 0.05, 60
-    sigma = calibrate_noise_multiplier(target, DELTA, rate, steps, accountant)
-    reached = epsilon([LedgerEntry(sigma, rate, steps)], DELTA, accountant)
+STATISTICS = (LedgerEntry(2000.0, 1.0, 2), LedgerEntry(900.0, 0.1, 3))
+
+
+@pytest.mark.parametrize(
+    ("accountant", "target", "rate", "before"),
+    [
+        *((name, target, 0.05, ()) for name in ("prv", "rdp", "pld") for target in (0.25, 1.0)),
+        ("rdp", 8.0, 0.05, STATISTICS),
+        *(("prv", 1.0, rate, STATISTICS) for rate in (0.05, 1.0)),
+        *((name, 0.01, 0.05, STATISTICS) for name in ("prv", "pld")),  # of RDP 0.13 is the least
+    ],
+)
+def test_calibrated_noise_reaches_the_target_from_below(accountant, target, rate, before):
+    steps = 60
+    sigma = calibrate_noise_multiplier(target, DELTA, rate, steps, accountant, before)
+    reached = epsilon([*before, LedgerEntry(sigma, rate, steps)], DELTA, accountant)
     assert target * (1 - CALIBRATION_TOLERANCE) <= reached <= target
 
 
 def test_an_epsilon_out_of_reach_is_refused():
-    with pytest.raises(ValueError, match="budget"):
+    with pytest.raises(ValueError, match=r"no noise up to 1e\+06 gives ε = 0\.001"):
         calibrate_noise_multiplier(PRV_ERROR / 2, DELTA, 0.05, 60, "prv")
 
 
