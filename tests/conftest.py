@@ -42,6 +42,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _what_a_module_leaves_is_searched_once():
+    """Libraries that it loaded, reports of its tests: later runs would search them, too."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_unconfigure():
     gc.unfreeze()  # or libraries would report what was never freed
 

@@ -1,5 +1,6 @@
 import dataclasses
 import io
+from functools import cache
 
 import pytest
 from record_builders import failed, record, seven
@@ -16,9 +17,11 @@ from dpmi.reporting.together import ALONE, together
 from dpmi.run.records.record import RunAccount
 
 RATE, STEPS, DELTA = 128 / 4000, 31, 1e-4  # of the default sweep
-NOISE = {
-    beta: calibrate_noise_multiplier(1 / beta, DELTA, RATE, STEPS, "pld") for beta in (1, 2, 4)
-}
+
+
+@cache
+def noise(beta):
+    return calibrate_noise_multiplier(1 / beta, DELTA, RATE, STEPS, "pld")
 
 
 def took(run, entry=None, steps=STEPS):
@@ -29,7 +32,7 @@ def took(run, entry=None, steps=STEPS):
         return Spending(entry, name, reason="trained on the images without any mechanism")
     if mechanism == "ldp":
         return Spending(entry, name, value_epsilon=1 / beta, image_epsilon=2304 / beta)
-    return Spending(entry, name, (LedgerEntry(NOISE[beta], RATE, steps),), DELTA)
+    return Spending(entry, name, (LedgerEntry(noise(beta), RATE, steps),), DELTA)
 
 
 def account_of(runs, **changes):
