@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from made_once import made_once
 from small_network import SMALL
@@ -24,6 +25,9 @@ from small_network import SMALL
 from dpmi.config.folder import config_dir
 from dpmi.config.schema import Config, load_config
 from dpmi.data.prepare import DataFingerprint, PreparedData, Split
+
+# Hydra reads twenty files for a config, and Python's parser takes a quarter of the time.
+yaml.SafeLoader = yaml.CSafeLoader
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NEW_INTERPRETERS = REPOSITORY / "tests" / "new_interpreters"  # on their path

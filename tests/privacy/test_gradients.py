@@ -56,7 +56,8 @@ def private(engine, net, ledger=None, piece=16, **of_plan):
     )
 
 
-def resnet(norm, name=SMALL):
+@cache
+def pretrained(name):
     torch.manual_seed(0)
     net = build_network(name, 3, "batch", None)
     for layer in net.modules():  # statistics and weights as pretraining leaves them, not 0 and 1
@@ -65,7 +66,11 @@ def resnet(norm, name=SMALL):
             nn.init.uniform_(layer.running_var, 0.5, 2.0)
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.2)
-    return build_network(name, 3, norm, net.net.state_dict())
+    return net.net.state_dict()
+
+
+def resnet(norm, name=SMALL):
+    return build_network(name, 3, norm, pretrained(name))
 
 
 def batch(size, side=32):

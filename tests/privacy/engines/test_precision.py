@@ -1,5 +1,7 @@
 """Autocast to bfloat16, memory formats and compilation change rounding, and no promise."""
 
+from functools import cache
+
 import pytest
 import torch
 from small_network import SMALL
@@ -29,9 +31,14 @@ def autocast(on=True):
     return torch.autocast("cpu", torch.bfloat16, enabled=on)
 
 
-def resnet(norm, name="resnet18"):
+@cache
+def pretrained(name):
     torch.manual_seed(0)
-    return build_network(name, 3, norm, build_network(name, 3, "batch", None).net.state_dict())
+    return build_network(name, 3, "batch", None).net.state_dict()
+
+
+def resnet(norm, name="resnet18"):
+    return build_network(name, 3, norm, pretrained(name))
 
 
 def batch(size, side=32):
