@@ -64,7 +64,7 @@ STATISTICS = (LedgerEntry(2000.0, 1.0, 2), LedgerEntry(900.0, 0.1, 3))
         *((name, target, 0.05, ()) for name in ("prv", "rdp", "pld") for target in (0.25, 1.0)),
         ("rdp", 8.0, 0.05, STATISTICS),
         *(("prv", 1.0, rate, STATISTICS) for rate in (0.05, 1.0)),
-        *((name, 0.01, 0.05, STATISTICS) for name in ("prv", "pld")),  # of RDP 0.13 is the least
+        *((name, 0.01, 0.05, STATISTICS) for name in ("prv", "pld")),  # of RDP 0.07 is the least
     ],
 )
 def test_calibrated_noise_reaches_the_target_from_below(accountant, target, rate, before):
