@@ -3,8 +3,9 @@
 Three accountants are offered under Opacus' names: ``prv`` (Gopi et al. 2021, arXiv 2106.02848)
 and ``rdp`` (Mironov et al. 2019, arXiv 1908.10530) are Opacus'; ``pld`` is dp-accounting's
 (Doroshenko et al. 2022, arXiv 2207.04380), registered with Opacus here so that all three are
-called alike. Each gives an upper bound of the true ε; ``prv`` is within ``PRV_ERROR`` of it,
-``pld`` is the tightest, ``rdp`` the loosest. They know zero-out adjacency and one image; for
+called alike. Each gives an upper bound of the true ε; ``prv`` is within ``PRV_ERROR`` of it
+(beyond an ε of 8, within 1/4000 of what ``rdp`` states), ``pld`` is the tightest, ``rdp`` the
+loosest. They know zero-out adjacency and one image; for
 replace-one and for several images of one patient ε comes from the dominating pairs of the steps.
 """
 
@@ -37,6 +38,10 @@ from dpmi.privacy.ledger import LedgerEntry
 from dpmi.privacy.plan import PrivacyPlan, step_event
 
 PRV_ERROR = 0.002  # PRV's additive error in ε; Opacus' default of 0.01 is 4 % of ε = 0.25
+_PLD_INTERVAL = 1e-4  # of the privacy losses that PLD counts; dp-accounting's default
+# Beyond this ε both grow with it: on grids as fine as for a small ε, the losses of a large one
+# take more time and memory than there is.
+_FINE_UP_TO = 8.0
 CALIBRATION_TOLERANCE = 1e-3  # how far below the target ε the calibrated noise may end, relative
 _LARGEST_NOISE = 1e6
 
@@ -53,7 +58,11 @@ class PldAccountant(IAccountant):
 
     def get_epsilon(self, delta: float) -> float:
         """ε of the history at ``delta``, under zero-out adjacency (REPLACE_SPECIAL)."""
-        accountant = pld.PLDAccountant(dp_accounting.NeighboringRelation.REPLACE_SPECIAL)
+        interval = _PLD_INTERVAL * _coarser(self.history, delta)
+        accountant = pld.PLDAccountant(
+            dp_accounting.NeighboringRelation.REPLACE_SPECIAL,
+            value_discretization_interval=interval,
+        )
         for noise_multiplier, sample_rate, steps in self.history:
             accountant.compose(step_event(noise_multiplier, sample_rate, steps))
         return float(accountant.get_epsilon(delta))
@@ -93,8 +102,11 @@ def _remembered_rdp(
 rdp.compute_rdp = _remembered_rdp
 
 
-def _settings(accountant: str) -> dict[str, float]:
-    return {"eps_error": PRV_ERROR} if accountant == "prv" else {}
+def _coarser(history: Sequence[tuple[float, float, int]], delta: float) -> float:
+    """How much coarser than for a small ε losses may be counted: RDP says how large ε is."""
+    bound = create_accountant("rdp")
+    bound.history = list(history)
+    return max(1.0, bound.get_epsilon(delta) / _FINE_UP_TO)
 
 
 def epsilon(
@@ -118,7 +130,7 @@ def epsilon(
 
     Returns:
         An upper bound of ε; 0.0 for an empty ledger; infinite where a single step has losses in
-        the ten thousands.
+        the ten thousands, and where the numbers of "prv" overflow, beyond an ε of about 350.
 
     Raises:
         ValueError: fewer than one image.
@@ -145,7 +157,15 @@ History = tuple[tuple[float, float, int], ...]  # noise multiplier, sample rate,
 def _by_accountant(history: History, delta: float, accountant: str) -> float:
     counting = create_accountant(accountant)
     counting.history = list(history)
-    return float(counting.get_epsilon(delta, **_settings(accountant)))
+    settings = {}
+    if accountant == "prv":
+        settings["eps_error"] = PRV_ERROR * _coarser(history, delta)
+    try:
+        # Opacus' PRV would go on with infinite numbers, and state less than there is.
+        with np.errstate(over="raise" if accountant == "prv" else "warn"):
+            return float(counting.get_epsilon(delta, **settings))
+    except (FloatingPointError, OverflowError):
+        return math.inf
 
 
 @functools.lru_cache
@@ -216,13 +236,14 @@ def calibrate_noise_multiplier(
         before: what else is released from the same images, and part of ε.
 
     Raises:
-        ValueError: no noise multiplier up to 10^6 gives an ε so small.
+        ValueError: no noise multiplier up to 10^6 gives an ε so small, or the accountant states
+            none so large.
     """
     goal = target_epsilon * (1 - CALIBRATION_TOLERANCE / 2)
 
     def above(noise_multiplier: float) -> float:
         entries = [*before, LedgerEntry(noise_multiplier, sample_rate, steps)]
-        return epsilon(entries, delta, accountant) - goal
+        return min(epsilon(entries, delta, accountant), 100 * goal) - goal  # finite, for a root
 
     # Many steps are nearly one Gaussian mechanism, of 1/σ = q sqrt(T (exp(1/σ_step²) - 1)): a place
     # to begin at (Bu et al. 2020, arXiv 1911.11607, section 3.1).
@@ -237,6 +258,9 @@ def calibrate_noise_multiplier(
     found = float(optimize.brentq(above, low, high, rtol=CALIBRATION_TOLERANCE / 8))
     while above(found) > goal * CALIBRATION_TOLERANCE / 2:  # past the target itself
         found *= 1 + CALIBRATION_TOLERANCE / 4
+    if above(found) < -target_epsilon * CALIBRATION_TOLERANCE:
+        other = "; pld does" if accountant == "prv" else ""
+        raise ValueError(f"accountant={accountant} states no ε so large{other}")
     return found
 
 

@@ -1,3 +1,5 @@
+import math
+
 import dp_accounting
 import pytest
 from dp_accounting import pld, rdp
@@ -51,6 +53,21 @@ def test_epsilon_equals_what_dp_accounting_computes(entry):
     assert epsilon([entry], DELTA, "rdp") == pytest.approx(loose, rel=0.02)
 
 
+def test_a_large_epsilon_is_counted_on_a_coarser_grid_to_a_thousandth():
+    entry = LedgerEntry(0.3, 0.3, 20)
+    tight = independent_epsilon(pld.PLDAccountant(ZERO_OUT), entry)
+    assert tight > 75
+    for name in ("pld", "prv"):
+        assert tight <= epsilon([entry], DELTA, name) <= tight * 1.001
+
+
+def test_where_the_numbers_of_prv_overflow_it_states_no_epsilon():
+    entry = LedgerEntry(0.02, 0.3, 1)  # Opacus' own call states 709
+    assert 1400 < epsilon([entry], DELTA, "pld") < epsilon([entry], DELTA, "prv") == math.inf
+    with pytest.raises(ValueError, match="accountant=prv states no ε so large; pld does"):
+        calibrate_noise_multiplier(2000.0, DELTA, 0.3, 20, "prv")
+
+
 def test_nothing_released_costs_nothing():
     assert epsilon([], DELTA, "prv") == 0.0
 
@@ -63,6 +80,8 @@ STATISTICS = (LedgerEntry(2000.0, 1.0, 2), LedgerEntry(900.0, 0.1, 3))
     [
         *((name, target, 0.05, ()) for name in ("prv", "rdp", "pld") for target in (0.25, 1.0)),
         ("rdp", 8.0, 0.05, STATISTICS),
+        ("prv", 100.0, 0.05, STATISTICS),
+        ("pld", 1000.0, 0.05, ()),
         *(("prv", 1.0, rate, STATISTICS) for rate in (0.05, 1.0)),
         *((name, 0.01, 0.05, STATISTICS) for name in ("prv", "pld")),  # of RDP 0.07 is the least
     ],
