@@ -20,9 +20,11 @@ from dpmi.privacy.randomness import SecretStream
 REACH = 11  # standard deviations; what is beyond, BEYOND_REACH of all, is never drawn
 BEYOND_REACH = 2.0 * float(ndtr(-REACH))
 FINEST, COARSEST = 2.0**44, 2.0**12  # steps of the lattice in a standard deviation, at most, least
-BLOCK = 1 << 16  # values worked on at once: what is made of them stays in a core's cache
+# Values worked on at once: what is made of them stays in a core's cache, and threads are not held
+# up by one another, as they are by many short calls.
+BLOCK = 1 << 17
 _BUCKETS = 1 << 16
-_REST = np.iinfo(np.int16).min  # in the guide: drawn otherwise
+_OPEN = np.iinfo(np.int16).min  # in the guide of the rest: a bucket of several cells
 
 
 class LatticeGaussian:
@@ -65,9 +67,8 @@ class LatticeGaussian:
         # A little less than there is: never more than P, whatever was rounded.
         counts = np.floor(_BUCKETS * width * least * (1 - 2.0**-40)).astype(np.int64)
         self._rest_from = int(counts.sum())
-        guide = np.full(_BUCKETS, _REST, np.int16)
-        guide[: self._rest_from] = np.repeat(cells, counts)
-        self._guide = guide
+        self._starts = np.zeros(_BUCKETS, self.dtype)  # of the buckets' cells
+        self._starts[: self._rest_from] = np.repeat(cells * width, counts)
         # Cells of the rest, the rarest first: small numbers add up without losing digits.
         under = counts / (_BUCKETS * width)
         bounds = most - under
@@ -76,7 +77,7 @@ class LatticeGaussian:
         self._cumulated = np.cumsum(self._bounds)
         edges = np.arange(_BUCKETS + 1) * (self._cumulated[-1] / _BUCKETS)
         found = self._search(edges)
-        self._guide_of_rest = np.where(found[:-1] == found[1:], found[:-1], _REST).astype(np.int16)
+        self._guide_of_rest = np.where(found[:-1] == found[1:], found[:-1], _OPEN).astype(np.int16)
         rest = 1 - self._rest_from / _BUCKETS
         self._kept = rest / (width * self._cumulated[-1])  # share of trials
 
@@ -95,13 +96,14 @@ class LatticeGaussian:
         """Overwrite a (P,) array of type ``dtype`` by independent integers of the law."""
         rest = [np.empty(0, np.intp)]
         buckets, places = np.empty(BLOCK, np.uint16), np.empty(BLOCK, self.dtype)
+        indices = np.empty(BLOCK, np.intp)
         for start in range(0, len(drawn), BLOCK):
             block = drawn[start : start + BLOCK]
-            own, place = buckets[: len(block)], places[: len(block)]
+            own, place, index = (made[: len(block)] for made in (buckets, places, indices))
             stream.fill(own)
             stream.fill(place)
-            block[:] = np.take(self._guide, own, mode="clip")  # all are in range
-            block *= self._width
+            index[:] = own
+            np.take(self._starts, index, mode="wrap", out=block)  # all are in range
             place &= self._width - 1
             block += place
             rest.append(np.flatnonzero(own >= self._rest_from) + start)
@@ -115,7 +117,7 @@ class LatticeGaussian:
             trials = math.ceil(missing / self._kept) + 4 * math.isqrt(missing) + 8
             high, low, places, chances = stream.words(4, trials)
             found = np.take(self._guide_of_rest, high >> np.uint64(48), mode="clip")
-            open_ = np.flatnonzero(found == _REST)
+            open_ = np.flatnonzero(found == _OPEN)
             uniform = (high[open_] + (low[open_] + 0.5) * 2.0**-64) * 2.0**-64
             found[open_] = self._search(uniform * self._cumulated[-1])
             n = self._cells[found] * self._width
