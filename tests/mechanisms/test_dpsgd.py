@@ -17,6 +17,7 @@ from dpmi.privacy.accounting import epsilon
 from dpmi.privacy.guarantee import REPEATABLE, Group
 from dpmi.privacy.ledger import LedgerEntry
 from dpmi.privacy.statistics import TrainingSet
+from dpmi.run.matching import find_threshold
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -250,8 +251,8 @@ def trained_accuracy(composed, data, noise_multiplier):
         use_distributed_sampler=False,
     )
     trainer.fit(model, batches)
-    loaders = [batches.test_dataloader(), batches.train_eval_dataloader()]
-    trainer.test(model, loaders, verbose=False)
+    find_threshold(model, trainer, mechanism, batches.train_eval_dataloader(), data, data.size)
+    trainer.test(model, batches.test_dataloader(), verbose=False)
     metrics = trainer.callback_metrics
     return float(metrics["nonprivate/train/accuracy"]), float(metrics["test/accuracy"])
 

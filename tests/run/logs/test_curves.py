@@ -184,7 +184,7 @@ def test_the_best_test_epoch_is_named_as_selected_and_counted_from_one():
             ["mechanism=none"], {"nonprivate/accuracy", "val/accuracy"}, marks=pytest.mark.slow
         ),
         pytest.param(
-            ["mechanism=none", "trainer.test_every_epoch=true"],
+            ["mechanism=none", "trainer.test_every_epoch=true", "model.average=none"],
             {"nonprivate/accuracy", "val/accuracy", "test/accuracy"},
             marks=pytest.mark.slow,
         ),
