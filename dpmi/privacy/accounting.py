@@ -106,7 +106,8 @@ def _coarser(history: Sequence[tuple[float, float, int]], delta: float) -> float
     """How much coarser than for a small ε losses may be counted: RDP says how large ε is."""
     bound = create_accountant("rdp")
     bound.history = list(history)
-    return max(1.0, bound.get_epsilon(delta) / _FINE_UP_TO)
+    epsilon_ = bound.get_epsilon(delta)
+    return max(1.0, epsilon_ / _FINE_UP_TO) if math.isfinite(epsilon_) else 1.0  # infinite at δ = 0
 
 
 def epsilon(

@@ -28,6 +28,7 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     window = webdriver.Chrome(options, Service(driver))
+    window.get("about:blank")  # the browser's own first page loads icons while ours does
     yield window
     window.quit()
 
