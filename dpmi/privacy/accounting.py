@@ -164,9 +164,10 @@ def _by_accountant(history: History, delta: float, accountant: str) -> float:
     try:
         # Opacus' PRV would go on with infinite numbers, and state less than there is.
         with np.errstate(over="raise" if accountant == "prv" else "warn"):
-            return float(counting.get_epsilon(delta, **settings))
+            epsilon_ = float(counting.get_epsilon(delta, **settings))
     except (FloatingPointError, OverflowError):
         return math.inf
+    return max(0.0, epsilon_)  # by prv and rdp below 0 where δ alone covers all
 
 
 @functools.lru_cache

@@ -68,6 +68,11 @@ def test_where_the_numbers_of_prv_overflow_it_states_no_epsilon():
         calibrate_noise_multiplier(2000.0, DELTA, 0.3, 20, "prv")
 
 
+@pytest.mark.parametrize("accountant", ["prv", "rdp", "pld"])
+def test_no_epsilon_is_below_zero(accountant):
+    assert epsilon([LedgerEntry(2.9, 0.002, 1)], 0.008, accountant) == 0.0  # δ covers all of it
+
+
 def test_nothing_released_costs_nothing():
     assert epsilon([], DELTA, "prv") == 0.0
 
