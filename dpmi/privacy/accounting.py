@@ -14,6 +14,7 @@ from __future__ import annotations
 import bisect
 import functools
 import math
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -156,14 +157,13 @@ History = tuple[tuple[float, float, int], ...]  # noise multiplier, sample rate,
 
 @functools.lru_cache  # the guarantee of a run is stated more than once
 def _by_accountant(history: History, delta: float, accountant: str) -> float:
-    counting = create_accountant(accountant)
+    counting, prv = create_accountant(accountant), accountant == "prv"
     counting.history = list(history)
-    settings = {}
-    if accountant == "prv":
-        settings["eps_error"] = PRV_ERROR * _coarser(history, delta)
     try:
         # Opacus' PRV would go on with infinite numbers, and state less than there is.
-        with np.errstate(over="raise" if accountant == "prv" else "warn"):
+        with np.errstate(over="raise" if prv else "warn"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Optimal order is")  # no user chooses them
+            settings = {"eps_error": PRV_ERROR * _coarser(history, delta)} if prv else {}
             epsilon_ = float(counting.get_epsilon(delta, **settings))
     except (FloatingPointError, OverflowError):
         return math.inf

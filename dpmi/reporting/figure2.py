@@ -18,6 +18,7 @@ from torchmetrics.functional.image import (
 )
 
 from dpmi.mechanisms.ldp_release import noised
+from dpmi.privacy.laplace import mean_moves, pixel_noise
 from dpmi.privacy.published import expected_blank_share, scalar_laplace
 from dpmi.privacy.randomness import NoiseSource
 from dpmi.reporting.cells import Panel
@@ -94,25 +95,45 @@ class Figure2:
 
 
 def figure2(panel: Panel) -> Figure2 | None:
-    """From the records' samples; None where none of them may show an image."""
+    """From the records' samples; None where none of them may show an image.
+
+    A β of DP-SGD so small that LDP's noise could not keep its ε is left out.
+    """
     shown = [run for run in panel.runs if run.sample is not None]
     if not shown:
         return None
     sample = shown[0].sample
     assert sample is not None
-    betas = sorted({column.beta for column in panel.columns if column.mechanism != "none"})
-    if not betas:
-        return None
+    pool = max(run.config["mechanism"].get("pool", 1) for run in shown)  # the runs of LDP have one
+    betas = {column.beta for column in panel.columns if column.mechanism != "none"}
     clean = _pixels(sample.before)
-    rows = {b: [_noised(m, b, clean, sample.before, shown) for m in MECHANISMS] for b in betas}
+    rows = {
+        beta: [_noised(m, beta, pool, clean, sample.before, shown) for m in MECHANISMS]
+        for beta in sorted(betas)
+        if _has_noise(beta, pool)
+    }
+    if not rows:
+        return None
     return Figure2(panel.dataset, sample.label, sample.side, sample.every, sample.before, rows)
 
 
+def _has_noise(beta: float, pool: int) -> bool:
+    try:
+        pixel_noise(beta, mean_moves(pool))
+    except ValueError:
+        return False
+    return True
+
+
 def _noised(
-    mechanism: str, beta: float, clean: NDArray[np.uint8], before: str, shown: Sequence[RunRecord]
+    mechanism: str,
+    beta: float,
+    pool: int,
+    clean: NDArray[np.uint8],
+    before: str,
+    shown: Sequence[RunRecord],
 ) -> Noised:
-    pools = [run.config["mechanism"].get("pool", 1) for run in shown]
-    pool = max(pools) if mechanism == "ldp" else 1  # the panel's runs of LDP have one
+    pool = pool if mechanism == "ldp" else 1
     draws = _draws(mechanism, beta, pool, clean)
     png, drawn = _png(draws[0]), "for this page"
     for run in shown:

@@ -75,6 +75,16 @@ def test_similarity_has_its_known_values():
     assert ssim[2] < 0
 
 
+def test_a_beta_at_which_local_dp_has_no_noise_is_left_out(real_records):
+    """Of DP-SGD ε = 10 is possible; of a mean of 16 pixels no noise of ours keeps it."""
+    records = merge(real_records)
+    dpsgd = next(r for r in records if r.config["mechanism"]["name"] == "dpsgd")
+    config = dpsgd.config | {"beta": 0.1}
+    ours, _ = figure4([*records, dpsgd.model_copy(update={"config": config, "run": "other"})])
+    assert 0.1 in {column.beta for column in ours.columns}
+    assert set(figure2(ours).rows) == {1.0, 4.0}
+
+
 def test_without_an_image_that_may_be_shown_there_is_no_figure(real_records):
     ours, _ = figure4([r.model_copy(update={"sample": None}) for r in merge(real_records)])
     assert figure2(ours) is None

@@ -6,7 +6,8 @@ from dataclasses import replace
 from record_builders import promise, published, record, seven
 
 from dpmi.reporting.charts.price import price_chart
-from dpmi.reporting.sections import prices
+from dpmi.reporting.charts.style import LINES
+from dpmi.reporting.sections import prices, sections
 from dpmi.reporting.sorting import figure4
 
 
@@ -65,6 +66,26 @@ def test_each_data_set_with_an_epsilon_has_one_chart_of_all_its_setups():
     assert [chart.title.rsplit(": ")[1] for chart in charts] == ["aptos", "chest_xray"]
     both = sum(tip.startswith("DP-SGD β=1") and "accuracy" in tip for tip in charts[1].tips)
     assert both >= 2
+
+
+def test_each_of_six_levels_of_noise_has_a_line_of_its_own_in_every_chart():
+    runs = [record("dpsgd", beta) for beta in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)]
+    (made,) = sections(figure4(runs))
+    assert made.reliability
+    assert made.risk
+    drawn = [line for line in made.curves.figure.axes[0].lines if len(line.get_xdata())]
+    assert len(drawn) == len({str(line) for line in LINES}) == len(runs)
+
+
+def test_six_setups_stand_in_one_chart():
+    runs = []
+    for side in (32, 48, 64, 80, 96, 128):
+        for run in seven():
+            config = run.config | {"data": run.config["data"] | {"image_size": side}}
+            update = {"config": config, "config_digest": f"{run.config_digest}{side}"}
+            runs.append(run.model_copy(update=update))
+    (chart,) = prices(figure4(runs))
+    assert "Set-up 6" in chart.description
 
 
 def test_figures_of_other_test_images_stand_in_a_chart_of_their_own():

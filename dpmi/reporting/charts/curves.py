@@ -64,7 +64,7 @@ def curves_chart(panel: Panel, name: str) -> Chart | None:
                 scale, unit = (1, "") if row in _AS_THEY_ARE else (100, " %")
                 axes[y][x].plot(
                     range(1, len(curve) + 1), [scale * value for value in curve],
-                    line.get(column.beta, "-"), color=COLOURS[mechanism], linewidth=1.5,
+                    linestyle=line.get(column.beta, "-"), color=COLOURS[mechanism], linewidth=1.5,
                     marker="." if len(curve) < 12 else "",
                 )  # fmt: skip
                 if row == rows[0]:
@@ -108,7 +108,7 @@ def authors_chart(dataset: str, name: str) -> Chart | None:
             cell = cells[(dataset, mechanism, beta, "test")]
             axes.plot(
                 range(1, len(cell.curve) + 1), [100 * value for value in cell.curve],
-                LINES[number], color=COLOURS[mechanism], linewidth=1.1,
+                linestyle=LINES[number], color=COLOURS[mechanism], linewidth=1.1,
             )  # fmt: skip
             # Of several epochs that fit, the last: it is what one would have at hand.
             epochs = reversed(range(len(cell.curve)))

@@ -18,6 +18,7 @@ from dpmi.reporting.charts.style import (
     MARKERS,
     RULE,
     Chart,
+    LineStyle,
     legend_on_top,
     new_figure,
 )  # fmt: skip
@@ -86,8 +87,8 @@ def _points(panel: Panel) -> list[_Point]:
 
 
 def _draw(
-    chart: Chart, axes: Axes, panel: Panel, points: Sequence[_Point], metric: str, line: str,
-    nowhere: float,
+    chart: Chart, axes: Axes, panel: Panel, points: Sequence[_Point], metric: str,
+    line: LineStyle, nowhere: float,
 ) -> None:  # fmt: skip
     for series in dict.fromkeys((c.mechanism, c.variant) for _, c, _ in points):
         drawn = [
@@ -100,7 +101,10 @@ def _draw(
             for _, _, cell in drawn:
                 axes.axhline(mean(cell.values(metric)), color=colour, linewidth=0.8)
         held = [(e, mean(cell.values(metric))) for e, _, cell in drawn if e < nowhere]
-        axes.plot([e for e, _ in held], [v for _, v in held], line, color=colour, linewidth=1.3)
+        axes.plot(
+            [e for e, _ in held], [v for _, v in held],
+            color=colour, linestyle=line, linewidth=1.3,
+        )  # fmt: skip
         for epsilon, column, cell in drawn:
             values = cell.values(metric)
             axes.vlines(epsilon, min(values), max(values), color=colour)

@@ -48,7 +48,8 @@ def reliability_chart(panel: Panel, name: str) -> Chart | None:
             bins = pooled([run.reliability for run in runs])
             axes.plot(
                 [confidence for confidence, _, _ in bins], [right for _, right, _ in bins],
-                line.get(column.beta, "-"), color=COLOURS[mechanism], marker=".", linewidth=1.5,
+                linestyle=line.get(column.beta, "-"), color=COLOURS[mechanism], marker=".",
+                linewidth=1.5,
             )  # fmt: skip
             errors.append(f"{column.title} {panel.columns[column]['test'].ece}")
         axes.set_xlabel("confidence")

@@ -17,6 +17,7 @@ from dpmi.reporting.charts.style import (
     MUTED,
     RULE,
     Chart,
+    LineStyle,
     headline,
     legend_on_top,
     new_figure,
@@ -65,11 +66,12 @@ def risk_chart(panel: Panel, found: Sequence[CellRisk], name: str) -> Chart | No
     return chart
 
 
-def _draw(axes: Axes, cells: Sequence[tuple[Column, Risk]], line: dict[float, str]) -> None:
+def _draw(axes: Axes, cells: Sequence[tuple[Column, Risk]], line: dict[float, LineStyle]) -> None:
     axes.plot([0, 1e-9, 1], [0, 1e-9, 1], color=RULE, linestyle=_DASHED, linewidth=1.2)
     for column, risk in cells:
         rates, powers = zip(*risk.curve, strict=True)
-        axes.plot(rates, powers, line[column.beta], color=COLOURS[column.mechanism], linewidth=1.5)
+        colour, style = COLOURS[column.mechanism], line[column.beta]
+        axes.plot(rates, powers, color=colour, linestyle=style, linewidth=1.5)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
 
@@ -87,7 +89,9 @@ def _mark(chart: Chart, axes: Axes, cells: Sequence[tuple[Column, Risk]]) -> Non
             )
 
 
-def _legend(of_unit: dict[str, list[tuple[Column, Risk]]], line: dict[float, str]) -> list[Line2D]:
+def _legend(
+    of_unit: dict[str, list[tuple[Column, Risk]]], line: dict[float, LineStyle]
+) -> list[Line2D]:
     mechanisms = {
         column.mechanism: risk.adjacency for cells in of_unit.values() for column, risk in cells
     }

@@ -15,6 +15,7 @@ from dpmi.reporting.charts.style import (
     MUTED,
     RULE,
     Chart,
+    LineStyle,
     headline,
     legend_on_top,
     new_figure,
@@ -64,11 +65,11 @@ def roc_chart(attacks: Sequence[Attacks], name: str) -> Chart | None:
     return Chart(name, f"Membership attacks on {unit}s: {dataset}", f"{words}.", figure)
 
 
-def _curve(axes: Axes, roc: Roc, colour: str, style: str) -> None:
+def _curve(axes: Axes, roc: Roc, colour: str, style: LineStyle) -> None:
     points = [point for point in roc.curve if point[0] >= _LEAST]
     false, true, low, high = zip(*points, strict=True)
     axes.fill_between(false, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(false, true, style, color=colour, linewidth=1.5)
+    axes.plot(false, true, color=colour, linestyle=style, linewidth=1.5)
 
 
 def _title(each: Attacks) -> str:
@@ -76,7 +77,7 @@ def _title(each: Attacks) -> str:
     return f"{TITLES[each.mechanism]}{beta}"
 
 
-def _legend(tried: Sequence[Attacks], line: dict[float, str]) -> list[Line2D]:
+def _legend(tried: Sequence[Attacks], line: dict[float, LineStyle]) -> list[Line2D]:
     handles = [
         Line2D([], [], color=COLOURS[mechanism], label=TITLES[mechanism])
         for mechanism in dict.fromkeys(each.mechanism for each in tried)

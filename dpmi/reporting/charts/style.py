@@ -35,8 +35,9 @@ MARKERS = {
     "none": "D", "ldp": "o", "ldp_features": "v", "dpsgd": "s", "class_means": "^",
     "ldp_published": "P", "dpsgd_published": "X",
 }  # fmt: skip
+LineStyle = str | tuple[float, Sequence[float]]
 # Of the first β, the second, ...; the last two: long dashes, and dash dot dot.
-LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (9, 3)), (0, (4, 1.5, 1, 1.5, 1, 1.5)))
+LINES: tuple[LineStyle, ...] = ("-", "--", ":", "-.", (0, (9, 3)), (0, (4, 1.5, 1, 1.5, 1, 1.5)))
 # On the page each colour is a variable of the style sheet, so that it follows light and dark.
 _VARIABLES = {
     INK: "ink",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import mean
 
 from matplotlib.axes import Axes
@@ -129,12 +130,15 @@ def _ticks(axes: Axes, epsilons: list[float]) -> None:
 
 
 def _epsilon(cell: Cell) -> float | None:
-    """ε that holds, or the claimed one of a cell that has none; None for the original."""
+    """ε that holds, or the claimed one of a cell that has none; None where there is none to draw.
+
+    So it is for the original, and for an infinite ε.
+    """
     promise = cell.guarantee
     if promise is None:
         return None
     if promise.epsilon is not None:
-        return float(promise.epsilon)
+        return float(promise.epsilon) if math.isfinite(promise.epsilon) else None
     return float(promise.claim.epsilon) if promise.claim else None
 
 
