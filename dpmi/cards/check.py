@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,6 @@ def compare(name: str, stated: object, found: object, show: bool = True) -> Chec
 
 def near(name: str, stated: float, found: float, tolerance: float) -> Check:
     """The same of numbers, up to a relative tolerance."""
-    if abs(stated - found) <= tolerance * max(abs(found), 1e-12):
+    if math.isclose(stated, found, rel_tol=tolerance, abs_tol=tolerance * 1e-12):
         return passed(name, f"{stated:.6g}")
     return failed(name, f"stated {stated:.6g}, found {found:.6g}")

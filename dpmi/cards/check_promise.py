@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from dpmi.cards.check import Check, compare, failed, near, passed, unknown
@@ -88,7 +89,7 @@ def _stated_is_of(guarantee: Guarantee, entries: Sequence[LedgerEntry]) -> bool:
     assert guarantee.epsilon is not None
     assert guarantee.delta is not None
     own = epsilon(entries, guarantee.delta, str(guarantee.accountant))
-    return abs(own - guarantee.epsilon) <= _SAME * own
+    return math.isclose(own, guarantee.epsilon, rel_tol=_SAME)
 
 
 def _by_ledger(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 from rich.console import Console
 
 from dpmi.base.errors import UserError
@@ -53,6 +53,8 @@ class Provenance(Public):
             of a whole network.
         input: how the weights are shown images.
     """
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")  # an ε may be infinite
 
     version: Literal[1] = 1
     guarantee: dict[str, Any]

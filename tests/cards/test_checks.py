@@ -1,10 +1,12 @@
 """Forged cards: whatever was changed, and however well the rest was made to fit."""
 
 import json
+import math
 import shutil
 
 import pytest
 
+from dpmi.cards.check import near
 from dpmi.cards.checks import file_checks, verify
 from dpmi.cards.rendering import read_card
 from dpmi.cards.wording import shares
@@ -358,3 +360,8 @@ def test_another_code_is_reported_and_is_no_error(runs, forge):
     assert verified.holds
     assert verified.checks[-1].status == "cannot be checked"
     assert "0" * 12 in verified.checks[-1].detail
+
+
+@pytest.mark.parametrize(("stated", "status"), [(math.inf, "passed"), (9.0, "failed")])
+def test_an_infinite_epsilon_is_compared_as_any_other(stated, status):
+    assert near("ε", stated, math.inf, 1e-6).status == status

@@ -1,6 +1,7 @@
 """Weights that a run left carry what was taken for them to who goes on with them."""
 
 import json
+import math
 
 import pytest
 import safetensors
@@ -186,3 +187,8 @@ def test_weights_that_hid_another_unit_of_the_same_images_are_refused(before, no
     assert start.first_weights({"a"}, "dpsgd", before).ledger == share.spending.ledger
     assert start.first_weights({"other"}, "dpsgd", now).ledger == ()
     assert start.first_weights({"a"}, "none", now).taken
+
+
+def test_an_infinite_epsilon_is_not_lost_in_the_weights_file():
+    stated = Provenance(guarantee={"epsilon": 500.0, "replace_one_epsilon": math.inf}, taken=())
+    assert Provenance.model_validate_json(stated.model_dump_json()) == stated
