@@ -167,7 +167,12 @@ def _by_accountant(history: History, delta: float, accountant: str) -> float:
             epsilon_ = float(counting.get_epsilon(delta, **settings))
     except (FloatingPointError, OverflowError):
         return math.inf
-    return max(0.0, epsilon_)  # by prv and rdp below 0 where δ alone covers all
+    return _bound(epsilon_)
+
+
+def _bound(epsilon_: float) -> float:
+    """As it may be stated: infinite where it is no number; prv and rdp go below 0 within δ."""
+    return math.inf if math.isnan(epsilon_) else max(0.0, epsilon_)
 
 
 @functools.lru_cache
@@ -175,7 +180,7 @@ def _by_dominating_pairs(
     history: History, delta: float, adjacency: Adjacency, images: int
 ) -> float:
     losses = composed_losses(history, adjacency, images)
-    return math.inf if losses is None else float(losses.get_epsilon_for_delta(delta))
+    return math.inf if losses is None else _bound(float(losses.get_epsilon_for_delta(delta)))
 
 
 def composed_losses(

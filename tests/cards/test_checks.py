@@ -219,6 +219,10 @@ def safer(values):
     values["record"]["risk"][0]["accuracy"] = 0.51
 
 
+def unknown(values):
+    values["record"]["risk"][0]["advantage"] = "NaN"
+
+
 def flatter(values):
     values["record"]["risk"][0]["curve"][3][1] /= 2
 
@@ -260,6 +264,7 @@ def nothing_else(values):
         (impossible, "metrics are in their range"),
         (narrower, "intervals as recomputed"),
         (safer, "bounds on an attacker follow from the releases"),
+        (unknown, "bounds on an attacker follow from the releases"),
         (flatter, "bounds on an attacker follow from the releases"),
         (local, "trust model, mechanism, sensitivity, limits"),
         (a_device, "trust model, mechanism, sensitivity, limits"),

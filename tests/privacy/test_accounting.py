@@ -3,6 +3,7 @@ import math
 import dp_accounting
 import pytest
 from dp_accounting import pld, rdp
+from opacus.accountants import PRVAccountant
 
 from dpmi.privacy.accounting import (
     CALIBRATION_TOLERANCE,
@@ -71,6 +72,11 @@ def test_where_the_numbers_of_prv_overflow_it_states_no_epsilon():
 @pytest.mark.parametrize("accountant", ["prv", "rdp", "pld"])
 def test_no_epsilon_is_below_zero(accountant):
     assert epsilon([LedgerEntry(2.9, 0.002, 1)], 0.008, accountant) == 0.0  # δ covers all of it
+
+
+def test_where_an_accountant_gives_no_number_epsilon_is_infinite(monkeypatch):
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", lambda *_, **__: math.nan)
+    assert epsilon([LedgerEntry(1.7, 0.03, 11)], DELTA, "prv") == math.inf
 
 
 def test_nothing_released_costs_nothing():
